@@ -1,0 +1,7 @@
+"""How much accuracy does a convolutional network buy for its computational cost?"""
+
+import os
+
+# Nothing phones home: each of these libraries reads its switch when it is imported.
+for _switch in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DVC_NO_ANALYTICS", "NO_ALBUMENTATIONS_UPDATE"):
+    os.environ.setdefault(_switch, "true")
