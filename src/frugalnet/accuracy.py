@@ -1,0 +1,252 @@
+"""Logits and labels to figures: pure functions of arrays.
+
+Everywhere: `logits` (N, C) of any float type, computed with in float64; `labels` (N,) integers in 0..C-1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax, ndtri
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
+
+from frugalnet.errors import UserError
+
+Array = NDArray[np.generic]
+
+
+def check(logits: Array, labels: Array) -> None:
+    """Raises UserError unless the two belong together and every logit is finite."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not labels.size:
+        raise UserError(f"predictions: expected logits (N, C) and labels (N,), found {logits.shape} and {labels.shape}")
+    if not np.isfinite(logits).all():
+        row = int(np.argmin(np.isfinite(logits).all(axis=1)))
+        raise UserError(f"predictions: the logits of image {row} are not all finite; train and evaluate again")
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise UserError(
+            f"predictions: expected labels in 0..{logits.shape[1] - 1}, found {labels.min()}..{labels.max()}"
+        )
+
+
+def predict(logits: Array) -> NDArray[np.int64]:
+    """The class with the highest logit, the lower index where two tie: (N, C) → (N,)."""
+    return np.asarray(logits.astype(np.float32, copy=False).argmax(axis=1), dtype=np.int64)
+
+
+def top_k(logits: Array, labels: Array, k: int) -> float:
+    """Share of images whose label is among the k highest logits, in 0..1; ties go to the lower index, as in `predict`.
+
+    float16 logits do tie, so a rule is needed for top-1 and top-k to agree.
+    """
+    scores = logits.astype(np.float64)
+    own = np.take_along_axis(scores, labels[:, None].astype(np.int64), axis=1)
+    earlier = np.arange(scores.shape[1]) < labels[:, None].astype(np.int64)
+    rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
+    return float((rank < k).mean())
+
+
+def cross_entropy(logits: Array, labels: Array) -> float:
+    """Mean negative log-likelihood of the labels, in nats."""
+    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
+    return float(-np.take_along_axis(log_probabilities, labels[:, None].astype(np.int64), axis=1).mean())
+
+
+def macro_accuracy(logits: Array, labels: Array) -> float:
+    """Mean over the classes that occur of each class's accuracy, in 0..1."""
+    counts = np.bincount(labels)
+    correct = np.bincount(labels[predict(logits) == labels], minlength=len(counts))
+    return float((correct[counts > 0] / counts[counts > 0]).mean())
+
+
+def expected_calibration_error(logits: Array, labels: Array, bins: int = 15) -> float:
+    """Mean distance of confidence and accuracy over equal-width bins of confidence, weighted by their size, in 0..1.
+
+    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3; a bin is open at its lower end.
+    """
+    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
+    confidence = np.exp(log_probabilities.max(axis=1))
+    correct = predict(logits) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    distance = np.bincount(which, weights=correct - confidence, minlength=bins)
+    return float(np.abs(distance).sum() / len(labels))
+
+
+def figures(logits: Array, labels: Array) -> dict[str, float]:
+    """top1, top5, loss (nats), macro_accuracy, ece and n: what stands in metrics.json. Raises UserError: see `check`."""
+    check(logits, labels)
+    return {
+        "top1": top_k(logits, labels, 1),
+        "top5": top_k(logits, labels, 5),
+        "loss": cross_entropy(logits, labels),
+        "macro_accuracy": macro_accuracy(logits, labels),
+        "ece": expected_calibration_error(logits, labels),
+        "n": len(labels),
+    }
+
+
+def confusion(predicted: Array, labels: Array, num_classes: int) -> NDArray[np.int64]:
+    """Counts (C, C): row the true class, column the class it was taken for."""
+    return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(num_classes)), dtype=np.int64)
+
+
+def wilson_interval(correct: Array, n: Array, confidence: float = 0.95) -> tuple[Array, Array]:
+    """The Wilson interval of a proportion, elementwise, as scipy's binomtest(...).proportion_ci(method="wilson").
+
+    Where n is 0 nothing is known: 0 to 1.
+    """
+    z = ndtri(0.5 + confidence / 2)
+    trials = np.maximum(n.astype(np.float64), 1)
+    share = correct / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    # The bounds at 0 and n are exactly 0 and 1; rounding would leave 1e-17.
+    low = np.where((n == 0) | (correct == 0), 0.0, centre - half)
+    high = np.where((n == 0) | (correct == n), 1.0, centre + half)
+    return low, high
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """One row of per_class.csv; accuracy and most_confused_with are empty where there is nothing to say."""
+
+    class_id: str
+    name: str
+    n: int
+    correct: int
+    accuracy: float | None
+    wilson_low: float
+    wilson_high: float
+    most_confused_with: str
+
+
+def per_class(confused: NDArray[np.int64], class_ids: Sequence[str], class_names: Sequence[str]) -> list[ClassAccuracy]:
+    """One row a class, in the order of the labels, from the counts that `confusion` gives."""
+    n = confused.sum(axis=1)
+    correct = confused.diagonal()
+    low, high = wilson_interval(correct, n)
+    mistakes = confused - np.diag(correct)
+    taken_for = mistakes.argmax(axis=1)
+    return [
+        ClassAccuracy(
+            class_id=class_ids[c],
+            name=class_names[c],
+            n=int(n[c]),
+            correct=int(correct[c]),
+            accuracy=float(correct[c] / n[c]) if n[c] else None,
+            wilson_low=float(low[c]),
+            wilson_high=float(high[c]),
+            most_confused_with=class_names[taken_for[c]] if mistakes[c].any() else "",
+        )
+        for c in range(len(class_ids))
+    ]
+
+
+def best_and_worst(accuracies: Sequence[float | None], count: int = 5) -> tuple[list[int], list[int]]:
+    """Indices of the most accurate classes, best first, and of the least accurate, worst first; None takes no part.
+
+    No class is in both; ties go to the lower index.
+    """
+    known = [(accuracy, c) for c, accuracy in enumerate(accuracies) if accuracy is not None]
+    ranked = [c for accuracy, c in sorted(known, key=lambda pair: (-pair[0], pair[1]))]
+    best = ranked[: min(count, (len(ranked) + 1) // 2)]
+    rest = sorted(pair for pair in known if pair[1] not in best)
+    return best, [c for _, c in rest[:count]]
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Two classes taken for one another: `forward` images of `first` taken for `second`, `backward` the other way."""
+
+    first: str
+    second: str
+    forward: int
+    backward: int
+
+
+def most_confused_pairs(confused: NDArray[np.int64], class_names: Sequence[str], count: int = 20) -> list[ConfusedPair]:
+    """The pairs with the most mistakes between them, most first; a pair begins with the class mistaken more often."""
+    both = np.triu(confused + confused.T, k=1)
+    order = np.argsort(-both, axis=None, kind="stable")[:count]
+    pairs = []
+    for a, b in zip(*np.unravel_index(order, both.shape), strict=True):
+        if not both[a, b]:
+            break
+        a, b = (a, b) if confused[a, b] >= confused[b, a] else (b, a)
+        pairs.append(ConfusedPair(class_names[a], class_names[b], int(confused[a, b]), int(confused[b, a])))
+    return pairs
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the 95 % interval around it."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def bootstrap(
+    correct: NDArray[np.bool_],
+    other: NDArray[np.bool_] | None = None,
+    *,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Accuracy, or its difference from `other` on the same images, with the bootstrap's percentile interval.
+
+    `correct` and `other`: (seeds, N), whether each trained network got each image right; the numbers of seeds may
+    differ. Images are drawn once for both (paired); where a network was trained from several seeds these are drawn
+    too, each network's by themselves, so that the interval also covers the luck of training.
+
+    Exact, though no image is drawn: images with the same pattern of right and wrong are interchangeable, so drawing
+    N of them is one multinomial draw over the patterns.
+    """
+    rows = correct if other is None else np.concatenate([correct, other])
+    patterns, counts = np.unique(rows.T, axis=0, return_counts=True)
+    generator = np.random.default_rng(seed)
+    images = int(counts.sum())
+    estimates = np.empty(resamples)
+    for start in range(0, resamples, 1000):  # bounds the memory where many seeds make many patterns
+        size = min(1000, resamples - start)
+        drawn = generator.multinomial(images, counts / images, size=size)
+        scores = drawn @ patterns.astype(np.float64) / images  # (size, seeds of both)
+        weights = _seed_weights(generator, len(correct), size)
+        if other is not None:
+            weights = np.concatenate([weights, -_seed_weights(generator, len(other), size)], axis=1)
+        estimates[start : start + size] = (scores * weights).sum(axis=1)
+    low, high = np.quantile(estimates, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    estimate = correct.mean() - (0.0 if other is None else other.mean())
+    return Interval(float(estimate), float(low), float(high))
+
+
+def _seed_weights(generator: np.random.Generator, seeds: int, size: int) -> NDArray[np.float64]:
+    return np.asarray(generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds)
+
+
+def mcnemar(correct: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """p of McNemar's exact test: two networks as accurate as one another would differ on (N,) images at least so."""
+    only_first = int((correct & ~other).sum())
+    only_second = int((other & ~correct).sum())
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds, the sample's standard deviation (None for one seed), and the number of seeds."""
+
+    mean: float
+    deviation: float | None
+    n: int
+
+
+def across_seeds(values: Sequence[float]) -> Spread:
+    """Mean, deviation (n - 1 in the denominator) and n of at least one value."""
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))

@@ -1,0 +1,165 @@
+import time
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
+
+from frugalnet import accuracy
+from frugalnet.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def sample() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 7, 500)
+    logits = generator.normal(size=(500, 7)) * 2
+    logits[np.arange(500), labels] += 1.5
+    return logits, labels
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_top_k_is_scikit_learns(sample, k):
+    logits, labels = sample
+    assert accuracy.top_k(logits, labels, k) == pytest.approx(top_k_accuracy_score(labels, logits, k=k))
+
+
+def test_top_1_agrees_with_the_prediction_where_float16_logits_tie():
+    logits = np.array([[1, 1, 0], [1, 1, 0], [0, 2, 2], [5, 5, 5]], dtype=np.float16)
+    labels = np.array([0, 1, 2, 2])
+    assert accuracy.top_k(logits, labels, 1) == (accuracy.predict(logits) == labels).mean() == 0.25
+    assert accuracy.top_k(logits, labels, 2) == 0.75
+
+
+def test_cross_entropy_is_scikit_learns_log_loss(sample):
+    logits, labels = sample
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert accuracy.cross_entropy(logits, labels) == pytest.approx(log_loss(labels, probabilities))
+
+
+def test_cross_entropy_survives_logits_whose_exponential_overflows():
+    assert accuracy.cross_entropy(np.array([[60000, 0]], dtype=np.float16), np.array([1])) == pytest.approx(60000, 1e-3)
+
+
+def test_macro_accuracy_is_scikit_learns_balanced_accuracy(sample):
+    logits, labels = sample
+    expected = balanced_accuracy_score(labels, logits.argmax(axis=1))
+    assert accuracy.macro_accuracy(logits, labels) == pytest.approx(expected)
+
+
+def test_calibration_error_of_a_hand_made_case():
+    # Two bins hold something: confidence 0.9 with 1 of 2 right, confidence 0.6 with 2 of 2 right.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    labels = np.array([0, 1, 0, 1])
+    expected = 0.5 * abs(0.5 - 0.9) + 0.5 * abs(1 - 0.6)
+    assert accuracy.expected_calibration_error(np.log(probabilities), labels) == pytest.approx(expected)
+
+
+def test_a_network_sure_and_right_is_calibrated():
+    logits = np.eye(4) * 1000
+    assert accuracy.expected_calibration_error(logits, np.arange(4)) == 0
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 50), (1, 50), (25, 50), (49, 50), (50, 50), (1, 1), (3817, 10000)])
+def test_wilson_interval_is_scipys(correct, n):
+    low, high = accuracy.wilson_interval(np.array([correct]), np.array([n]))
+    expected = binomtest(correct, n).proportion_ci(method="wilson")
+    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high))
+
+
+def test_per_class_table_of_a_hand_made_case():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    predicted = np.array([0, 2, 2, 1, 1, 1])
+    rows = accuracy.per_class(accuracy.confusion(predicted, labels, 3), ["n0", "n1", "n2"], ["ant", "bee", "cat"])
+    assert [(r.class_id, r.name, r.n, r.correct, r.accuracy, r.most_confused_with) for r in rows] == [
+        ("n0", "ant", 4, 1, 0.25, "cat"),
+        ("n1", "bee", 2, 2, 1.0, ""),
+        ("n2", "cat", 0, 0, None, ""),
+    ]
+    assert (rows[2].wilson_low, rows[2].wilson_high) == (0, 1)
+
+
+def test_confused_pairs_count_both_directions_and_leave_out_what_never_happened():
+    confused = np.array([[9, 1, 0], [3, 5, 2], [0, 0, 8]])
+    pairs = accuracy.most_confused_pairs(confused, ["ant", "bee", "cat"])
+    assert [(p.first, p.second, p.forward, p.backward) for p in pairs] == [("bee", "ant", 3, 1), ("bee", "cat", 2, 0)]
+
+
+def test_best_and_worst_share_no_class_and_leave_out_classes_without_images():
+    assert accuracy.best_and_worst([0.5, None, 0.9, 0.1, 0.9]) == ([2, 4], [3, 0])
+    best, worst = accuracy.best_and_worst([c / 20 for c in range(20)])
+    assert (best, worst) == ([19, 18, 17, 16, 15], [0, 1, 2, 3, 4])
+
+
+def test_bootstrap_of_one_seed_is_drawing_images():
+    generator = np.random.default_rng(3)
+    first = generator.random(400) < 0.6
+    second = np.where(generator.random(400) < 0.3, generator.random(400) < 0.5, first)
+    drawn = generator.integers(0, 400, (10_000, 400))
+    slow = np.quantile((first[drawn].astype(int) - second[drawn]).mean(axis=1), [0.025, 0.975])
+    found = accuracy.bootstrap(first[None], second[None])
+    assert found.estimate == pytest.approx(first.mean() - second.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(slow), abs=0.006)
+
+
+def test_bootstrap_of_identical_networks_spans_zero_with_no_width():
+    correct = np.random.default_rng(0).random((1, 100)) < 0.5
+    assert accuracy.bootstrap(correct, correct) == accuracy.Interval(0, 0, 0)
+    assert not accuracy.bootstrap(correct, correct).excludes_zero
+
+
+def test_bootstrap_interval_widens_when_seeds_differ():
+    images = np.arange(10_000) / 10_000
+    alike = np.stack([images < 0.40] * 3)
+    apart = np.stack([images < 0.30, images < 0.40, images < 0.50])
+    narrow, wide = accuracy.bootstrap(alike), accuracy.bootstrap(apart)
+    assert narrow.estimate == pytest.approx(wide.estimate)
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+
+
+def test_bootstrap_is_the_same_every_time_and_fast_at_full_size():
+    correct = np.random.default_rng(0).random((6, 10_000)) < 0.4
+    start = time.perf_counter()
+    first = accuracy.bootstrap(correct[:3], correct[3:])
+    assert time.perf_counter() - start < 10
+    assert first == accuracy.bootstrap(correct[:3], correct[3:])
+
+
+def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(5)
+    hits = 0
+    for _ in range(200):
+        found = accuracy.bootstrap(generator.random((1, 300)) < 0.4, generator.random((1, 300)) < 0.4, resamples=1000)
+        hits += found.low <= 0 <= found.high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_mcnemar_is_the_exact_binomial_of_the_discordant_pairs():
+    first = np.array([True] * 8 + [False] * 2 + [True] * 90)
+    second = np.array([False] * 8 + [True] * 2 + [True] * 90)
+    assert accuracy.mcnemar(first, second) == pytest.approx(2 * sum([1, 10, 45]) / 2**10)
+    assert accuracy.mcnemar(first, first) == 1
+
+
+def test_deviation_across_seeds_is_the_samples_and_none_for_one():
+    spread = accuracy.across_seeds([0.3, 0.4, 0.5])
+    assert (spread.mean, spread.deviation, spread.n) == (pytest.approx(0.4), pytest.approx(0.1), 3)
+    assert accuracy.across_seeds([0.3]).deviation is None
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros(4, int), r"found \(3, 2\) and \(4,\)"),
+        (np.zeros((0, 2)), np.zeros(0, int), "found"),
+        (np.array([[0, 1], [np.nan, 0]]), np.zeros(2, int), "image 1"),
+        (np.zeros((2, 2)), np.array([0, 2]), r"labels in 0\.\.1, found 0\.\.2"),
+    ],
+)
+def test_predictions_that_cannot_be_measured_are_refused(logits, labels, message):
+    with pytest.raises(UserError, match=message):
+        accuracy.figures(logits, labels)
+
+
+def test_figures_hold_what_metrics_json_says(sample):
+    assert list(accuracy.figures(*sample)) == ["top1", "top5", "loss", "macro_accuracy", "ece", "n"]
