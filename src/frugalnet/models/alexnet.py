@@ -1,26 +1,10 @@
 """The paper's first network, inspired by AlexNet: five conventional convolutions (section 3.2.1)."""
 
-from collections import OrderedDict
-
 from torch import nn
 
-from frugalnet.models.layers import classifier, conventional, pool
+from frugalnet.models.layers import conventional, five_convolutions
 
 
 def build(num_classes: int) -> nn.Module:
-    """(N, 3, 64, 64) float → (N, num_classes) logits."""
-    pool5, flatten, fc = classifier(128, num_classes)
-    return nn.Sequential(
-        OrderedDict(
-            conv1=conventional(3, 32, stride=2),
-            pool1=pool(),
-            conv2=conventional(32, 64, stride=2),
-            pool2=pool(),
-            conv3=conventional(64, 128, stride=2),
-            conv4=conventional(128, 128, padding=1),
-            conv5=conventional(128, 128, padding=1),
-            pool5=pool5,
-            flatten=flatten,
-            fc=fc,
-        )
-    )
+    """(N, 3, 64, 64) normalised floats → (N, num_classes) logits."""
+    return five_convolutions(conventional, num_classes)

@@ -1,37 +1,25 @@
-"""The building blocks that the paper's networks share (section 3.2).
+"""The building blocks of the paper's networks, and the plan that all three follow (section 3.2).
 
 Convolutions carry no bias: the batch normalisation that follows each has its own.
 """
 
+from collections import OrderedDict
+from typing import Protocol
+
 from torch import Tensor, nn
 
 
-def activation(channels: int) -> list[nn.Module]:
-    """Batch normalisation and ReLU, as after every convolution of the study."""
-    return [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-
-
 def conventional(inputs: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
-    """3×3 convolution, (N, inputs, H, W) → (N, outputs, H', W')."""
+    """3×3 convolution, batch normalisation, ReLU: (N, inputs, H, W) → (N, outputs, H', W')."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=padding, bias=False)
-    return nn.Sequential(convolution, *activation(outputs))
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def depthwise(inputs: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
     """A 3×3 filter for each channel, then 1×1 filters over all of them, with nothing in between (section 3.2.2)."""
     filters = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=padding, groups=inputs, bias=False)
     pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
-    return nn.Sequential(filters, pointwise, *activation(outputs))
-
-
-def pool() -> nn.MaxPool2d:
-    """The paper's max pooling after conv1 and conv2: the published sizes leave it a stride of 1."""
-    return nn.MaxPool2d(3, stride=1, padding=1)
-
-
-def classifier(channels: int, num_classes: int) -> list[nn.Module]:
-    """Global average pooling and one linear layer, (N, channels, H, W) → (N, num_classes)."""
-    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
+    return nn.Sequential(filters, pointwise, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class Shortcut(nn.Module):
@@ -42,4 +30,37 @@ class Shortcut(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.block(x)
+        y: Tensor = x + self.block(x)
+        return y
+
+
+class Block(Protocol):
+    """What makes a convolution block: `conventional` or `depthwise`."""
+
+    def __call__(self, inputs: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Module: ...
+
+
+def five_convolutions(block: Block, num_classes: int, *, shortcuts: bool = False) -> nn.Sequential:
+    """The paper's plan: (N, 3, 64, 64) normalised floats → (N, num_classes) logits.
+
+    conv1 is conventional in every network. The published sizes leave the max pools a stride of 1. Shortcuts fit
+    around conv4 and conv5 only, the two blocks whose input and output have the same shape.
+    """
+
+    def around(layers: nn.Module) -> nn.Module:
+        return Shortcut(layers) if shortcuts else layers
+
+    return nn.Sequential(
+        OrderedDict(
+            conv1=conventional(3, 32, stride=2),
+            pool1=nn.MaxPool2d(3, stride=1, padding=1),
+            conv2=block(32, 64, stride=2),
+            pool2=nn.MaxPool2d(3, stride=1, padding=1),
+            conv3=block(64, 128, stride=2),
+            conv4=around(block(128, 128, padding=1)),
+            conv5=around(block(128, 128, padding=1)),
+            pool5=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(128, num_classes),
+        )
+    )

@@ -1,17 +1,10 @@
-"""The paper's third network: the depthwise one with identity shortcuts around conv4 and conv5 (section 3.2.3).
-
-These are the only two blocks whose input and output have the same shape.
-"""
+"""The paper's third network: the depthwise one with identity shortcuts around conv4 and conv5 (section 3.2.3)."""
 
 from torch import nn
 
-from frugalnet.models import depthwise
-from frugalnet.models.layers import Shortcut
+from frugalnet.models.layers import depthwise, five_convolutions
 
 
 def build(num_classes: int) -> nn.Module:
-    """(N, 3, 64, 64) float → (N, num_classes) logits."""
-    network = depthwise.build(num_classes)
-    network.conv4 = Shortcut(network.conv4)
-    network.conv5 = Shortcut(network.conv5)
-    return network
+    """(N, 3, 64, 64) normalised floats → (N, num_classes) logits."""
+    return five_convolutions(depthwise, num_classes, shortcuts=True)

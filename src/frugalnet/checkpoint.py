@@ -1,0 +1,70 @@
+"""Checkpoints that survive SIGKILL, a full disk and a damaged file."""
+
+import fcntl
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from frugalnet.files import atomic, remove
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class Checkpoints:
+    """The checkpoints of one run: a folder that is keyed by everything that determines the run's bits.
+
+    A file is the SHA-256 of the rest, then `torch.save`'s bytes (which load without unpickling code). The newest two
+    are kept: should the newest be damaged, the one before is used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder: a second process with the very same run waits for the first."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder.parent / f"{self.folder.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another process trains this very run ({self.folder.name}): waiting for it", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def save(self, state: dict[str, Any], epoch: int, step: int) -> None:
+        """Write the state reached after `step` steps of `epoch`, then drop all but the one before it."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        payload = buffer.getbuffer()
+        with atomic(self.folder / f"{epoch:05d}-{step:08d}.ckpt") as partial, partial.open("wb") as file:
+            file.write(hashlib.sha256(payload).digest())
+            file.write(payload)
+        for old in self._newest_first()[2:]:
+            remove(old)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole state, on the CPU; None if there is none. A damaged file is said and passed over."""
+        for path in self._newest_first():
+            content = path.read_bytes()
+            if hashlib.sha256(content[_DIGEST_BYTES:]).digest() == content[:_DIGEST_BYTES]:
+                state: dict[str, Any] = torch.load(
+                    io.BytesIO(content[_DIGEST_BYTES:]), map_location="cpu", weights_only=True
+                )
+                return state
+            print(f"{path}: damaged (its checksum does not fit); using the one before it", file=sys.stderr)
+        return None
+
+    def remove(self) -> None:
+        """Remove the run's checkpoints, once nothing needs them."""
+        remove(self.folder)
+        remove(self.folder.parent / f"{self.folder.name}.lock")
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("*.ckpt"), reverse=True)

@@ -1,0 +1,55 @@
+"""The device that computes, and what a run's bits depend on besides its inputs."""
+
+import os
+import platform
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from frugalnet.errors import UserError
+from frugalnet.schema import Config
+
+
+class ComputeConfig(Config):
+    """Where to compute. `threads` and `workers`: 0 means one a core."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: int = Field(ge=0)
+    workers: int = Field(ge=0)
+    deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def setup(config: ComputeConfig) -> torch.device:
+    """Set threads and determinism for this process and return the device.
+
+    Raises UserError if the device asked for is not there.
+    """
+    torch.set_num_threads(config.threads or cores())
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = next(device for device in present if present[device]) if config.device == "auto" else config.device
+    if not present[name]:
+        here = ", ".join(device for device in present if present[device])
+        raise UserError(f"compute.device: '{name}' is not on this machine; here there is: {here}. Or say auto.")
+    if config.deterministic and name == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first call
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    return torch.device(name)
+
+
+def bits_depend_on(device: torch.device, config: ComputeConfig) -> dict[str, Any]:
+    """What decides a run's bits besides parameters, data and code; a run says it and logs it."""
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "deterministic": config.deterministic or device.type == "cpu",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }

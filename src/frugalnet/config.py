@@ -1,0 +1,55 @@
+"""params.yaml → frozen objects. The only reader of params.yaml; every stage calls it before any work."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from ruamel.yaml import YAML, YAMLError
+
+from frugalnet import models
+from frugalnet.arrays import DataConfig
+from frugalnet.augment import AugmentConfig
+from frugalnet.compute import ComputeConfig
+from frugalnet.efficiency import MeasureConfig
+from frugalnet.errors import UserError
+from frugalnet.schema import Config
+from frugalnet.training import TrainConfig
+
+
+class ModelConfig(Config):
+    """The architectures to train and compare, by name."""
+
+    names: list[str] = Field(min_length=1)
+
+    @field_validator("names")
+    @classmethod
+    def _are_there(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in models.available():
+                raise ValueError(f"'{name}' is not one of: {', '.join(models.available())}")
+        return names
+
+
+class Params(Config):
+    """All of params.yaml."""
+
+    data: DataConfig
+    augment: AugmentConfig
+    model: ModelConfig
+    train: TrainConfig
+    compute: ComputeConfig
+    evaluate: MeasureConfig
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check all parameters; raises UserError that names every key that is wrong."""
+    try:
+        # YAML 1.2, like DVC, so that 5e-5 is a number; JSON in between, so that pydantic is strict about types.
+        return Params.model_validate_json(json.dumps(YAML(typ="safe").load(path.read_text(encoding="utf-8"))))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {e['input']!r:.80})" for e in error.errors()]
+        raise UserError(f"{path}: " + "; ".join(wrong)) from error
+    except (YAMLError, TypeError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error

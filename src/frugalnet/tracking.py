@@ -1,0 +1,161 @@
+"""MLflow: each train@model,seed is one run, found again by what determines it. The only importer of mlflow.
+
+Tracking never costs a result: whatever fails here is said in one line, and the next call, in this process or in a
+later stage, writes what is missing.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# A tracking server that does not answer is given up quickly: training goes on meanwhile.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils.time import get_current_time_millis
+
+EXPERIMENT = "frugalnet"
+_BATCH = 1000  # metrics that MLflow takes in one call
+
+
+def project_root() -> Path:
+    """The repository's own folder, also where a stage works in a throw-away copy (`dvc exp run --temp`, `--queue`)."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def provenance() -> dict[str, str]:
+    """Tags that lead back: git commit, DVC experiment and stage, as far as they are known."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
+    tags = {
+        "mlflow.source.git.commit": git.stdout.strip(),
+        "git_uncommitted_changes": str(bool(changed.stdout.strip())).lower() if git.stdout else "",
+        "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
+        "dvc_stage": os.environ.get("DVC_STAGE", ""),
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+class TrackedRun:
+    """One MLflow run, known by tags that follow from its content, made on first use where there is none.
+
+    identity: tags of which any one finds the run; all are set on it.
+    """
+
+    def __init__(
+        self, root: Path, name: str, identity: Mapping[str, str], params: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        self.root, self.name, self.identity, self.params, self.tags = root, name, dict(identity), params, dict(tags)
+        self._run_id: str | None = None
+        self._steps: set[int] = set()
+
+    def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Log each epoch's figures at step `epoch`, those that the run does not hold yet."""
+        with self._tolerant("its curves") as run_id:
+            missing = [row for row in rows if int(row["epoch"]) not in self._steps]
+            now = get_current_time_millis()
+            self._log_metrics(
+                run_id,
+                [
+                    Metric(key, float(value), now, int(row["epoch"]))
+                    for row in missing
+                    for key, value in row.items()
+                    if key != "epoch"
+                ],
+            )
+            self._steps |= {int(row["epoch"]) for row in missing}
+
+    def log_results(self, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()) -> None:
+        """Log final figures, and files and folders as artefacts; a second time replaces the first."""
+        with self._tolerant("its results") as run_id:
+            now = get_current_time_millis()
+            self._log_metrics(run_id, [Metric(key, float(value), now, 0) for key, value in metrics.items()])
+            for path in artifacts:
+                if path.is_dir():
+                    self._client.log_artifacts(run_id, str(path), path.name)
+                else:
+                    self._client.log_artifact(run_id, str(path))
+
+    def identify(self, key: str, value: str) -> None:
+        """Give the run one more tag by which it is found."""
+        self.identity[key] = value
+        with self._tolerant(key) as run_id:
+            self._client.set_tag(run_id, key, value)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Close the run: FINISHED, KILLED or FAILED."""
+        with self._tolerant("its end") as run_id:
+            self._client.set_terminated(run_id, status)
+
+    @contextmanager
+    def _tolerant(self, what: str) -> Iterator[str]:
+        try:
+            yield self._open()
+        except Exception as error:  # whatever MLflow, its database or the network raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            print(
+                f"tracking: {self.name}: {what} could not be logged ({reason}); results are on disk, "
+                "and the next epoch or evaluation logs what is missing",
+                file=sys.stderr,
+            )
+
+    def _open(self) -> str:
+        if self._run_id is not None:
+            return self._run_id
+        self._client, experiment_id = connect(self.root)
+        run = None
+        for key, value in self.identity.items():
+            found = self._client.search_runs([experiment_id], f"tags.`{key}` = '{value}'", max_results=1)
+            run = run or (found[0] if found else None)
+        if run is None:
+            run = self._client.create_run(experiment_id, run_name=self.name)
+        run_id: str = run.info.run_id
+        new = [Param(key, str(value)) for key, value in self.params.items() if key not in run.data.params]
+        tags = self.identity | self._tags_beside(run.data.tags)
+        self._client.log_batch(run_id, params=new, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._steps = {metric.step for metric in self._client.get_metric_history(run_id, "train_loss")}
+        self._run_id = run_id
+        return run_id
+
+    def _tags_beside(self, present: Mapping[str, str]) -> dict[str, str]:
+        """This run's tags; of DVC experiments that share the run (one trained, others took it from the cache), all."""
+        experiments = [present.get("dvc_experiment"), self.tags.get("dvc_experiment")]
+        return self.tags | {"dvc_experiment": ", ".join(sorted({name for name in experiments if name}))}
+
+    def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+
+def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
+    """A client and the experiment's id; `MLFLOW_TRACKING_URI`, else a SQLite database under `root`/mlruns.
+
+    The database and the experiment are made under a lock: two processes at once would race for it.
+    """
+    store = root / "mlruns"
+    store.mkdir(parents=True, exist_ok=True)
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri or f"sqlite:///{store / 'mlflow.db'}")
+    with (store / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return client, experiment.experiment_id
+        location = None if uri else (store / "artifacts").as_uri()
+        return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}: MLflow's parameters and metrics are flat."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,214 @@
+"""Training: one network, one seed, from random weights to the last epoch, exactly resumable at any step."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from frugalnet import accuracy, models
+from frugalnet.arrays import Split
+from frugalnet.batches import Normaliser, batches, epoch_order, resident, steps_per_epoch
+from frugalnet.checkpoint import Checkpoints
+from frugalnet.errors import UserError
+from frugalnet.inference import infer
+from frugalnet.optim import OptimConfig, build_optimiser, learning_rate
+
+_LOOK_EVERY = 20  # steps between looks at loss and accuracy: on a GPU each look waits for it
+
+
+class TrainConfig(OptimConfig):
+    """A recipe, the same for every network."""
+
+    recipe: str
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    label_smoothing: float = Field(ge=0, lt=1)
+    checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch; its end makes one anyway
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; its checkpoint is written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; a checkpoint is written: run it again to go on")
+        self.exit_code = 128 + number
+
+
+@dataclass
+class History:
+    """What a run has to show: a row of figures and the seconds of training, for each finished epoch."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def _noting_signals() -> Iterator[list[int]]:
+    """Give a list that SIGINT and SIGTERM are added to, in place of what they otherwise do."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """A network on its way: everything that its next step depends on, and how that is saved and restored."""
+
+    def __init__(
+        self, name: str, seed: int, num_classes: int, n_train: int, normalise: Normaliser, config: TrainConfig
+    ) -> None:
+        torch.manual_seed(seed)
+        self.config, self.seed, self.n_train, self.normalise = config, seed, n_train, normalise
+        self.device = normalise.device
+        self.network: nn.Module = models.build(name, num_classes)
+        self.network.to(device=self.device, memory_format=torch.channels_last)
+        self.optimiser = build_optimiser(self.network, config)
+        self.steps = steps_per_epoch(n_train, config.batch_size)
+        self.history = History()
+        self.epoch = 0  # finished epochs
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        self.step = 0  # finished steps of the epoch under way
+        self.losses = torch.zeros(self.steps, device=self.device)  # a batch's sum, for each of them
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.seconds = 0.0
+        # What is random within an epoch (dropout) follows from the seed and the epoch, not from what went before.
+        torch.manual_seed(int(np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62)))
+
+    def state(self) -> dict[str, object]:
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": vars(self.history),
+            **{name: getattr(self, name) for name in ("epoch", "step", "losses", "correct", "seconds")},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+        }
+
+    def restore(self, state: dict[str, object]) -> None:
+        self.network.load_state_dict(state["network"])  # type: ignore[arg-type]
+        self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+        self.history = History(**state["history"])  # type: ignore[arg-type]
+        for name in ("epoch", "step", "seconds"):
+            setattr(self, name, state[name])
+        self.losses, self.correct = (state[name].to(self.device) for name in ("losses", "correct"))  # type: ignore[attr-defined]
+        torch.set_rng_state(state["random"])  # type: ignore[arg-type]
+        torch.cuda.set_rng_state_all(state["random_cuda"]) if state["random_cuda"] else None  # type: ignore[arg-type]
+
+    def train_batch(self, images: Tensor, labels: Tensor) -> None:
+        """One optimiser step on (n, H, W, 3) uint8 images and (n,) int64 labels."""
+        rate = learning_rate(self.config, self.epoch * self.steps + self.step, self.config.epochs * self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.network(self.normalise(images))
+            loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.losses[self.step] = loss.detach() * len(labels)
+        self.correct += (logits.detach().argmax(1) == labels).sum()
+        self.step += 1
+
+    def end_epoch(self, validation: Split) -> None:
+        """Measure on the validation images and add the epoch to the history."""
+        logits = infer(self.network, validation.images, self.normalise)
+        labels = np.asarray(validation.labels)
+        total_steps = self.config.epochs * self.steps
+        row = {
+            "epoch": self.epoch + 1,
+            "learning_rate": learning_rate(self.config, (self.epoch + 1) * self.steps - 1, total_steps),
+            "train_loss": self.losses.sum().item() / self.n_train,
+            "train_top1": self.correct.item() / self.n_train,
+            "validation_loss": accuracy.cross_entropy(logits, labels),
+            "validation_top1": accuracy.top_k(logits, labels, 1),
+            "validation_top5": accuracy.top_k(logits, labels, 5),
+        }
+        self.history.rows.append(row)
+        self.history.seconds.append(self.seconds)
+        self.epoch += 1
+        self.begin_epoch()
+
+    def check_losses(self) -> None:
+        """Raise UserError, naming epoch and step, if a loss of this epoch is not finite."""
+        finite = torch.isfinite(self.losses[: self.step])
+        if not finite.all():
+            step = int(finite.int().argmin())
+            raise UserError(
+                f"the loss is {self.losses[step].item()} at epoch {self.epoch + 1}, step {step + 1} of {self.steps}; "
+                f"a lower train.learning_rate (now {self.config.learning_rate}) is the usual cure"
+            )
+
+
+def fit(
+    trainer: Trainer,
+    views: Sequence[Callable[[], np.ndarray]],
+    labels: np.ndarray,
+    validation: Split,
+    checkpoints: Checkpoints,
+    on_epoch: Callable[[History], None] = lambda history: None,
+) -> None:
+    """Train to the last epoch, from the newest checkpoint if there is one.
+
+    views: open (N, H, W, 3) uint8 arrays; epoch e (from 0) reads view e mod V. labels: (N,) int64.
+    on_epoch: given the history so far when training starts or goes on, and after each epoch.
+    Raises UserError if a loss is not finite, Interrupted (with a checkpoint written) after SIGINT or SIGTERM.
+    """
+    config = trainer.config
+    saved = checkpoints.load()
+    if saved is not None:
+        trainer.restore(saved)
+        print(f"going on from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
+    on_epoch(trainer.history)
+
+    def save() -> None:
+        checkpoints.save(trainer.state(), trainer.epoch, trainer.step)
+
+    images_done = trainer.epoch * trainer.n_train + trainer.step * config.batch_size
+    bar = tqdm(total=config.epochs * trainer.n_train, initial=images_done, unit=" images", mininterval=1.0)
+    with _noting_signals() as stop, bar:
+        while trainer.epoch < config.epochs:
+            bar.set_description(f"epoch {trainer.epoch + 1}/{config.epochs}")
+            order = epoch_order(trainer.seed, trainer.epoch, trainer.n_train)
+            images = resident(views[trainer.epoch % len(views)](), trainer.device)
+            started = time.monotonic() - trainer.seconds
+            saved_at = time.monotonic()
+            for batch, targets in batches(images, labels, order, config.batch_size, trainer.device, trainer.step):
+                trainer.train_batch(batch, targets)
+                bar.update(len(targets))
+                if trainer.step % _LOOK_EVERY == 0 or trainer.step == trainer.steps:
+                    trainer.check_losses()
+                    seen = len(order) * trainer.step / trainer.steps
+                    loss, top1 = trainer.losses.sum().item() / seen, trainer.correct.item() / seen
+                    bar.set_postfix_str(f"loss {loss:.3f}, top-1 {top1:.1%}", refresh=False)
+                trainer.seconds = time.monotonic() - started
+                due = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+                if stop or (due and trainer.step < trainer.steps):
+                    trainer.check_losses()
+                    save()
+                    saved_at = time.monotonic()
+                if stop:
+                    raise Interrupted(stop[0])
+            trainer.end_epoch(validation)
+            save()
+            on_epoch(trainer.history)
+            if stop and trainer.epoch < config.epochs:
+                raise Interrupted(stop[0])

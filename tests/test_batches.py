@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from frugalnet.batches import Normaliser, batches, epoch_order, steps_per_epoch
+
+CPU = torch.device("cpu")
+
+
+def test_order_is_a_function_of_seed_and_epoch_alone():
+    first = epoch_order(0, 3, 1000)
+    assert (epoch_order(0, 3, 1000) == first).all()
+    assert sorted(first) == list(range(1000))
+    assert not (epoch_order(0, 4, 1000) == first).all()
+    assert not (epoch_order(1, 3, 1000) == first).all()
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 2), (2, 2), (513, 256), (1000, 256)])
+def test_an_epoch_gives_every_image_once_in_batches_of_like_size(count, batch_size):
+    images = np.zeros((count, 4, 4, 3), np.uint8)
+    labels = np.arange(count)
+    seen = [targets for _, targets in batches(images, labels, epoch_order(0, 0, count), batch_size, CPU)]
+    sizes = [len(targets) for targets in seen]
+    assert len(sizes) == steps_per_epoch(count, batch_size)
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert sorted(torch.cat(seen).tolist()) == list(range(count))
+
+
+def test_starting_late_gives_the_rest_of_the_same_epoch():
+    images = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), np.uint8)
+    order, labels = epoch_order(0, 0, 100), np.arange(100)
+    whole = list(batches(images, labels, order, 30, CPU))
+    late = list(batches(images, labels, order, 30, CPU, first_step=2))
+    assert len(late) == len(whole) - 2
+    for (pixels, targets), (late_pixels, late_targets) in zip(whole[2:], late, strict=True):
+        assert torch.equal(pixels, late_pixels)
+        assert torch.equal(targets, late_targets)
+
+
+def test_normalised_floats_are_channels_last_with_mean_zero_and_deviation_one():
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
+    normalise = Normaliser(images.mean((0, 1, 2)), images.std((0, 1, 2)), CPU)
+    floats = normalise(torch.from_numpy(images))
+    assert floats.shape == (50, 3, 8, 8)
+    assert floats.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(floats.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(floats.std((0, 2, 3)), torch.ones(3), atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_gpu_gets_the_same_batches_resident_or_copied_ahead():
+    images = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), np.uint8)
+    order, labels, cuda = epoch_order(0, 0, 100), np.arange(100), torch.device("cuda")
+    expected = list(batches(images, labels, order, 30, CPU))
+    for stored in (images, torch.from_numpy(images).to(cuda)):
+        for (pixels, targets), (gpu_pixels, gpu_targets) in zip(
+            expected, batches(stored, labels, order, 30, cuda), strict=True
+        ):
+            assert torch.equal(pixels, gpu_pixels.cpu())
+            assert torch.equal(targets, gpu_targets.cpu())

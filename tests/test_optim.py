@@ -1,0 +1,54 @@
+import pytest
+import torch
+from pydantic import ValidationError
+
+from frugalnet import models
+from frugalnet.optim import OptimConfig, build_optimiser, learning_rate
+
+ONE_CYCLE = OptimConfig(
+    optimiser="sgd", learning_rate=0.4, momentum=0.9, weight_decay=1e-4, schedule="one_cycle", warmup=0.25
+)
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
+    rates = [learning_rate(ONE_CYCLE, step, 100) for step in range(100)]
+    assert max(rates) == pytest.approx(0.4)
+    assert rates.index(max(rates)) == 25
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+    assert 0 < rates[0] < 0.02
+    assert 0 < rates[-1] < 0.01
+
+
+def test_constant_is_constant():
+    constant = ONE_CYCLE.model_copy(update={"schedule": "constant"})
+    assert {learning_rate(constant, step, 10) for step in range(10)} == {0.4}
+
+
+def test_only_weights_of_two_or_more_axes_decay():
+    network = models.build("depthwise", 10)
+    decayed, free = build_optimiser(network, ONE_CYCLE).param_groups
+    assert decayed["weight_decay"] == 1e-4
+    assert free["weight_decay"] == 0
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert len(decayed["params"]) + len(free["params"]) == len(list(network.parameters()))
+
+
+def test_adam_is_pytorchs_adam():
+    weight = torch.nn.Linear(3, 2)
+    twin = torch.nn.Linear(3, 2)
+    twin.load_state_dict(weight.state_dict())
+    config = ONE_CYCLE.model_copy(update={"optimiser": "adam", "learning_rate": 0.001, "weight_decay": 0.0})
+    ours, theirs = build_optimiser(weight, config), torch.optim.Adam(twin.parameters(), lr=0.001)
+    for _ in range(3):
+        for layer, optimiser in ((weight, ours), (twin, theirs)):
+            optimiser.zero_grad()
+            layer(torch.ones(1, 3)).square().sum().backward()
+            optimiser.step()
+    assert torch.allclose(weight.weight, twin.weight)
+
+
+@pytest.mark.parametrize("wrong", [{"learning_rate": 0.0}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"nesterov": True}])
+def test_impossible_values_and_unknown_keys_are_refused(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        OptimConfig.model_validate(ONE_CYCLE.model_dump() | wrong)
