@@ -1,0 +1,18 @@
+"""The archive: the official one, a mirror's, or the sample; verified."""
+
+import os
+from pathlib import Path
+
+from frugalnet import config
+from frugalnet.archive import fetch
+from frugalnet.errors import run_stage
+
+
+def main() -> None:
+    params = config.load()
+    # DVC deletes outputs before a stage reruns; a partial download lives on outside of them.
+    fetch(params.data, Path("data/archive.zip"), Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / "download")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,22 @@
+"""The archive's images as uint8 arrays, with labels, names and channel statistics."""
+
+from pathlib import Path
+
+from frugalnet import config
+from frugalnet.arrays import normalise
+from frugalnet.errors import run_stage
+
+
+def main() -> None:
+    params = config.load()
+    normalise(
+        Path("data/archive.zip"),
+        Path("data/arrays"),
+        params.data,
+        is_sample=params.data.source == "sample",
+        workers=params.compute.workers,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
