@@ -1,0 +1,275 @@
+"""The paper's claims beside what was measured: pure functions of a comparison.
+
+Tong, Cho and Sun, 2017; the sections are given with each claim. The paper gives no intervals and reads most figures
+off curves, so every claim carries the rule by which it is judged.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from frugalnet.comparison import Comparison, Row, percent, points
+
+Outcome = Literal["agrees", "differs", "undecided", "not measured"]
+
+EASIEST = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow")  # section 4.3
+HARDEST = ("plunger", "Chihuahua", "reel", "bucket", "bow tie")  # section 4.3
+_PAPER_CLASSES = 200
+_PAPER_EPOCHS = 100
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, what was measured here, whether they agree, and the rule that decided."""
+
+    says: str
+    section: str
+    measured: str
+    outcome: Outcome
+    rule: str
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Where one of the paper's ten classes stands here: rank 1 is the easiest of `of` classes."""
+
+    name: str
+    accuracy: float
+    rank: int
+    of: int
+
+
+def ranks(comparison: Comparison, row: Row, names: tuple[str, ...]) -> list[Rank]:
+    """The rank by accuracy of each named class that the data have, ties sharing the better rank."""
+    classes = [one for one in comparison.classes(row) if one.accuracy is not None]
+    found = {one.name.casefold(): one.accuracy for one in classes if one.accuracy is not None}
+    return [
+        Rank(name, own, 1 + sum(other > own for other in found.values()), len(found))
+        for name in names
+        if (own := found.get(name.casefold())) is not None
+    ]
+
+
+def claims(comparison: Comparison) -> list[Claim]:
+    """One row a claim. "undecided": an interval that spans zero; "not measured": a network or the data are not here."""
+    run = comparison.first.run
+    missing = ""
+    if run["is_sample"]:
+        missing = "not measured: sample data"
+    elif run["num_classes"] != _PAPER_CLASSES:
+        missing = f"not measured: {run['num_classes']} of {_PAPER_CLASSES} classes"
+    rows = {model: comparison.row(model) for model in ("alexnet", "depthwise", "residual")}
+
+    table: list[Claim] = []
+
+    def claim(
+        says: str, section: str, rule: str, models: tuple[str, ...], judge: Callable[..., tuple[str, Outcome] | None]
+    ) -> None:
+        present = [found for model in models if (found := rows[model]) is not None]
+        absent = [model for model in models if rows[model] is None]
+        reason = missing or (f"not measured: {', '.join(absent)} not evaluated" if absent else "")
+        verdict = None if reason else judge(*present)
+        text, outcome = verdict or (reason or "not measured", "not measured")
+        table.append(Claim(says, section, text, outcome, rule))
+
+    def counts(expected: int) -> Callable[[Row], tuple[str, Outcome]]:
+        def judge(row: Row) -> tuple[str, Outcome]:
+            off = row.parameters_keras - expected
+            text = f"{row.parameters_keras:,} in Keras's count ({row.parameters_trainable:,} trainable)"
+            return text + (f", {abs(off)} {'more' if off > 0 else 'fewer'}" if off else ""), agree(off == 0)
+
+        return judge
+
+    exact = "the same number, in Keras's count (running mean and variance of batch norms included)"
+    claim("The AlexNet-like network has 415,656 parameters", "4.2", exact, ("alexnet",), counts(415_656))
+    claim("The depthwise network has 74,818 parameters", "4.2", exact, ("depthwise",), counts(74_818))
+    claim(
+        "The residual network has as many parameters as the depthwise one",
+        "4.2",
+        "the same number",
+        ("residual", "depthwise"),
+        lambda r, d: (
+            f"{r.parameters_keras:,} and {d.parameters_keras:,}",
+            agree(r.parameters_keras == d.parameters_keras),
+        ),
+    )
+    claim(
+        "Depthwise convolutions bring the parameters to about 18 %",
+        "4.2",
+        "18 % after rounding",
+        ("depthwise", "alexnet"),
+        lambda d, a: (
+            percent(d.parameters_keras / a.parameters_keras, 2),
+            agree(round(100 * d.parameters_keras / a.parameters_keras) == 18),
+        ),
+    )
+
+    def after(row: Row) -> str:
+        return f"after {row.epochs} epochs" + (f" (the paper: {_PAPER_EPOCHS})" if row.epochs != _PAPER_EPOCHS else "")
+
+    def about(expected: float, tolerance: float, get: Callable[[Row], float]) -> Callable[[Row], tuple[str, Outcome]]:
+        return lambda row: (f"{percent(get(row))} {after(row)}", agree(abs(get(row) - expected) <= tolerance))
+
+    online = "within 5 points; training accuracy is counted on the augmented images, while the epoch's weights change"
+    train = _train_top1
+    claim(
+        "The AlexNet-like network's training accuracy reaches about 96 %",
+        "4.1",
+        online,
+        ("alexnet",),
+        about(0.96, 0.05, train),
+    )
+    claim(
+        "The depthwise network's training accuracy is about 48 %",
+        "4.1",
+        online,
+        ("depthwise",),
+        about(0.48, 0.05, train),
+    )
+    claim(
+        "The residual network's training accuracy is slightly above the depthwise one's",
+        "4.1",
+        "above by at most 5 points; training predictions are not stored, so there is no interval",
+        ("residual", "depthwise"),
+        lambda r, d: (
+            f"{percent(train(r))} and {percent(train(d))} {after(r)}",
+            agree(0 < train(r) - train(d) <= 0.05),
+        ),
+    )
+    claim(
+        "The AlexNet-like network overfits severely: training accuracy 63 points above validation accuracy",
+        "4.1",
+        "within 10 points",
+        ("alexnet",),
+        lambda a: (f"{_points(_gap(a))} points {after(a)}", agree(abs(_gap(a) - 0.63) <= 0.10)),
+    )
+    claim(
+        "The depthwise network overfits less: 15 points",
+        "4.1",
+        "a smaller gap than the AlexNet-like network's",
+        ("depthwise", "alexnet"),
+        lambda d, a: (f"{_points(_gap(d))} points, against {_points(_gap(a))}", agree(_gap(d) < _gap(a))),
+    )
+    claim(
+        "The AlexNet-like network's validation accuracy is limited to about 33 %",
+        "4.1",
+        "within 2 points",
+        ("alexnet",),
+        about(0.33, 0.02, lambda row: row.top1.mean),
+    )
+
+    def equal(d: Row, a: Row) -> tuple[str, Outcome] | None:
+        interval = comparison.difference(d.model, a.model)
+        if interval is None:
+            return None
+        which = "higher" if interval.estimate > 0 else "lower"
+        return f"depthwise {which} by {points(interval)}", agree(abs(interval.estimate) <= 0.02)
+
+    claim(
+        "Validation accuracy is almost the same with and without depthwise convolutions",
+        "4.1",
+        "within 2 points",
+        ("depthwise", "alexnet"),
+        equal,
+    )
+
+    def slightly(r: Row, d: Row) -> tuple[str, Outcome] | None:
+        interval = comparison.difference(r.model, d.model)
+        if interval is None:
+            return None
+        text = f"residual {'higher' if interval.estimate > 0 else 'lower'} by {points(interval)}"
+        return text, agree(0 < interval.estimate <= 0.05) if interval.excludes_zero else "undecided"
+
+    claim(
+        "Shortcuts raise validation accuracy slightly",
+        "4.1",
+        "higher by at most 5 points; undecided where the interval spans zero",
+        ("residual", "depthwise"),
+        slightly,
+    )
+
+    def faster(d: Row, a: Row) -> tuple[str, Outcome] | None:
+        if d.epoch_seconds is None or a.epoch_seconds is None:
+            return None
+        ratio = d.epoch_seconds.median / a.epoch_seconds.median
+        text = f"{a.epoch_seconds.median:,.1f} → {d.epoch_seconds.median:,.1f} s: {percent(ratio, 0)} of the time"
+        return text, agree(abs(ratio / (12 / 34) - 1) <= 0.25)
+
+    claim(
+        "An epoch takes 12 s instead of 34 s (35 % of the time) on a GTX 1080 Ti",
+        "4.2",
+        "the ratio within a quarter: the machines differ",
+        ("depthwise", "alexnet"),
+        faster,
+    )
+
+    def slower(r: Row, d: Row) -> tuple[str, Outcome] | None:
+        # The interleaved measurement where there is one: epochs of two runs were trained at different times.
+        kind = "train_step_ms" if r.train_step_ms and d.train_step_ms else "epoch_seconds"
+        residual, plain = getattr(r, kind), getattr(d, kind)
+        if residual is None or plain is None:
+            return None
+        what = "a training step, ms" if kind == "train_step_ms" else "an epoch, s"
+        text = f"{residual.median:,.2f} against {plain.median:,.2f} ({what})"
+        apart = residual.p5 > plain.p95 or residual.p95 < plain.p5
+        clear = apart or abs(residual.median / plain.median - 1) >= 0.02
+        return text, agree(residual.median > plain.median) if clear else "undecided"
+
+    claim(
+        "Shortcuts make training slower, though the parameters are as many",
+        "4.2",
+        "a longer median; undecided where the medians are within 2 % and the 5th to 95th percentiles overlap",
+        ("residual", "depthwise"),
+        slower,
+    )
+
+    def among(names: tuple[str, ...], easiest: bool) -> Callable[[Row], tuple[str, Outcome] | None]:
+        def judge(row: Row) -> tuple[str, Outcome] | None:
+            found = ranks(comparison, row, names)
+            if len(found) < len(names):
+                return None
+            places = [one.rank if easiest else one.of + 1 - one.rank for one in found]
+            text = ", ".join(f"{one.name} {place}." for one, place in zip(found, places, strict=True))
+            return text, agree(sum(place <= found[0].of // 10 for place in places) >= 3)
+
+        return judge
+
+    claim(
+        f"The easiest classes are {', '.join(EASIEST)}",
+        "4.3",
+        "at least three of the five among the easiest tenth of the AlexNet-like network's classes (places given)",
+        ("alexnet",),
+        among(EASIEST, easiest=True),
+    )
+
+    def seventy(row: Row) -> tuple[str, Outcome] | None:
+        found = ranks(comparison, row, EASIEST)
+        mean = sum(one.accuracy for one in found) / len(found) if found else 0.0
+        each = ", ".join(percent(one.accuracy, 0) for one in found)
+        return (f"{each}: {percent(mean)} on average", agree(abs(mean - 0.70) <= 0.10)) if found else None
+
+    claim("These five reach about 70 % each", "4.3", "within 10 points on average", ("alexnet",), seventy)
+    claim(
+        f"The hardest classes are {', '.join(HARDEST)}",
+        "4.3",
+        "at least three of the five among the hardest tenth of the AlexNet-like network's classes (places from last)",
+        ("alexnet",),
+        among(HARDEST, easiest=False),
+    )
+    return table
+
+
+def agree(condition: bool) -> Outcome:
+    return "agrees" if condition else "differs"
+
+
+def _train_top1(row: Row) -> float:
+    return row.train_top1.mean
+
+
+def _gap(row: Row) -> float:
+    return row.train_top1.mean - row.top1.mean
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}".replace("-", "−")
