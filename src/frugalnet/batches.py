@@ -1,10 +1,15 @@
 """From stored uint8 images to batches of normalised floats on a device: the one place where bytes become floats."""
 
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from frugalnet.errors import UserError
+from frugalnet.files import sha256
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -30,6 +35,37 @@ class Normaliser:
         # The permuted view of (N, H, W, 3) already is channels_last: nothing is moved.
         channels_first = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return channels_first.to(torch.float32).sub_(self.mean).mul_(self.scale)
+
+
+class Views:
+    """The stored augmented views of the training split; epoch e (from 0) reads view e mod V.
+
+    Each is checked against its SHA-256 when it is first opened, and mapped from disk, not read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sha256: dict[str, str] = json.loads((folder / "views.json").read_text(encoding="utf-8"))["sha256"]
+        self._opened: dict[str, np.ndarray] = {}
+
+    def of_epoch(self, epoch: int, unaugmented: np.ndarray) -> np.ndarray:
+        """The epoch's (N, H, W, 3) uint8 images: a view, or `unaugmented` where none are stored.
+
+        Raises UserError if the view's bytes are not those that were written.
+        """
+        names = sorted(self.sha256)
+        if not names:
+            return unaugmented
+        name = names[epoch % len(names)]
+        if name not in self._opened:
+            path = self.folder / name
+            if not path.is_file() or sha256(path) != self.sha256[name]:
+                raise UserError(
+                    f"{path}: missing or damaged (its SHA-256 is not the one in views.json); delete {self.folder} and "
+                    "run `dvc repro augment` to write it again"
+                )
+            self._opened[name] = np.load(path, mmap_mode="r")
+        return self._opened[name]
 
 
 def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:

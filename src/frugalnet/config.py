@@ -11,7 +11,6 @@ from frugalnet import models
 from frugalnet.arrays import DataConfig
 from frugalnet.augment import AugmentConfig
 from frugalnet.compute import ComputeConfig
-from frugalnet.efficiency import MeasureConfig
 from frugalnet.errors import UserError
 from frugalnet.schema import Config
 from frugalnet.training import TrainConfig
@@ -39,7 +38,6 @@ class Params(Config):
     model: ModelConfig
     train: TrainConfig
     compute: ComputeConfig
-    evaluate: MeasureConfig
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
 
 

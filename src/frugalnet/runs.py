@@ -1,19 +1,53 @@
-"""What a training run is: everything that determines its weights, and the files that it leaves."""
+"""What a training run is: everything that determines its weights, and the tables that it leaves."""
 
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from frugalnet.arrays import Dataset
+from frugalnet.checkpoint import Checkpoints
 from frugalnet.files import atomic, sha256_of
+from frugalnet.training import TrainConfig
 
 # The code that decides a run's bits, besides the architecture's own file.
 _SOURCES = ("batches.py", "optim.py", "training.py", "models/layers.py")
 
 
-def source_sha256(model: str) -> str:
-    """The SHA-256 of the code that trains `model`: its checkpoints are of no use to other code."""
+def describe(
+    model: str,
+    seed: int,
+    data: Dataset,
+    views_sha256: Mapping[str, str],
+    config: TrainConfig,
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A run's identity, as run.json and MLflow hold it.
+
+    `fingerprint` is the SHA-256 of all that the weights depend on: inputs, parameters, code and environment. The
+    minutes between checkpoints have no part in it.
+    """
+    run = {
+        "model": model,
+        "seed": seed,
+        "data": data.name,
+        "is_sample": data.is_sample,
+        "validated_on": data.validated_on,
+        "data_sha256": sha256_of(data.sha256),
+        "views_sha256": sha256_of(views_sha256),
+        "source_sha256": _source_sha256(model),
+        "num_classes": len(data.class_ids),
+        "n_train": len(data.train.labels),
+        "n_validation": len(data.validation.labels),
+        "train": config.model_dump(exclude={"checkpoint_minutes"}),
+        "environment": dict(environment),
+    }
+    return run | {"fingerprint": sha256_of(run)}
+
+
+def _source_sha256(model: str) -> str:
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for source in (*_SOURCES, f"models/{model}.py"):
@@ -21,20 +55,26 @@ def source_sha256(model: str) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(inputs: Mapping[str, Any]) -> str:
-    """A name for a run: the SHA-256 of all that its weights depend on."""
-    return sha256_of(inputs)
+def name(run: Mapping[str, Any]) -> str:
+    """The name of a run's files: residual-0."""
+    return f"{run['model']}-{run['seed']}"
 
 
-def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write one line an epoch, with the columns of the first row; floats to their last bit."""
+def checkpoints(root: Path, run: Mapping[str, Any]) -> Checkpoints:
+    """A run's checkpoints: under the project's root, since DVC deletes a stage's outputs before it runs again."""
+    return Checkpoints(root / ".checkpoints" / "train" / f"{name(run)}-{run['fingerprint'][:16]}")
+
+
+def write_table(path: Path, rows: Sequence[Any]) -> None:
+    """Write dictionaries or dataclasses as CSV, whole or not at all; floats to their last bit, None as nothing."""
+    plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows]
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=list(plain[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(plain)
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """What `write_history` wrote."""
+    """The rows of a history.csv, one an epoch."""
     with path.open(newline="", encoding="utf-8") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]

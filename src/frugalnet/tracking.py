@@ -23,6 +23,8 @@ from mlflow.utils.time import get_current_time_millis
 
 EXPERIMENT = "frugalnet"
 _BATCH = 1000  # metrics that MLflow takes in one call
+_FOUND_BY = ("weights_sha256", "fingerprint")
+_SHOWN_AS_TAGS = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
 
 
 def project_root() -> Path:
@@ -44,15 +46,16 @@ def provenance() -> dict[str, str]:
 
 
 class TrackedRun:
-    """One MLflow run, known by tags that follow from its content, made on first use where there is none.
+    """A training run's MLflow run: found by its fingerprint or its weights, made on first use where there is none.
 
-    identity: tags of which any one finds the run; all are set on it.
+    run: what `runs.describe` gives, with `weights_sha256` once there are weights. tags: set beside those it is found by.
     """
 
-    def __init__(
-        self, root: Path, name: str, identity: Mapping[str, str], params: Mapping[str, Any], tags: Mapping[str, str]
-    ) -> None:
-        self.root, self.name, self.identity, self.params, self.tags = root, name, dict(identity), params, dict(tags)
+    def __init__(self, root: Path, run: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        self.root, self.params = root, flatten(run)
+        self.name = f"{run['model']}-{run['seed']}" + (" (sample data)" if run["is_sample"] else "")
+        self.identity = {key: run[key] for key in _FOUND_BY if key in run}
+        self.tags = {key: str(value) for key, value in self.params.items() if key in _SHOWN_AS_TAGS} | dict(tags)
         self._run_id: str | None = None
         self._steps: set[int] = set()
 
@@ -151,6 +154,12 @@ def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
             return client, experiment.experiment_id
         location = None if uri else (store / "artifacts").as_uri()
         return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among nested values, flat: what MLflow takes as metrics."""
+    flat = flatten(values)
+    return {key: float(value) for key, value in flat.items() if isinstance(value, int | float) and value is not None}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -160,7 +160,7 @@ class Trainer:
 
 def fit(
     trainer: Trainer,
-    views: Sequence[Callable[[], np.ndarray]],
+    images_of: Callable[[int], np.ndarray],
     labels: np.ndarray,
     validation: Split,
     checkpoints: Checkpoints,
@@ -168,7 +168,7 @@ def fit(
 ) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one.
 
-    views: open (N, H, W, 3) uint8 arrays; epoch e (from 0) reads view e mod V. labels: (N,) int64.
+    images_of: gives the (N, H, W, 3) uint8 training images that an epoch (from 0) reads. labels: (N,) int64.
     on_epoch: given the history so far when training starts or goes on, and after each epoch.
     Raises UserError if a loss is not finite, Interrupted (with a checkpoint written) after SIGINT or SIGTERM.
     """
@@ -188,7 +188,7 @@ def fit(
         while trainer.epoch < config.epochs:
             bar.set_description(f"epoch {trainer.epoch + 1}/{config.epochs}")
             order = epoch_order(trainer.seed, trainer.epoch, trainer.n_train)
-            images = resident(views[trainer.epoch % len(views)](), trainer.device)
+            images = resident(images_of(trainer.epoch), trainer.device)
             started = time.monotonic() - trainer.seconds
             saved_at = time.monotonic()
             for batch, targets in batches(images, labels, order, config.batch_size, trainer.device, trainer.step):

@@ -1,0 +1,55 @@
+"""Evaluate one trained network: python -m pipeline.evaluate MODEL SEED."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from frugalnet import accuracy, arrays, compute, config, efficiency, models, report, runs, tracking
+from frugalnet.batches import Normaliser
+from frugalnet.errors import run_stage
+from frugalnet.files import atomic, write_json
+from frugalnet.inference import infer, load_weights
+
+
+def main(model: str, seed: str) -> None:
+    params = config.load()
+    device = compute.setup(params.compute)
+    data = arrays.load(Path("data/arrays"))
+    name = f"{model}-{seed}"
+    trained, out = Path("results/train") / name, Path("results/evaluate") / name
+    run = json.loads((trained / "run.json").read_text(encoding="utf-8"))
+    cost = json.loads(Path("results/cost.json").read_text(encoding="utf-8"))[model]
+
+    weights = Path("models") / f"{name}.safetensors"
+    network = load_weights(models.build(model, len(data.class_ids)), weights)
+    shape = (3, *data.validation.images.shape[1:3])
+    counts, layers = efficiency.counts(network, shape), efficiency.layers(network, shape)
+    network.to(device=device, memory_format=torch.channels_last)
+    # Every figure derives from what is stored, so what is stored is what is measured.
+    logits = infer(network, data.validation.images, Normaliser(data.mean, data.std, device)).astype(np.float16)
+    labels = np.array(data.validation.labels)
+    with atomic(out / "predictions.npz") as partial, partial.open("wb") as file:
+        np.savez(file, logits=logits, labels=labels)
+    metrics = accuracy.figures(logits, labels) | counts
+    confused = accuracy.confusion(accuracy.predict(logits), labels, len(data.class_ids))
+    write_json(out / "metrics.json", metrics)
+    write_json(out / "cost.json", cost)
+    runs.write_table(out / "per_class.csv", accuracy.per_class(confused, data.class_ids, data.class_names))
+    runs.write_table(out / "layers.csv", layers)
+    report.best_and_worst_figure(data.validation.images, logits, labels, data.class_names, out / "best_and_worst.png")
+
+    tracked = tracking.TrackedRun(tracking.project_root(), run, tracking.provenance())
+    tracked.log_history(runs.read_history(trained / "history.csv"))
+    timing = json.loads((trained / "timing.json").read_text(encoding="utf-8"))
+    costs = {**cost, "epoch_seconds": float(np.median(timing["epoch_seconds"]))}
+    tracked.log_results(metrics | tracking.numbers(costs), [out, trained, weights, Path("data/contact_sheet.png")])
+    tracked.finish()
+    runs.checkpoints(tracking.project_root(), run).remove()
+    print(f"{name}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} on the {data.validated_on} of {data.name}")
+
+
+if __name__ == "__main__":
+    run_stage(main, *sys.argv[1:])

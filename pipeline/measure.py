@@ -1,0 +1,19 @@
+"""Measure what each architecture costs on this machine, in alternating rounds."""
+
+from pathlib import Path
+
+from frugalnet import arrays, compute, config, efficiency, models
+from frugalnet.errors import run_stage
+from frugalnet.files import write_json
+
+
+def main() -> None:
+    params = config.load()
+    device = compute.setup(params.compute)
+    num_classes = len(arrays.load(Path("data/arrays")).class_ids)
+    networks = {name: models.build(name, num_classes) for name in params.model.names}
+    write_json(Path("results/cost.json"), efficiency.measure(networks, device, params.evaluate))
+
+
+if __name__ == "__main__":
+    run_stage(main)

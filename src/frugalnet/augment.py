@@ -1,0 +1,239 @@
+"""Augmented views of the training split, written once so that every architecture sees the same pictures.
+
+The only importer of albumentations, and only where it is needed: the import takes seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from tqdm import tqdm
+
+from frugalnet.arrays import IMAGE_SHAPE
+from frugalnet.compute import cores
+from frugalnet.errors import UserError
+from frugalnet.files import atomic, sha256, write_json
+from frugalnet.schema import Config
+
+if TYPE_CHECKING:
+    import albumentations
+
+CHUNK = 1000  # images a task, and a seed: part of what decides the bytes, so no parameter
+
+
+class Transform(Config):
+    """One step of a policy: an albumentations class by its name, and its arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    p: float = Field(ge=0, le=1)  # how many of the images it is applied to
+
+
+_REFLECT = cv2.BORDER_REFLECT_101
+_HOLE = {"num_holes_range": [1, 1], "hole_height_range": [8, 20], "hole_width_range": [8, 20], "fill": 0}
+DEFAULT_POLICY = [
+    Transform.model_validate(transform)
+    for transform in (
+        {"name": "HorizontalFlip", "p": 0.5},
+        # Shifts of whole pixels: nothing is interpolated, hence nothing blurred, and networks this small mind blur.
+        {"name": "Pad", "p": 1.0, "padding": 6, "border_mode": _REFLECT},
+        {"name": "RandomCrop", "p": 1.0, "height": 64, "width": 64},
+        {"name": "Rotate", "p": 0.2, "limit": [-10, 10], "border_mode": _REFLECT},
+        {"name": "GaussNoise", "p": 0.1, "std_range": [0.01, 0.05]},
+        {"name": "CoarseDropout", "p": 0.2, **_HOLE},
+    )
+]
+
+
+class AugmentConfig(Config):
+    """How many views, and what makes them. `views` 0: train on the normalised images."""
+
+    views: int = Field(default=4, ge=0)
+    seed: int = Field(default=0, ge=0)
+    policy: list[Transform] = DEFAULT_POLICY
+
+    @model_validator(mode="after")
+    def _works(self) -> Self:
+        if self.policy != DEFAULT_POLICY:  # a test checks that one; importing albumentations would delay every stage
+            check_policy(self.policy)
+        return self
+
+
+def build_policy(policy: Sequence[Transform]) -> albumentations.Compose:
+    """The transforms in their order; called with `image=`, (H, W, 3) uint8, it returns {"image": …}.
+
+    Raises UserError, naming the key, for a transform that isn't there, an unknown argument or a wrong value.
+    """
+    import albumentations
+
+    # Shapes need no check at each call: there is one image a call, and no mask that has to fit it.
+    return albumentations.Compose([_build(i, transform) for i, transform in enumerate(policy)], is_check_shapes=False)
+
+
+def _build(position: int, transform: Transform) -> albumentations.BasicTransform:
+    import albumentations
+
+    name, arguments = transform.name, transform.model_extra or {}
+    key = f"augment.policy.{position}"
+    kind = getattr(albumentations, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, albumentations.BasicTransform)):
+        similar = difflib.get_close_matches(name, dir(albumentations), 1)
+        hint = f"; did you mean {similar[0]}?" if similar else ""
+        raise UserError(f"{key}.name: albumentations {albumentations.__version__} has no transform '{name}'{hint}")
+    known = [argument for argument in inspect.signature(kind).parameters]
+    for argument in arguments:
+        if argument not in known:
+            raise UserError(f"{key}.{argument}: not an argument of {name}, which takes: {', '.join(known)}")
+    try:
+        # Without `strict` some wrong values only warn, and the default is taken in their place.
+        built: albumentations.BasicTransform = kind(**arguments, p=transform.p, strict=True)
+    except (ValueError, TypeError) as error:
+        if isinstance(error.__cause__, ValidationError):
+            first = error.__cause__.errors()[0]
+            raise UserError(f"{key}.{first['loc'][0]}: {first['msg']} (found: {first['input']!r})") from error
+        raise UserError(f"{key}: {name}: {' '.join(str(error).split())}") from error
+    return built
+
+
+def check_policy(policy: Sequence[Transform]) -> None:
+    """Raises UserError, naming the key, unless the policy turns every image into one of the same shape and type."""
+    size = IMAGE_SHAPE[0]
+    before = np.zeros(IMAGE_SHAPE, np.uint8)
+    for i, (transform, apply) in enumerate(zip(policy, build_policy(policy), strict=True)):
+        key = f"augment.policy.{i}"
+        for argument in ("hole_height_range", "hole_width_range"):
+            # albumentations would take the image's size instead, in silence.
+            found = (transform.model_extra or {}).get(argument, [0])
+            if max(found) > size:
+                raise UserError(f"{key}.{argument}: a hole larger than the image, {size} pixels; found {found}")
+        try:
+            after = apply(image=before, force_apply=True)["image"]
+        except Exception as error:  # whatever a transform raises, it can't be applied
+            raise UserError(f"{key}: {transform.name} fails on an image of {before.shape}: {error}") from error
+        made, had = f"{after.dtype} {after.shape}", f"{before.dtype} {before.shape}"
+        if transform.p < 1 and made != had:
+            raise UserError(f"{key}.p: {transform.name} makes {made} of {had}, so p has to be 1; found {transform.p}")
+        before = after
+    if (result := f"{before.dtype} {before.shape}") != (needed := f"uint8 {IMAGE_SHAPE}"):
+        raise UserError(f"augment.policy: images are {result} after it; they have to stay {needed}: crop or pad last")
+
+
+def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: int) -> NDArray[np.uint8]:
+    """One augmented copy of each image, (n, 64, 64, 3) uint8; a function of its arguments alone.
+
+    `start` is the position of the first image in the training split: with `seed` and `view` it seeds all randomness.
+    """
+    policy = build_policy(config.policy)
+    seeds = np.random.SeedSequence((config.seed, view, start)).generate_state(3)
+    # One generator for all transforms: `set_random_seed` would give each its own of the same seed, and their draws
+    # would coincide (noise on mirrored images only).
+    policy.set_random_state(np.random.default_rng(seeds[0]), random.Random(int(seeds[1])))
+    cv2.setRNGSeed(int(seeds[2]) & 0x7FFFFFFF)  # GaussNoise draws from OpenCV's generator, which nobody else seeds
+    augmented = np.empty_like(images)
+    for image, place in zip(images, augmented, strict=True):
+        place[...] = policy(image=image)["image"]
+    return augmented
+
+
+def write_views(images: Path, folder: Path, config: AugmentConfig, *, workers: int) -> None:
+    """Write view_0.npy … of the images, a .npy file of (N, 64, 64, 3) uint8, and views.json with their hashes.
+
+    `folder` is whole or not there. Its bytes depend on images and config, not on `workers` (0: one a core).
+    Raises UserError if the disk or the memory is too small.
+    """
+    size, free = config.views * images.stat().st_size, shutil.disk_usage(images.parent).free
+    if size > free:
+        raise UserError(f"{folder}: {config.views} views take {size / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free")
+    with atomic(folder) as partial:
+        partial.mkdir()
+        paths = [partial / f"view_{view}.npy" for view in range(config.views)]
+        if paths:
+            _write(images, paths, config, workers or cores())
+        write_json(partial / "views.json", {"sha256": {path.name: sha256(path) for path in paths}})
+
+
+def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int) -> None:
+    shape = np.load(images, mmap_mode="r").shape
+    for path in paths:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            offset = file.tell()
+    chunks = [(view, start) for view in range(len(paths)) for start in range(0, shape[0], CHUNK)]
+    # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["albumentations", __name__])
+    executor = ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker)
+    try:
+        tasks = [executor.submit(_write_chunk, images, paths[view], offset, config, view, at) for view, at in chunks]
+        with tqdm(desc="augment", total=len(paths) * shape[0], unit=" images", disable=None) as bar:
+            for task in as_completed(tasks):
+                bar.update(task.result())
+    except BrokenProcessPool as error:
+        raise UserError("an augmenting process was killed, short of memory?; try fewer compute.workers") from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _write_chunk(source: Path, target: Path, offset: int, config: AugmentConfig, view: int, start: int) -> int:
+    """Augment a chunk, write it where it belongs in the view and return how many images it has."""
+    images = np.array(np.load(source, mmap_mode="r")[start : start + CHUNK])
+    # Written, not mapped: on a full disk a write fails with an error, a mapped page with SIGBUS.
+    with target.open("r+b") as file:
+        file.seek(offset + start * images[0].nbytes)
+        file.write(augment(images, config, view, start).data)
+    return len(images)
+
+
+def contact_sheet(images: NDArray[np.uint8], views: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """Draw a PNG of twelve images from all over the split, each above its views.
+
+    images and each of views: (N, 64, 64, 3) uint8 RGB.
+    """
+    from matplotlib.figure import Figure
+
+    gap, size = 4, images.shape[1]
+    chosen = np.linspace(0, len(images) - 1, min(12, len(images))).astype(int)
+    rows = [np.asarray(row[chosen]) for row in (images, *views)]
+    padded = np.pad(np.stack(rows), ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    sheet = padded.transpose(0, 2, 1, 3, 4).reshape(len(rows) * (size + gap), len(chosen) * (size + gap), 3)
+
+    figure = Figure(figsize=(sheet.shape[1] / 75 + 1, sheet.shape[0] / 75 + 0.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(sheet)
+    axes.set_yticks([row * (size + gap) + size / 2 for row in range(len(rows))])
+    axes.set_yticklabels(["original", *(f"view {view}" for view in range(len(views)))])
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    with atomic(path) as partial:
+        figure.savefig(partial, dpi=150, format="png", metadata={"Software": None})  # no version: the same bytes

@@ -1,0 +1,159 @@
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from frugalnet.accuracy import top_k
+from frugalnet.arrays import Split
+from frugalnet.batches import Normaliser
+from frugalnet.checkpoint import Checkpoints
+from frugalnet.errors import UserError
+from frugalnet.inference import infer, load_weights, save_weights
+from frugalnet.training import Interrupted, TrainConfig, Trainer, fit
+
+RECIPE = TrainConfig(
+    recipe="test",
+    epochs=3,
+    batch_size=32,
+    optimiser="sgd",
+    learning_rate=0.05,
+    momentum=0.9,
+    weight_decay=5e-5,
+    schedule="one_cycle",
+    warmup=0.2,
+    label_smoothing=0.1,
+    checkpoint_minutes=60.0,
+)
+
+
+def coloured_noise(count: int, seed: int) -> Split:
+    """Four classes that differ in the mean of their red and green channels."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 4
+    images = generator.integers(0, 160, (count, 32, 32, 3))
+    images[..., 0] += 90 * (labels // 2)[:, None, None]
+    images[..., 1] += 90 * (labels % 2)[:, None, None]
+    return Split(images.astype(np.uint8), labels)
+
+
+TRAIN, VALIDATION = coloured_noise(160, 0), coloured_noise(80, 1)
+
+
+def images_of(epoch: int) -> np.ndarray:
+    return TRAIN.images[:, :, :: -1 if epoch % 2 else 1]
+
+
+def train(
+    folder: Path, recipe: TrainConfig = RECIPE, model: str = "depthwise", on_epoch=lambda history: None
+) -> Trainer:
+    normalise = Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu"))
+    trainer = Trainer(model, 0, 4, len(TRAIN.labels), normalise, recipe)
+    fit(trainer, images_of, TRAIN.labels, VALIDATION, Checkpoints(folder), on_epoch)
+    return trainer
+
+
+def bits(trainer: Trainer) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in trainer.network.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Trainer:
+    return train(tmp_path_factory.mktemp("uninterrupted") / "run")
+
+
+@pytest.mark.parametrize("model", ["alexnet", "depthwise", "residual"])
+def test_each_network_learns(tmp_path, model):
+    trainer = train(tmp_path / "run", RECIPE.model_copy(update={"epochs": 6}), model)
+    assert trainer.history.rows[-1]["validation_top1"] > 0.9
+    assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
+
+
+def test_the_same_inputs_give_the_same_bits(tmp_path, uninterrupted):
+    again = train(tmp_path / "run")
+    assert bits(again) == bits(uninterrupted)
+    assert again.history.rows == uninterrupted.history.rows
+
+
+def test_another_seed_gives_other_bits(tmp_path, uninterrupted):
+    normalise = Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu"))
+    other = Trainer("depthwise", 1, 4, len(TRAIN.labels), normalise, RECIPE)
+    fit(other, images_of, TRAIN.labels, VALIDATION, Checkpoints(tmp_path / "run"))
+    assert bits(other) != bits(uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_epochs_leaves_a_checkpoint_that_leads_to_the_same_bits(tmp_path, uninterrupted, number):
+    def stop_after_the_first(history):
+        if len(history.rows) == 1:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted) as stop:
+        train(tmp_path / "run", on_epoch=stop_after_the_first)
+    assert stop.value.exit_code == 128 + number
+    resumed = train(tmp_path / "run")
+    assert bits(resumed) == bits(uninterrupted)
+    assert resumed.history.rows == uninterrupted.history.rows
+
+
+def test_a_run_stopped_within_an_epoch_goes_on_at_the_very_step(tmp_path, uninterrupted, monkeypatch):
+    train_batch = Trainer.train_batch
+
+    def stop_at_the_eighth(trainer, images, labels):
+        train_batch(trainer, images, labels)
+        if (trainer.epoch, trainer.step) == (1, 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "train_batch", stop_at_the_eighth)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run")
+    assert [path.name for path in sorted((tmp_path / "run").iterdir())][-1] == "00001-00000003.ckpt"
+    monkeypatch.setattr(Trainer, "train_batch", train_batch)
+    resumed = train(tmp_path / "run")
+    assert bits(resumed) == bits(uninterrupted)
+    assert resumed.history.rows == uninterrupted.history.rows
+
+
+def test_checkpoints_within_an_epoch_change_nothing(tmp_path, uninterrupted):
+    assert bits(train(tmp_path / "run", RECIPE.model_copy(update={"checkpoint_minutes": 1e-9}))) == bits(uninterrupted)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
+    train(tmp_path / "run")
+    epochs = []
+    again = train(tmp_path / "run", on_epoch=lambda history: epochs.append(len(history.rows)))
+    assert epochs == [3]
+    assert bits(again) == bits(uninterrupted)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_epoch_and_step(tmp_path):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at epoch \d+, step \d+ of 5; .*train.learning_rate"):
+        train(tmp_path / "run", RECIPE.model_copy(update={"learning_rate": 1e30}))
+
+
+def test_the_history_holds_what_the_weights_say(tmp_path, uninterrupted):
+    row = uninterrupted.history.rows[-1]
+    logits = infer(uninterrupted.network, VALIDATION.images, uninterrupted.normalise)
+    assert row["validation_top1"] == top_k(logits, VALIDATION.labels, 1)
+    assert [r["epoch"] for r in uninterrupted.history.rows] == [1, 2, 3]
+    assert len(uninterrupted.history.seconds) == 3
+
+
+def test_weights_come_back_from_their_file_and_their_bytes_follow_from_them(tmp_path, uninterrupted):
+    for name in ("a", "b"):
+        save_weights(uninterrupted.network.state_dict(), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    fresh = Trainer("depthwise", 5, 4, 160, uninterrupted.normalise, RECIPE)
+    load_weights(fresh.network, tmp_path / "a")
+    assert bits(fresh) == bits(uninterrupted)
+
+
+def test_weights_of_another_network_or_no_weights_at_all_are_refused(tmp_path, uninterrupted):
+    save_weights(uninterrupted.network.state_dict(), tmp_path / "depthwise")
+    (tmp_path / "nonsense").write_bytes(b"nonsense")
+    network = Trainer("alexnet", 0, 4, 160, uninterrupted.normalise, RECIPE).network
+    for name in ("depthwise", "nonsense", "missing"):
+        with pytest.raises(UserError, match=f"{name}: not the weights of this network"):
+            load_weights(network, tmp_path / name)
