@@ -97,7 +97,7 @@ def _build(position: int, transform: Transform) -> albumentations.BasicTransform
         similar = difflib.get_close_matches(name, dir(albumentations), 1)
         hint = f"; did you mean {similar[0]}?" if similar else ""
         raise UserError(f"{key}.name: albumentations {albumentations.__version__} has no transform '{name}'{hint}")
-    known = [argument for argument in inspect.signature(kind).parameters]
+    known = list(inspect.signature(kind).parameters)
     for argument in arguments:
         if argument not in known:
             raise UserError(f"{key}.{argument}: not an argument of {name}, which takes: {', '.join(known)}")

@@ -1,0 +1,187 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from frugalnet import augment
+from frugalnet.augment import AugmentConfig, contact_sheet, write_views
+from frugalnet.errors import UserError
+from frugalnet.files import sha256
+
+
+def policy(*transforms: dict[str, Any], views: int = 1, seed: int = 0) -> AugmentConfig:
+    return AugmentConfig.model_validate({"views": views, "seed": seed, "policy": list(transforms)})
+
+
+def pictures(n: int) -> NDArray[np.uint8]:
+    """Each image a gradient of its own, lighter from left to right, with no pixel black."""
+    x = np.linspace(60, 200, 64)[None, None, :, None] + np.arange(n)[:, None, None, None] % 40
+    return np.broadcast_to(x, (n, 64, 64, 3)).astype(np.uint8)
+
+
+def saved(path: Path, n: int) -> Path:
+    np.save(path, pictures(n))
+    return path
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+    noisy = policy({"name": "GaussNoise", "p": 1.0}, *(t.model_dump() for t in augment.DEFAULT_POLICY), views=2)
+    images = saved(tmp_path / "images.npy", 2300)
+    written = []
+    for workers in (1, 2, 3):
+        write_views(images, tmp_path / "views", noisy, workers=workers)
+        written.append(json.loads((tmp_path / "views/views.json").read_text()))
+    assert written[0] == written[1] == written[2]
+    assert written[0]["sha256"] == {f"view_{v}.npy": sha256(tmp_path / f"views/view_{v}.npy") for v in (0, 1)}
+    assert len(set(written[0]["sha256"].values())) == 2
+    view = np.load(tmp_path / "views/view_1.npy")
+    assert (view.shape, view.dtype) == ((2300, 64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(view[2000:], augment.augment(pictures(2300)[2000:], noisy, view=1, start=2000))
+
+
+def test_seed_view_and_position_each_change_the_pictures() -> None:
+    images, config = pictures(50), AugmentConfig()
+    first = augment.augment(images, config, view=0, start=0)
+    np.testing.assert_array_equal(first, augment.augment(images, config, view=0, start=0))
+    for other in (
+        augment.augment(images, AugmentConfig(seed=1), view=0, start=0),
+        augment.augment(images, config, view=1, start=0),
+        augment.augment(images, config, view=0, start=1000),
+    ):
+        assert (first != other).any(axis=(1, 2, 3)).mean() > 0.8
+
+
+def test_the_default_policy_does_as_often_what_it_says_and_one_thing_regardless_of_the_other() -> None:
+    images = pictures(3000)
+    views = augment.augment(images, AugmentConfig(), view=0, start=0)
+    holes = (views == 0).all(axis=3).any(axis=(1, 2))
+    mirrored = views[:, 20:44, :20].mean(axis=(1, 2, 3)) > views[:, 20:44, 44:].mean(axis=(1, 2, 3))
+    noisy = np.median(np.abs(np.diff(views.astype(int), n=2, axis=1)), axis=(1, 2, 3)) > 2
+    assert holes.mean() == pytest.approx(0.2, abs=0.03)
+    assert mirrored.mean() == pytest.approx(0.5, abs=0.04)
+    assert noisy.mean() == pytest.approx(0.1, abs=0.03)
+    # Seeded alike, each transform's draws would coincide: holes and noise on mirrored pictures only.
+    assert np.abs(np.corrcoef([holes, mirrored, noisy])[np.triu_indices(3, 1)]).max() < 0.08
+    size = (views == 0).all(axis=3)[holes].sum(axis=(1, 2))
+    assert size.max() <= 20 * 20
+
+
+def test_shifts_are_whole_pixels() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
+    shifting = AugmentConfig(policy=augment.DEFAULT_POLICY[1:3])
+    for image, view in zip(images, augment.augment(images, shifting, view=0, start=0), strict=True):
+        padded = np.pad(image, ((6, 6), (6, 6), (0, 0)), mode="reflect")
+        assert any((padded[y : y + 64, x : x + 64] == view).all() for y in range(13) for x in range(13))
+
+
+def test_no_views_leave_a_list_of_none_and_a_sheet_of_originals(tmp_path: Path) -> None:
+    write_views(saved(tmp_path / "images.npy", 5), tmp_path / "views", AugmentConfig(views=0), workers=0)
+    assert [path.name for path in (tmp_path / "views").iterdir()] == ["views.json"]
+    assert json.loads((tmp_path / "views/views.json").read_text()) == {"sha256": {}}
+    contact_sheet(pictures(5), [], tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_contact_sheet_is_the_same_each_time_and_grows_by_a_row_a_view(tmp_path: Path) -> None:
+    import cv2
+
+    for name, views in {"a": 2, "b": 2, "c": 0}.items():
+        contact_sheet(pictures(40), [pictures(40)] * views, tmp_path / f"{name}.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    high, low = (cv2.imread(str(tmp_path / f"{name}.png")) for name in "ac")
+    assert high is not None
+    assert low is not None
+    assert high.shape[0] > low.shape[0] + 128
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        ({"name": "GausNoise", "p": 0.1}, r"policy\.0\.name: .* no transform 'GausNoise'; did you mean GaussNoise\?"),
+        ({"name": "Compose", "p": 0.1}, r"policy\.0\.name: .* no transform 'Compose'"),
+        ({"name": "GaussNoise", "p": 0.1, "std_rnge": [0, 0.1]}, r"policy\.0\.std_rnge: not an argument of GaussNoise"),
+        ({"name": "GaussNoise", "p": 0.1, "std_range": [0, 9]}, r"policy\.0\.std_range: .*found: \[0, 9\]"),
+        ({"name": "Rotate", "p": 0.1, "limit": "ten"}, r"policy\.0\.limit: .*'ten'"),
+        (
+            {"name": "CoarseDropout", "p": 0.2, "hole_height_range": [8, 65], "hole_width_range": [8, 9]},
+            "hole larger than",
+        ),
+        ({"name": "RandomCrop", "p": 1.0, "height": 65, "width": 65}, r"policy\.0: RandomCrop fails on an image"),
+        ({"name": "RandomCrop", "p": 0.5, "height": 60, "width": 60}, r"policy\.0\.p: .* has to be 1; found 0\.5"),
+        ({"name": "RandomCrop", "p": 1.0, "height": 60, "width": 60}, r"images are uint8 \(60, 60, 3\) after it"),
+        ({"name": "ToFloat", "p": 1.0}, r"images are float32 \(64, 64, 3\) after it"),
+    ],
+)
+def test_a_policy_that_cannot_work_is_refused_and_the_key_named(transform: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        policy(transform)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"views": -1}, "views"),
+        ({"seed": -1}, "seed"),
+        ({"veiws": 1}, "veiws"),
+        ({"policy": [{"name": "Rotate", "p": 1.5}]}, r"policy\.0\.p"),
+        ({"policy": [{"name": "Rotate"}]}, r"policy\.0\.p"),
+        ({"policy": [{"p": 0.5}]}, r"policy\.0\.name"),
+    ],
+)
+def test_an_impossible_value_is_refused(values: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValidationError, match=key):
+        AugmentConfig.model_validate(values)
+
+
+def test_too_small_a_disk_is_refused_before_any_work(tmp_path: Path) -> None:
+    images = saved(tmp_path / "images.npy", 5)
+    with pytest.raises(UserError, match=r"views: \d+ views take \d+\.\d GB, only \d+\.\d GB are free"):
+        write_views(images, tmp_path / "views", AugmentConfig(views=10**12), workers=1)
+    assert not (tmp_path / "views").exists()
+
+
+def test_conf_holds_the_default_policy_which_is_not_checked_again_at_every_start() -> None:
+    composed = YAML(typ="safe").load((ROOT / "conf/augment/views.yaml").read_text(encoding="utf-8"))
+    assert AugmentConfig.model_validate_json(json.dumps(composed)) == AugmentConfig()
+    augment.check_policy(augment.DEFAULT_POLICY)
+    loaded = "import sys, frugalnet.augment as a; a.AugmentConfig(); print('albumentations' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "False\n"
+
+
+def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    saved(tmp_path / "images.npy", 4000)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom frugalnet.augment import AugmentConfig, write_views\n"
+        "if __name__ == '__main__':\n"
+        "    write_views(Path('images.npy'), Path(sys.argv[1]), AugmentConfig(views=4), workers=2)\n"
+    )
+    killed = subprocess.Popen([sys.executable, str(script), "views"], cwd=tmp_path, start_new_session=True)
+    first = tmp_path / "views.partial/view_0.npy"
+    while not (first.exists() and first.stat().st_size > 1000):
+        assert killed.poll() is None, "it was done before it could be killed"
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "views").exists()
+    for _ in range(500):  # what it started ends with it
+        if subprocess.run(["pgrep", "-s", str(killed.pid)], stdout=subprocess.DEVNULL, check=False).returncode == 1:
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("processes of the killed run live on")
+    for folder in ("views", "other"):
+        subprocess.run([sys.executable, str(script), folder], cwd=tmp_path, check=True)
+    assert (tmp_path / "views/views.json").read_bytes() == (tmp_path / "other/views.json").read_bytes()
+    assert not (tmp_path / "views.partial").exists()
