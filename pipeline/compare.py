@@ -1,0 +1,19 @@
+"""Everything that was evaluated on the present data, in one report."""
+
+from pathlib import Path
+
+from frugalnet import arrays, comparison, report
+from frugalnet.errors import run_stage
+from frugalnet.files import sha256_of
+
+
+def main() -> None:
+    data = arrays.load(Path("data/arrays"))
+    records = comparison.load(Path("results/evaluate"), Path("results/train"))
+    compared = comparison.compare(records, sha256_of(data.sha256), data.validated_on)
+    report.write(compared, Path("results/compare"), data.validation.images)
+    print(report.table_text(compared.rows))
+
+
+if __name__ == "__main__":
+    run_stage(main)

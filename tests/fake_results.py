@@ -1,0 +1,146 @@
+"""Folders of results as the stages leave them, made of random numbers: what comparison and report are tested on."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frugalnet import accuracy
+
+# parameters_trainable, parameters_keras, MACs, share of images got right
+NETWORKS: dict[str, tuple[int, int, int, float]] = {
+    "alexnet": (414_696, 415_656, 28_000_000, 0.46),
+    "depthwise": (73_800, 74_760, 4_200_000, 0.405),
+    "residual": (73_800, 74_760, 4_200_000, 0.42),
+    "mobilenet_v3_small": (1_700_000, 1_725_000, 59_000_000, 0.49),
+    "resnet18": (11_270_000, 11_290_000, 560_000_000, 0.56),
+    "shufflenet_v2_x0_5": (547_000, 556_000, 41_000_000, 0.452),
+    "squeezenet1_1": (825_000, 825_000, 22_000_000, 0.43),
+}
+NAMES = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow", "plunger", "Chihuahua", "reel", "bucket")
+
+
+def class_names(num_classes: int) -> list[str]:
+    return [*NAMES, *(f"thing {c}" for c in range(len(NAMES), num_classes - 1)), "<b>bow | tie</b>"][-num_classes:]
+
+
+def make(
+    root: Path,
+    models: tuple[str, ...] = ("alexnet", "depthwise", "residual"),
+    seeds: tuple[int, ...] = (0, 1),
+    num_classes: int = 12,
+    n: int = 600,
+    epochs: int = 8,
+    is_sample: bool = False,
+    recipe: dict[str, Any] | None = None,
+    measured: bool = True,
+    data_sha256: str = "d" * 64,
+) -> tuple[Path, Path]:
+    """Write results/evaluate and results/train under root; returns both."""
+    names = class_names(num_classes)
+    labels = np.arange(n) % num_classes
+    easy = np.random.default_rng(9).normal(size=n) + np.linspace(2, -2, num_classes)[labels]
+    for model in models:
+        trainable, keras, macs, top1 = NETWORKS[model]
+        for seed in seeds:
+            generator = np.random.default_rng([trainable, macs, seed, round(1000 * top1)])
+            luck = easy + generator.normal(size=n)
+            right = luck > np.quantile(luck, 1 - top1 - 0.004 * seed)
+            logits = generator.normal(size=(n, num_classes)).astype(np.float16)
+            near = labels ^ 1
+            near = np.where(near < num_classes, near, 0)
+            other = np.where(
+                generator.random(n) < 0.4, near, (labels + generator.integers(1, num_classes, n)) % num_classes
+            )
+            other = np.where(other == labels, (labels + 1) % num_classes, other)
+            logits[np.arange(n), np.where(right, labels, other)] = 6
+            logits[np.arange(n), np.where(right, other, labels)] = 4
+            evaluated, trained = root / "evaluate" / f"{model}-{seed}", root / "train" / f"{model}-{seed}"
+            evaluated.mkdir(parents=True)
+            trained.mkdir(parents=True)
+            np.savez(evaluated / "predictions.npz", logits=logits, labels=labels)
+            costs = {
+                "parameters_trainable": trainable,
+                "parameters_keras": keras,
+                "macs": macs,
+                "weights_bytes": 4 * keras,
+            }
+            _json(evaluated / "metrics.json", accuracy.figures(logits, labels) | costs)
+            confused = accuracy.confusion(accuracy.predict(logits), labels, num_classes)
+            rows = accuracy.per_class(confused, [f"n{c:08}" for c in range(num_classes)], names)
+            _csv(evaluated / "per_class.csv", [vars(row) for row in rows])
+            layers = [
+                {
+                    "layer": f"conv{i}",
+                    "kind": "Conv2d",
+                    "output_shape": "128×7×7",
+                    "parameters_trainable": trainable // 5,
+                    "macs": macs * i // 15,
+                }
+                for i in range(1, 6)
+            ]
+            _csv(evaluated / "layers.csv", layers)
+            latency = (macs / 1e6) ** 0.6
+            cost = {
+                "machine": {"device": "cpu", "threads": 2, "torch": "2.14.1"},
+                "latency_ms": {"median": latency, "p5": 0.93 * latency, "p95": 1.2 * latency, "n": 100},
+                "throughput": {"median": 9e9 / macs, "p5": 8e9 / macs, "p95": 9.5e9 / macs, "n": 30},
+            }
+            _json(evaluated / "cost.json", cost if measured else {})
+            curve = 1 - np.exp(-3 * np.arange(1, epochs + 1) / epochs)
+            history = [
+                {
+                    "epoch": e + 1,
+                    "learning_rate": 0.1,
+                    "train_loss": 5 - 3 * curve[e],
+                    "train_top1": 1.1 * top1 * curve[e],
+                    "validation_loss": 5 - 2.5 * curve[e],
+                    "validation_top1": top1 * curve[e] + 0.01 * generator.random(),
+                    "validation_top5": min(1.8 * top1 * curve[e], 1),
+                }
+                for e in range(epochs)
+            ]
+            _csv(trained / "history.csv", history)
+            _json(
+                trained / "run.json",
+                {
+                    "model": model,
+                    "seed": seed,
+                    "data": "tiny-imagenet",
+                    "is_sample": is_sample,
+                    "validated_on": "validation split",
+                    "data_sha256": data_sha256,
+                    "views_sha256": "e" * 64,
+                    "weights_sha256": f"{seed}" * 64,
+                    "num_classes": num_classes,
+                    "n_train": 500 * num_classes,
+                    "n_validation": n,
+                    "train": {"recipe": "modern", "epochs": epochs, "batch_size": 256} | (recipe or {}),
+                },
+            )
+            seconds = [macs / 4e5 * (1 + 0.05 * generator.random()) for _ in range(epochs)]
+            _json(
+                trained / "timing.json",
+                {
+                    "epoch_seconds": seconds,
+                    "torch": "2.14.1",
+                    "device": "cpu",
+                    "threads": 2,
+                    "machine": "x86_64",
+                    "mlflow.source.git.commit": "0123456789abcdef0123456789abcdef01234567",
+                },
+            )
+    return root / "evaluate", root / "train"
+
+
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+
+
+def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
