@@ -55,9 +55,9 @@ def claims(comparison: Comparison) -> list[Claim]:
     run = comparison.first.run
     missing = ""
     if run["is_sample"]:
-        missing = "not measured: sample data"
+        missing = "sample data"
     elif run["num_classes"] != _PAPER_CLASSES:
-        missing = f"not measured: {run['num_classes']} of {_PAPER_CLASSES} classes"
+        missing = f"{run['num_classes']} of {_PAPER_CLASSES} classes"
     rows = {model: comparison.row(model) for model in ("alexnet", "depthwise", "residual")}
 
     table: list[Claim] = []
@@ -67,7 +67,7 @@ def claims(comparison: Comparison) -> list[Claim]:
     ) -> None:
         present = [found for model in models if (found := rows[model]) is not None]
         absent = [model for model in models if rows[model] is None]
-        reason = missing or (f"not measured: {', '.join(absent)} not evaluated" if absent else "")
+        reason = missing or (f"{' and '.join(absent)} not evaluated" if absent else "")
         verdict = None if reason else judge(*present)
         text, outcome = verdict or (reason or "not measured", "not measured")
         table.append(Claim(says, section, text, outcome, rule))
@@ -94,9 +94,9 @@ def claims(comparison: Comparison) -> list[Claim]:
         ),
     )
     claim(
-        "Depthwise convolutions bring the parameters to about 18 %",
+        "Depthwise convolutions bring the parameters to about 18\u00a0%",
         "4.2",
-        "18 % after rounding",
+        "18\u00a0% after rounding",
         ("depthwise", "alexnet"),
         lambda d, a: (
             percent(d.parameters_keras / a.parameters_keras, 2),
@@ -113,14 +113,14 @@ def claims(comparison: Comparison) -> list[Claim]:
     online = "within 5 points; training accuracy is counted on the augmented images, while the epoch's weights change"
     train = _train_top1
     claim(
-        "The AlexNet-like network's training accuracy reaches about 96 %",
+        "The AlexNet-like network's training accuracy reaches about 96\u00a0%",
         "4.1",
         online,
         ("alexnet",),
         about(0.96, 0.05, train),
     )
     claim(
-        "The depthwise network's training accuracy is about 48 %",
+        "The depthwise network's training accuracy is about 48\u00a0%",
         "4.1",
         online,
         ("depthwise",),
@@ -151,7 +151,7 @@ def claims(comparison: Comparison) -> list[Claim]:
         lambda d, a: (f"{_points(_gap(d))} points, against {_points(_gap(a))}", agree(_gap(d) < _gap(a))),
     )
     claim(
-        "The AlexNet-like network's validation accuracy is limited to about 33 %",
+        "The AlexNet-like network's validation accuracy is limited to about 33\u00a0%",
         "4.1",
         "within 2 points",
         ("alexnet",),
@@ -196,7 +196,7 @@ def claims(comparison: Comparison) -> list[Claim]:
         return text, agree(abs(ratio / (12 / 34) - 1) <= 0.25)
 
     claim(
-        "An epoch takes 12 s instead of 34 s (35 % of the time) on a GTX 1080 Ti",
+        "An epoch takes 12 s instead of 34 s (35\u00a0% of the time) on a GTX 1080 Ti",
         "4.2",
         "the ratio within a quarter: the machines differ",
         ("depthwise", "alexnet"),
@@ -218,7 +218,7 @@ def claims(comparison: Comparison) -> list[Claim]:
     claim(
         "Shortcuts make training slower, though the parameters are as many",
         "4.2",
-        "a longer median; undecided where the medians are within 2 % and the 5th to 95th percentiles overlap",
+        "a longer median; undecided where the medians are within 2\u00a0% and the 5th to 95th percentiles overlap",
         ("residual", "depthwise"),
         slower,
     )
@@ -248,7 +248,7 @@ def claims(comparison: Comparison) -> list[Claim]:
         each = ", ".join(percent(one.accuracy, 0) for one in found)
         return (f"{each}: {percent(mean)} on average", agree(abs(mean - 0.70) <= 0.10)) if found else None
 
-    claim("These five reach about 70 % each", "4.3", "within 10 points on average", ("alexnet",), seventy)
+    claim("These five reach about 70\u00a0% each", "4.3", "within 10 points on average", ("alexnet",), seventy)
     claim(
         f"The hardest classes are {', '.join(HARDEST)}",
         "4.3",

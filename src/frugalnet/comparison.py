@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,6 +242,7 @@ def row(records: Sequence[Record]) -> Row:
 class Column:
     """A column of the table: `value` gives a row's figure (None: not measured); `best` is max, min or None."""
 
+    kind: Literal["accuracy", "cost"]
     key: str
     title: str
     value: Callable[[Row], float | None]
@@ -253,20 +254,20 @@ def _median(get: Callable[[Row], Measured | None]) -> Callable[[Row], float | No
 
 
 COLUMNS = (
-    Column("top1", "Top-1", lambda r: r.top1.mean, max),
-    Column("top5", "Top-5", lambda r: r.top5.mean, max),
-    Column("macro_accuracy", "Macro accuracy", lambda r: r.macro_accuracy.mean, max),
-    Column("loss", "Loss (nats)", lambda r: r.loss.mean, min),
-    Column("ece", "Calibration error", lambda r: r.ece.mean, min),
-    Column("train_top1", "Training top-1", lambda r: r.train_top1.mean, None),
-    Column("parameters_trainable", "Parameters, trainable", lambda r: r.parameters_trainable, min),
-    Column("parameters_keras", "Parameters, Keras's count", lambda r: r.parameters_keras, min),
-    Column("macs", "MACs an image", lambda r: r.macs, min),
-    Column("weights_bytes", "Weights", lambda r: r.weights_bytes, min),
-    Column("latency_ms", "Latency, batch 1", _median(lambda r: r.latency_ms), min),
-    Column("throughput", "Images/s, batch 256", _median(lambda r: r.throughput), max),
-    Column("epoch_seconds", "Epoch", _median(lambda r: r.epoch_seconds), min),
-    Column("train_seconds", "Training", lambda r: r.train_seconds.mean if r.train_seconds else None, min),
+    Column("accuracy", "top1", "Top-1", lambda r: r.top1.mean, max),
+    Column("accuracy", "top5", "Top-5", lambda r: r.top5.mean, max),
+    Column("accuracy", "macro_accuracy", "Macro accuracy", lambda r: r.macro_accuracy.mean, max),
+    Column("accuracy", "loss", "Loss (nats)", lambda r: r.loss.mean, min),
+    Column("accuracy", "ece", "Calibration error", lambda r: r.ece.mean, min),
+    Column("accuracy", "train_top1", "Training top-1", lambda r: r.train_top1.mean, None),
+    Column("cost", "parameters_trainable", "Parameters, trainable", lambda r: r.parameters_trainable, min),
+    Column("cost", "parameters_keras", "Parameters, Keras's count", lambda r: r.parameters_keras, min),
+    Column("cost", "macs", "MACs an image", lambda r: r.macs, min),
+    Column("cost", "weights_bytes", "Weights", lambda r: r.weights_bytes, min),
+    Column("cost", "latency_ms", "Latency, batch 1", _median(lambda r: r.latency_ms), min),
+    Column("cost", "throughput", "Images/s, batch 256", _median(lambda r: r.throughput), max),
+    Column("cost", "epoch_seconds", "Epoch", _median(lambda r: r.epoch_seconds), min),
+    Column("cost", "train_seconds", "Training", lambda r: r.train_seconds.mean if r.train_seconds else None, min),
 )
 
 
@@ -430,8 +431,13 @@ def _notes(ordered: Mapping[str, Sequence[Record]]) -> list[str]:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.4153 → "41.5 %"."""
-    return f"{share:.{digits}%}".replace("%", " %").replace("-", "−")
+    """0.4153 → "41.5 %", with a space that no line breaks at."""
+    return f"{share:.{digits}%}".replace("%", "\u00a0%").replace("-", "−")
+
+
+def ratio(share: float) -> str:
+    """A share in percent to two digits: 0.00745 → "0.75 %"."""
+    return f"{100 * share:.2g}\u00a0%"
 
 
 def points(interval: Interval) -> str:
@@ -472,9 +478,11 @@ def verdict(comparison: Comparison) -> list[str]:
             if interval.low > 0
             else f"and cannot be told apart from it in accuracy: {points(interval)}"
         )
+        as_frugal = [one.model for one in rows if one.macs == frugal.macs and one is not frugal]
+        which = f"which computes least, like {listed(as_frugal)}" if as_frugal else "which computes least"
         middle = (
-            f"{frugal.model}, which computes least, needs {percent(frugal.macs / best.macs, 0)} of {best.model}'s MACs "
-            f"and {percent(frugal.parameters_trainable / best.parameters_trainable, 0)} of its parameters, {price}."
+            f"{frugal.model}, {which}, needs {ratio(frugal.macs / best.macs)} of {best.model}'s MACs "
+            f"and {ratio(frugal.parameters_trainable / best.parameters_trainable)} of its parameters, {price}."
         )
 
     on_front = pareto_front(np.array([r.macs for r in rows], float), np.array([r.top1.mean for r in rows]))

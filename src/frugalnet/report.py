@@ -44,8 +44,8 @@ PALETTE = ("#2f7fd6", "#d9661f", "#23946a", "#9560cf", "#d1466b", "#1593a5", "#a
 _COST_AXES = {
     "parameters_trainable": "trainable parameters",
     "macs": "MACs an image",
-    "latency_ms": "latency at batch 1, ms",
-    "train_seconds": "training, seconds",
+    "latency_ms": "latency at batch 1 (ms)",
+    "train_seconds": "training time (s)",
 }
 _EXAMPLES = 4  # pictures got right, and got wrong, of each class
 
@@ -73,11 +73,11 @@ def spread(value: Spread, as_percent: bool = True) -> str:
     if not as_percent:
         return f"{value.mean:.3f}" + (f" ± {value.deviation:.3f}" if value.deviation is not None else "")
     deviation = f" ± {100 * value.deviation:.1f}" if value.deviation is not None else ""
-    return f"{100 * value.mean:.1f}{deviation} %"
+    return f"{100 * value.mean:.1f}{deviation}\u00a0%"
 
 
 def interval(value: Interval) -> str:
-    return f"{100 * value.low:.1f} to {100 * value.high:.1f} %"
+    return f"{100 * value.low:.1f} to {100 * value.high:.1f}\u00a0%"
 
 
 def cell(row: Row, key: str) -> str:
@@ -168,31 +168,50 @@ def cost_chart(rows: Sequence[Row], key: str) -> CostChart | None:
     x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
     margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
     y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
-    across = np.log10(x / x_range[0]) / np.log10(x_range[1] / x_range[0])
+    on_front = pareto_front(x, y)
+    drawn_x = _side_by_side(x, 0.014 * np.log10(x_range[1] / x_range[0]))
+
+    def across(value: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.log10(value / x_range[0]) / np.log10(x_range[1] / x_range[0]))
+
     up = (y - y_range[0]) / (y_range[1] - y_range[0])
     names = [row.model for row, _ in known]
     return CostChart(
         key,
         _COST_AXES[key],
         names,
-        x.tolist(),
+        drawn_x.tolist(),
         x_range,
         y.tolist(),
         y_range,
         [row.top1_interval for row, _ in known],
         spans,
-        pareto_front(x, y).tolist(),
-        _place_names(across, up, names),
+        on_front.tolist(),
+        _place_names(across(drawn_x), up, names, on_front),
     )
 
 
-def _place_names(x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence[str]) -> list[str]:
+def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Where points of equal cost are drawn, `step` decades apart, so that their intervals don't cover each other."""
+    moved = x.copy()
+    for value in np.unique(x):
+        same = np.flatnonzero(x == value)
+        moved[same] *= 10 ** (step * (np.arange(len(same)) - (len(same) - 1) / 2))
+    return moved
+
+
+def _place_names(
+    x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence[str], on_front: NDArray[np.bool_]
+) -> list[str]:
     """Beside which of its sides each point's name collides least: greedily, on a unit square as wide as a phone."""
     height, gap = 0.055, 0.025
     chosen: list[str] = []
     taken: list[tuple[float, float, float, float]] = [
         (a - 0.012, b - 0.05, a + 0.012, b + 0.05) for a, b in zip(x, y, strict=True)
     ]
+    front = sorted(zip(x[on_front].tolist(), y[on_front].tolist(), strict=True))
+    ends = [left for left, _ in front[1:]] + [1.0]
+    lines = [(left, up - 0.006, right, up + 0.006) for (left, up), right in zip(front, ends, strict=True)]
     for i, name in enumerate(names):
         width = 0.024 * len(name)
         boxes = {}
@@ -204,7 +223,7 @@ def _place_names(x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence
             ):
                 if (side, level) != ("center", "middle"):
                     boxes[f"{level} {side}"] = (left, bottom, left + width, bottom + height)
-        best = min(boxes, key=lambda position: _collision(boxes[position], taken[:i] + taken[i + 1 :]))
+        best = min(boxes, key=lambda position: _collision(boxes[position], lines + taken[:i] + taken[i + 1 :]))
         chosen.append(best)
         taken.append(boxes[best])
     return chosen
@@ -300,7 +319,7 @@ def _cost_figure(chart: CostChart, comparison: Comparison, colours: Mapping[str,
             "mode": "markers+text",
             "x": [chart.x[i]],
             "y": [chart.y[i]],
-            "text": [html.escape(model)],
+            "text": [f"\u00a0{html.escape(model)}\u00a0"],  # plotly sets it too near the point
             "textposition": chart.positions[i],
             "textfont": {"color": "@ink", "size": 12},
             "cliponaxis": False,
@@ -327,7 +346,6 @@ def _cost_figure(chart: CostChart, comparison: Comparison, colours: Mapping[str,
                 "range": x_range,
                 "tickvals": chart.ticks,
                 "ticktext": [human(tick) for tick in chart.ticks],
-                "title": {"text": chart.title},
             },
             yaxis={"range": list(chart.y_range), "ticksuffix": " %"},
         ),
@@ -720,7 +738,7 @@ def _context(comparison: Comparison, charts: Mapping[str, CostChart | None]) -> 
         "facts": facts(comparison),
         "verdict": verdict(comparison),
         "rows": rows,
-        "columns": COLUMNS,
+        "columns": {kind: [column for column in COLUMNS if column.kind == kind] for kind in ("accuracy", "cost")},
         "cell": cell,
         "is_best": lambda row, key: is_best(row, key, rows),
         "interval": interval,
@@ -823,14 +841,13 @@ def _gallery(comparison: Comparison, row: Row, images: NDArray[np.uint8] | None)
     ):
         gallery[title] = []
         for c in chosen:
-            right, wrong = examples(record.predicted, record.labels, c) if images is not None else ([], [])
-            shown = [
-                {"url": _picture_url(images[i]), "right": True, "taken_for": ""} for i in right if images is not None
-            ] + [
-                {"url": _picture_url(images[i]), "right": False, "taken_for": record.class_names[record.predicted[i]]}
-                for i in wrong
+            shown = {
+                kind: [(_picture_url(images[i]), record.class_names[record.predicted[i]]) for i in chosen_images]
+                for kind, chosen_images in zip(
+                    ("right", "wrong"), examples(record.predicted, record.labels, c), strict=True
+                )
                 if images is not None
-            ]
+            }
             gallery[title].append({"figures": classes[c], "pictures": shown})
     return gallery
 
