@@ -29,7 +29,7 @@ ui: .venv/installed ## the MLflow UI over this project's runs
 	mlflow ui --host 127.0.0.1 --port $${PORT:-5000} --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}"
 
 params: .venv/installed ## compose conf/ into params.yaml, as `dvc exp run` does
-	python -m pipeline.compose
+	python -c "from dvc.utils.hydra import compose_and_dump as compose; compose('params.yaml', '$(CURDIR)/conf', None, 'config', '', [])"
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,7 +1,6 @@
 """Evaluate one trained network: python -m pipeline.evaluate MODEL SEED."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,4 +51,4 @@ def main(model: str, seed: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, *sys.argv[1:])
+    run_stage(main)

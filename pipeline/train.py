@@ -56,4 +56,4 @@ def main(model: str, seed: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, *sys.argv[1:])
+    run_stage(main)

@@ -53,9 +53,7 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path):
         "    epoch += 1; checkpoints.save({'epoch': epoch, 'weights': torch.full((500_000,), float(epoch))}, epoch, 0)\n"
         "    print(epoch, flush=True)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", writer, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", writer, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
     while int(process.stdout.readline()) < 3:
         pass
     time.sleep(0.0123)
@@ -73,7 +71,10 @@ def test_a_second_process_waits_for_the_first(tmp_path):
     )
     with Checkpoints(tmp_path / "run").locked():
         process = subprocess.Popen(
-            [sys.executable, "-c", other, str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", other, str(tmp_path / "run")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert "waiting" in process.stderr.readline()
         assert process.poll() is None

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from ruamel.yaml import YAML, YAMLError
 
 from frugalnet import models
@@ -16,10 +16,20 @@ from frugalnet.schema import Config
 from frugalnet.training import TrainConfig
 
 
+T = TypeVar("T")
+
+
+def _once(values: list[T]) -> list[T]:
+    twice = {value for value in values if values.count(value) > 1}
+    if twice:
+        raise ValueError(f"{', '.join(map(str, twice))} is there twice")
+    return values
+
+
 class ModelConfig(Config):
     """The architectures to train and compare, by name."""
 
-    names: list[str] = Field(min_length=1)
+    names: Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
 
     @field_validator("names")
     @classmethod
@@ -38,7 +48,7 @@ class Params(Config):
     model: ModelConfig
     train: TrainConfig
     compute: ComputeConfig
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_once)]
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -50,4 +60,4 @@ def load(path: Path = Path("params.yaml")) -> Params:
         wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {e['input']!r:.80})" for e in error.errors()]
         raise UserError(f"{path}: " + "; ".join(wrong)) from error
     except (YAMLError, TypeError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error

@@ -1,19 +1,28 @@
 """Errors that a person can act on, and how a stage ends when one is raised."""
 
+import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
     """What was wrong, where, what was expected and found, and what to do, in one line."""
 
 
-def run_stage(stage: Callable[..., None], *arguments: str) -> None:
-    """Run a stage's main function; a mistake of the user's ends it with one line and exit code 1."""
+def run_stage(stage: Callable[..., None]) -> None:
+    """Call a stage's main function with the command line's words; a mistake of the user's ends it with one line.
+
+    The exit code is then 1. Anything else that is raised is a defect, and keeps its traceback.
+    """
+    name, words = Path(sys.argv[0]).stem, sys.argv[1:]
+    parameters = inspect.signature(stage).parameters
+    if len(words) != len(parameters):
+        sys.exit(" ".join(["usage: python -m", f"pipeline.{name}", *map(str.upper, parameters)]))
     try:
-        stage(*arguments)
+        stage(*words)
     except UserError as error:
-        sys.exit(f"{stage.__module__.rpartition('.')[2]}: {error}")
+        sys.exit(f"{name}: {error}")
     except OSError as error:
-        # Disk full, read-only folder, too many open files: the file and the system's own words say it all.
-        sys.exit(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        # Disk full, read-only folder, too many open files: the system's own words and the file say it all.
+        sys.exit(f"{name}: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))

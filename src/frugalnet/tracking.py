@@ -8,8 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def provenance() -> dict[str, str]:
 class TrackedRun:
     """A training run's MLflow run: found by its fingerprint or its weights, made on first use where there is none.
 
-    run: what `runs.describe` gives, with `weights_sha256` once there are weights. tags: set beside those it is found by.
+    run: what `runs.describe` gives, with `weights_sha256` once there are weights. tags: set beside these.
     """
 
     def __init__(self, root: Path, run: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -61,23 +60,25 @@ class TrackedRun:
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Log each epoch's figures at step `epoch`, those that the run does not hold yet."""
-        with self._tolerant("its curves") as run_id:
+
+        def log(run_id: str) -> None:
             missing = [row for row in rows if int(row["epoch"]) not in self._steps]
             now = get_current_time_millis()
-            self._log_metrics(
-                run_id,
-                [
-                    Metric(key, float(value), now, int(row["epoch"]))
-                    for row in missing
-                    for key, value in row.items()
-                    if key != "epoch"
-                ],
-            )
+            metrics = [
+                Metric(key, float(value), now, int(row["epoch"]))
+                for row in missing
+                for key, value in row.items()
+                if key != "epoch"
+            ]
+            self._log_metrics(run_id, metrics)
             self._steps |= {int(row["epoch"]) for row in missing}
+
+        self._tolerantly("its curves", log)
 
     def log_results(self, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()) -> None:
         """Log final figures, and files and folders as artefacts; a second time replaces the first."""
-        with self._tolerant("its results") as run_id:
+
+        def log(run_id: str) -> None:
             now = get_current_time_millis()
             self._log_metrics(run_id, [Metric(key, float(value), now, 0) for key, value in metrics.items()])
             for path in artifacts:
@@ -86,21 +87,20 @@ class TrackedRun:
                 else:
                     self._client.log_artifact(run_id, str(path))
 
+        self._tolerantly("its results", log)
+
     def identify(self, key: str, value: str) -> None:
         """Give the run one more tag by which it is found."""
         self.identity[key] = value
-        with self._tolerant(key) as run_id:
-            self._client.set_tag(run_id, key, value)
+        self._tolerantly(key, lambda run_id: self._client.set_tag(run_id, key, value))
 
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, KILLED or FAILED."""
-        with self._tolerant("its end") as run_id:
-            self._client.set_terminated(run_id, status)
+        self._tolerantly("its end", lambda run_id: self._client.set_terminated(run_id, status))
 
-    @contextmanager
-    def _tolerant(self, what: str) -> Iterator[str]:
+    def _tolerantly(self, what: str, log: Callable[[str], None]) -> None:
         try:
-            yield self._open()
+            log(self._open())
         except Exception as error:  # whatever MLflow, its database or the network raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             print(
@@ -130,7 +130,8 @@ class TrackedRun:
     def _tags_beside(self, present: Mapping[str, str]) -> dict[str, str]:
         """This run's tags; of DVC experiments that share the run (one trained, others took it from the cache), all."""
         experiments = [present.get("dvc_experiment"), self.tags.get("dvc_experiment")]
-        return self.tags | {"dvc_experiment": ", ".join(sorted({name for name in experiments if name}))}
+        names = {name for listed in experiments if listed for name in listed.split(", ")}
+        return self.tags | ({"dvc_experiment": ", ".join(sorted(names))} if names else {})
 
     def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
         for start in range(0, len(metrics), _BATCH):
@@ -159,7 +160,7 @@ def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """The numbers among nested values, flat: what MLflow takes as metrics."""
     flat = flatten(values)
-    return {key: float(value) for key, value in flat.items() if isinstance(value, int | float) and value is not None}
+    return {key: float(value) for key, value in flat.items() if type(value) in (int, float)}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

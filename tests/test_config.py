@@ -1,0 +1,98 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import compose_and_dump
+from hydra.errors import HydraException
+
+from frugalnet import config
+from frugalnet.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def compose(path: Path, *overrides: str) -> Path:
+    compose_and_dump(path, str(ROOT / "conf"), None, "config", "", list(overrides))
+    return path
+
+
+def test_params_yaml_is_what_conf_composes(tmp_path):
+    assert (ROOT / "params.yaml").read_text() == compose(tmp_path / "params.yaml").read_text(), "run `make params`"
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [f"{group.parent.name}={group.stem}" for group in sorted(ROOT.glob("conf/*/*.yaml"))],
+)
+def test_every_choice_of_every_group_is_valid(tmp_path, choice):
+    config.load(compose(tmp_path / "params.yaml", choice))
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "reason"),
+    [
+        ("train.epochs=-1", "train.epochs", "greater than or equal to 1"),
+        ("train.epochs=many", "train.epochs", "valid integer"),
+        ("train.epochs=2.5", "train.epochs", "valid integer"),
+        ("train.learning_rate=inf", "train.learning_rate", "finite"),
+        ("train.optimiser=lion", "train.optimiser", "'sgd' or 'adam'"),
+        ("+train.epoch=3", "train.epoch", "not permitted"),
+        ("+nonsense=1", "nonsense", "not permitted"),
+        ("~seeds", "seeds", "required"),
+        ("seeds=[]", "seeds", "at least 1 item"),
+        ("seeds=[-1]", "seeds.0", "greater than or equal to 0"),
+        ("seeds=[0,0]", "seeds", "twice"),
+        ("model.names=[alexnett]", "model.names", "'alexnett' is not one of: alexnet, depthwise, residual"),
+        ("model.names=[residual,residual]", "model.names", "twice"),
+        ("compute.device=tpu", "compute.device", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ("data.md5=abc", "data.md5", "pattern"),
+        ("data.classes=1", "data.classes", "greater than or equal to 2"),
+        ("augment.views=-1", "augment.views", "greater than or equal to 0"),
+        ("augment.policy.0.name=HorizontalFlop", "augment", "HorizontalFlop"),
+        ("+augment.policy.0.probability=0.5", "augment", "probability"),
+        ("augment.policy.5.hole_height_range=[8,65]", "augment", "65"),
+        ("augment.policy.0.p=1.5", "augment.policy.0.p", "less than or equal to 1"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_its_name_with_the_reason(tmp_path, override, key, reason):
+    path = compose(tmp_path / "params.yaml", override)
+    with pytest.raises(UserError) as refusal:
+        config.load(path)
+    assert key in str(refusal.value)
+    assert reason in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_choice_is_refused_with_the_valid_ones(tmp_path):
+    with pytest.raises(HydraException, match=r"(?s)alexnett.*alexnet\n.*depthwise"):
+        compose(tmp_path / "params.yaml", "model=alexnett")
+
+
+def test_a_number_in_scientific_notation_is_a_number(tmp_path):
+    path = compose(tmp_path / "params.yaml")
+    path.write_text(path.read_text().replace("weight_decay: 5.0e-05", "weight_decay: 5e-5"))
+    assert config.load(path).train.weight_decay == 5e-5
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "- 1"])
+def test_a_file_that_is_not_parameters_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "params.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"^[^\n]*params.yaml: [^\n]*$"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tmp_path):
+    compose(tmp_path / "params.yaml", "train.epochs=0")
+    stage = subprocess.run(
+        [sys.executable, "-m", "pipeline.download"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert stage.returncode == 1
+    assert stage.stderr.startswith("download: params.yaml: train.epochs: ")
+    assert stage.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
