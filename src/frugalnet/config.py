@@ -11,6 +11,7 @@ from frugalnet import models
 from frugalnet.arrays import DataConfig
 from frugalnet.augment import AugmentConfig
 from frugalnet.compute import ComputeConfig
+from frugalnet.efficiency import MeasureConfig
 from frugalnet.errors import UserError
 from frugalnet.schema import Config
 from frugalnet.training import TrainConfig
@@ -48,6 +49,7 @@ class Params(Config):
     model: ModelConfig
     train: TrainConfig
     compute: ComputeConfig
+    evaluate: MeasureConfig
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_once)]
 
 
