@@ -1,0 +1,274 @@
+import csv
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import fake_results
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from frugalnet import comparison, report
+from frugalnet.accuracy import Spread
+from frugalnet.comparison import Comparison
+
+SHA = "d" * 64
+
+
+def compared(root: Path, **how) -> Comparison:
+    return comparison.compare(comparison.load(*fake_results.make(root, **how)), SHA, "validation split")
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (600, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> Comparison:
+    return compared(tmp_path_factory.mktemp("sample"), is_sample=True)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, sample, images) -> Path:
+    out = tmp_path_factory.mktemp("report") / "compare"
+    report.write(sample, out, images)
+    return out
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_is_written(written):
+    found = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
+    assert found == {
+        "report.html",
+        "report.md",
+        "table.csv",
+        "accuracy.csv",
+        "curves.csv",
+        "confusion.csv",
+        *(f"figures/accuracy_{k}.png" for k in ("parameters_trainable", "macs", "latency_ms", "train_seconds")),
+        *(f"figures/curves_{name}.png" for name in ("alexnet", "depthwise", "residual", "together")),
+        "figures/confusion_alexnet.png",
+    }
+
+
+def test_the_html_is_one_file_that_loads_nothing(written):
+    page = (written / "report.html").read_text()
+    ours = page.replace(report.get_plotlyjs(), "")
+    assert len(page) - len(ours) > 1_000_000
+    for address in re.findall(r"(?:src|href)=[\"']?([^\"' >]+)", ours):
+        assert address.startswith("data:"), address
+    assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", ours)
+    assert "@import" not in ours
+
+
+def test_the_sections_stand_in_their_order(written):
+    page = (written / "report.html").read_text()
+    sections = re.findall(r'<section id="(\w+)"', page)
+    assert sections == ["run", "verdict", "table", "cost", "curves", "classes", "confusion", "layers", "claims"]
+
+
+@pytest.mark.parametrize("file", ["report.html", "report.md"])
+def test_sample_data_are_named_on_top_and_real_data_are_not(written, tmp_path, file):
+    assert report.SAMPLE_BANNER in (written / file).read_text()[:12_000]
+    report.write(compared(tmp_path / "real", models=("alexnet",), seeds=(0,)), tmp_path / "out")
+    assert report.SAMPLE_BANNER not in (tmp_path / "out" / file).read_text()
+
+
+def test_class_names_are_data_not_markup(written):
+    page, text = (written / "report.html").read_text(), (written / "report.md").read_text()
+    assert "&lt;b&gt;bow | tie&lt;/b&gt;" in page
+    assert "<b>bow" not in page
+    assert "&lt;b&gt;bow \\| tie&lt;/b&gt;" in text
+    assert "<b>bow" not in text
+
+
+def test_a_class_name_cannot_end_the_script_it_stands_in(tmp_path, sample, images):
+    names = ["</script><script>alert(1)</script>", *sample.first.class_names[1:]]
+    records = {m: [replace(r, class_names=names) for r in group] for m, group in sample.records.items()}
+    report.write(replace(sample, records=records), tmp_path / "out", images)
+    assert "<script>alert" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_every_table_of_the_markdown_twin_is_whole(written):
+    lines = (written / "report.md").read_text().split("\n")
+    tables = 0
+    for before, line, after in zip(lines, lines[1:], [*lines[2:], ""], strict=False):
+        if re.fullmatch(r"\|(-+:?\||---\|)+", line):
+            tables += 1
+            columns = line.count("|")
+            assert len(re.findall(r"(?<!\\)\|", before)) == columns
+            assert len(re.findall(r"(?<!\\)\|", after)) == columns
+    assert tables == 12
+    for picture in re.findall(r'src="([^"]+)"', "\n".join(lines)):
+        assert (written / picture).is_file()
+
+
+def test_the_bytes_are_the_same_every_time(written, sample, images, tmp_path):
+    report.write(sample, tmp_path / "again", images)
+    for path in written.rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(written)).read_bytes(), path.name
+
+
+def test_what_was_not_measured_says_so(tmp_path):
+    report.write(compared(tmp_path / "r", models=("alexnet", "depthwise"), measured=False), tmp_path / "out")
+    assert "not measured" in (tmp_path / "out" / "report.md").read_text()
+    assert not (tmp_path / "out" / "figures" / "accuracy_latency_ms.png").exists()
+    assert rows(tmp_path / "out" / "table.csv")[0]["latency_ms"] == ""
+
+
+def test_one_network_of_one_seed_and_one_epoch_is_enough(tmp_path):
+    report.write(compared(tmp_path / "r", models=("alexnet",), seeds=(0,), epochs=1, n=40), tmp_path / "out")
+    assert "the only network evaluated" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_network_that_gets_nothing_right_can_be_reported(tmp_path, sample):
+    nothing = [replace(r, predicted=(r.labels + 1) % 12) for r in sample.records["alexnet"]]
+    nothing = [replace(r, metrics=r.metrics | {"top1": 0.0}) for r in nothing]
+    found = comparison.compare([*nothing, *sample.records["residual"]], SHA, "validation split")
+    report.write(found, tmp_path / "out")
+    assert rows(tmp_path / "out" / "table.csv")[1]["top1"] == "0.0"
+
+
+def test_accuracy_csv_holds_each_evaluation_and_no_time(written):
+    found = rows(written / "accuracy.csv")
+    assert [(row["model"], row["seed"]) for row in found][:2] == [("alexnet", "0"), ("alexnet", "1")]
+    assert len(found) == 6
+    assert not [key for key in found[0] if "second" in key or "latency" in key]
+
+
+def test_curves_csv_holds_every_epoch(written, sample):
+    found = rows(written / "curves.csv")
+    assert list(found[0]) == [
+        "model", "seed", "epoch", "train_top1", "validation_top1", "train_loss", "validation_loss",
+    ]  # fmt: skip
+    assert len(found) == 6 * 8
+    assert float(found[0]["train_top1"]) == sample.first.history[0]["train_top1"]
+
+
+def test_the_table_for_the_terminal_is_aligned_and_marks_the_best(sample):
+    lines = report.table_text(sample.rows).split("\n")
+    assert lines[0].split()[:3] == ["network", "seeds", "Top-1"]
+    assert len(lines) == 4
+    assert re.search(r"alexnet +2 +46.2 ± 0.2\s%\*", lines[1])
+    assert "73,800*" in lines[2]
+
+
+def test_plotly_accepts_every_figure(sample):
+    """The figures are plain dictionaries; plotly's own validation finds a misspelt key or a wrong value."""
+    colours = dict.fromkeys(sample.records, "#112233")
+    drawn = [
+        report._curves_figure(sample.records["alexnet"], "#112233", 8, 60),
+        report._together_figure(sample, colours, 8, 60),
+        report._confusion_figure(sample.rows[0].confusion, range(12), sample.first.class_names),
+    ]
+    for key in report._COST_AXES:
+        chart = report.cost_chart(sample.rows, key)
+        assert chart is not None
+        drawn.append(report._cost_figure(chart, sample, colours))
+    for figure in drawn:
+        text = re.sub(r'"@\w+"', '"#445566"', report.to_json_plotly(figure))
+        go.Figure(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (415_656, "416 k"),
+        (999_600, "1 M"),
+        (13_500_000, "13.5 M"),
+        (2.0e9, "2 G"),
+        (1.5e15, "1.5 P"),
+        (3.14159, "3.14"),
+        (0, "0"),
+        (999, "999"),
+    ],
+)
+def test_large_numbers_are_short(value, text):
+    assert report.human(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.236, "4.24 s"), (99.96, "100 s"), (240, "240 s"), (900, "15 min"), (7200, "2.0 h")]
+)
+def test_durations_are_short(seconds, text):
+    assert report.duration(seconds) == text
+
+
+def test_a_spread_of_one_seed_has_no_deviation():
+    assert report.spread(Spread(0.4153, None, 1)) == "41.5\u00a0%"
+    assert report.spread(Spread(0.4153, 0.0026, 3)) == "41.5 ± 0.3\u00a0%"
+
+
+def test_labels_are_spread_apart_and_keep_their_order():
+    placed = report.spread_apart([40.0, 40.2, 10.0, 39.9], 3)
+    assert np.argsort(placed).tolist() == [2, 3, 0, 1]
+    assert np.diff(np.sort(placed)).min() >= 3 - 1e-6
+    assert report.spread_apart([1.0, 9.0], 3) == [1, 9]
+
+
+def test_classes_that_are_confused_stand_together():
+    confused = np.diag([10] * 6)
+    confused[0, 5] = confused[5, 0] = confused[2, 4] = 8
+    order = report.class_order(confused)
+    assert sorted(order) == list(range(6))
+    assert abs(order.index(0) - order.index(5)) == 1
+    assert abs(order.index(2) - order.index(4)) == 1
+
+
+def test_the_heatmap_leaves_out_what_was_right():
+    share = report.mistakes_percent(np.array([[3, 1], [0, 4]]), [1, 0])
+    assert share[0, 1] == 0
+    assert share[1, 0] == 25
+    assert np.isnan(share.diagonal()).all()
+
+
+def test_examples_are_the_first_of_the_class_right_and_wrong():
+    labels = np.array([0, 1, 1, 0, 1, 1, 1])
+    predicted = np.array([0, 1, 0, 1, 1, 1, 0])
+    assert report.examples(predicted, labels, 1, count=2) == ([1, 4], [2, 6])
+
+
+def test_best_and_worst_figure_is_a_picture_and_the_same_every_time(tmp_path, images):
+    generator = np.random.default_rng(0)
+    labels = np.arange(600) % 12
+    logits = generator.normal(size=(600, 12)).astype(np.float16)
+    logits[np.arange(600), labels] += np.linspace(3, 0, 12)[labels].astype(np.float16)
+    names = ["a $dollar$ name", *fake_results.class_names(12)[1:]]
+    for name in ("one.png", "two.png"):
+        report.best_and_worst_figure(images, logits, labels, names, tmp_path / name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    picture = cv2.imread(str(tmp_path / "one.png"))
+    assert picture is not None
+    assert picture.shape[0] > 1000
+    assert picture.shape[1] > 800
+
+
+def test_best_and_worst_figure_stands_few_classes_and_all_right(tmp_path, images):
+    labels = np.array([0, 1, 0, 1])
+    report.best_and_worst_figure(images[:4], np.eye(2)[labels], labels, ["ant", "bee"], tmp_path / "few.png")
+    assert (tmp_path / "few.png").is_file()
+
+
+def test_confusion_figure_draws_many_classes_without_their_names(tmp_path):
+    report.confusion_figure(np.random.default_rng(0).integers(0, 5, (60, 60)), ["x"] * 60, tmp_path / "c.png")
+    assert cv2.imread(str(tmp_path / "c.png")) is not None
+
+
+@pytest.mark.slow
+def test_seven_networks_of_three_seeds_are_reported_within_half_a_minute(tmp_path):
+    folders = fake_results.make(
+        tmp_path, tuple(fake_results.NETWORKS), seeds=(0, 1, 2), num_classes=200, n=10_000, epochs=30
+    )
+    images = np.zeros((10_000, 64, 64, 3), dtype=np.uint8)
+    start = time.perf_counter()
+    found = comparison.compare(comparison.load(*folders), SHA, "validation split")
+    report.write(found, tmp_path / "out", images)
+    assert time.perf_counter() - start < 30

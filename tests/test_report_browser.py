@@ -1,0 +1,69 @@
+"""The report in a real browser: nothing fails, nothing is fetched, nothing sticks out."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_results
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from frugalnet import comparison, report
+
+_BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+EXECUTABLE = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason=f"no browser: none of {', '.join(_BROWSERS)} is on the PATH")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory) -> Path:
+    """Seven networks, long names, measured and sample: the widest the report gets."""
+    root = tmp_path_factory.mktemp("browser")
+    folders = fake_results.make(root, tuple(fake_results.NETWORKS), seeds=(0, 1), num_classes=40, is_sample=True)
+    images = np.random.default_rng(0).integers(0, 255, (600, 64, 64, 3), dtype=np.uint8)
+    found = comparison.compare(comparison.load(*folders), "d" * 64, "validation split")
+    report.write(found, root / "compare", images)
+    return root / "compare" / "report.html"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_report_opens_without_error_request_or_horizontal_scroll(browser, page_path, width):
+    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme="light")
+    failures: list[str] = []
+    page.on("console", lambda m: failures.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("request", lambda r: failures.append(r.url[:200]) if not r.url.startswith(("file:", "data:")) else None)
+    page.goto(page_path.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
+    assert page.locator(".chart").count() == 4 + 7 + 1 + 7
+    assert page.locator("[role=note]").inner_text() == report.SAMPLE_BANNER
+
+    # In both schemes, to which page and charts change while they are open.
+    background = "getComputedStyle(document.body).backgroundColor"
+    name = "document.querySelector('[data-figure=cost-macs] .textpoint text').style.fill"
+    assert (page.evaluate(background), page.evaluate(name)) == ("rgb(251, 250, 247)", "rgb(28, 28, 26)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"{name} === 'rgb(233, 231, 225)'")
+    assert page.evaluate(background) == "rgb(20, 22, 25)"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not failures
+    page.close()
