@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frugalnet import config
+from frugalnet import compute, config
 from frugalnet.arrays import normalise
 from frugalnet.errors import run_stage
 
@@ -14,7 +14,7 @@ def main() -> None:
         Path("data/arrays"),
         params.data,
         is_sample=params.data.source == "sample",
-        workers=params.compute.workers,
+        workers=params.compute.workers or compute.cores(),
     )
 
 

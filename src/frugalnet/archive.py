@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -49,7 +49,9 @@ def fetch(config: DownloadConfig, destination: Path, partial_folder: Path, backo
         if config.source == "sample":
             write_sample(destination)
             return
-        assert config.url and config.size_bytes and config.md5  # DownloadConfig has seen to it
+        assert config.url  # DownloadConfig has seen to all three
+        assert config.size_bytes
+        assert config.md5
         if urlsplit(config.url).scheme in ("http", "https"):
             partial_folder.mkdir(parents=True, exist_ok=True)
             partial = partial_folder / f"{config.md5}.partial"
@@ -95,7 +97,9 @@ def _verify(path: Path, url: str, size_bytes: int, md5: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != md5:
-        raise UserError(f"{url}: expected MD5 {md5}, found {found}; try again, or set data.md5 if this mirror's differs")
+        raise UserError(
+            f"{url}: expected MD5 {md5}, found {found}; try again, or set data.md5 if this mirror's differs"
+        )
 
 
 def _another_size(url: str, expected: int, found: int) -> UserError:
@@ -120,15 +124,15 @@ def _download(url: str, partial: Path, size_bytes: int, backoff_seconds: float) 
             furthest = max(furthest, _size(partial))
             if failures == TRIES:
                 raise UserError(
-                    f"{url}: {reason}; gave up after {TRIES} tries, {_size(partial):,} of {size_bytes:,} bytes are kept: "
-                    "run again to go on, or set data.url to a mirror"
+                    f"{url}: {reason}; gave up after {TRIES} tries; {_size(partial):,} of {size_bytes:,} bytes "
+                    "are kept: run again to go on, or set data.url to a mirror"
                 )
             delay_seconds = backoff_seconds * 2 ** (failures - 1)
             bar.write(f"download: {reason}; trying again in {delay_seconds:g} s")
             time.sleep(delay_seconds)
 
 
-def _receive(url: str, partial: Path, size_bytes: int, bar: "tqdm[None]") -> None:
+def _receive(url: str, partial: Path, size_bytes: int, bar: "tqdm[NoReturn]") -> None:
     """One request for what `partial` lacks.
 
     Raises requests.RequestException where another try may help, UserError where it won't.
@@ -142,9 +146,13 @@ def _receive(url: str, partial: Path, size_bytes: int, bar: "tqdm[None]") -> Non
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
         status = response.status_code
-        if status == 416 or (status == 206 and not _fits(response.headers.get("Content-Range", ""), offset, size_bytes)):
+        if status == 416 or (
+            status == 206 and not _fits(response.headers.get("Content-Range", ""), offset, size_bytes)
+        ):
             partial.unlink(missing_ok=True)
-            raise requests.RequestException("the server's range doesn't fit what is here; starting over", response=response)
+            raise requests.RequestException(
+                "the server's range doesn't fit what is here; starting over", response=response
+            )
         if status >= 500 or status in (408, 429):
             raise requests.RequestException(f"the server answers {status} {response.reason}", response=response)
         if status not in (200, 206):
@@ -166,7 +174,7 @@ def _receive(url: str, partial: Path, size_bytes: int, bar: "tqdm[None]") -> Non
 
 def _fits(content_range: str, offset: int, size_bytes: int) -> bool:
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range.strip())
-    return bool(match) and int(match[1]) == offset and match[2] in ("*", str(size_bytes))
+    return match is not None and int(match[1]) == offset and match[2] in ("*", str(size_bytes))
 
 
 def _size(path: Path) -> int:

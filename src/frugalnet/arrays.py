@@ -86,7 +86,7 @@ def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample
     """Decode the archive's images into `folder`, which is whole or not there; `load` reads it.
 
     Images lie sorted by class and number, labels are positions in wnids.txt; the bytes depend neither on the order of
-    the archive's members nor on `workers` (0: one a core).
+    the archive's members nor on the number of `workers`, processes that decode.
     Raises UserError, naming the member, for an archive that isn't what it should be.
     """
     layout = _choose(_read_layout(archive, config.max_unpacked_bytes), config)
@@ -175,7 +175,9 @@ def _read_layout(archive: Path, max_unpacked_bytes: int) -> _Layout:
         names = _class_names(class_ids, _read_lines(zip_file, f"{ROOT}/words.txt"))
         annotations = _annotations(class_ids, _read_lines(zip_file, f"{ROOT}/val/val_annotations.txt"))
         files = [member.filename for member in members if not member.is_dir()]
-    return _Layout(class_ids, names, _train_members(class_ids, files), _validation_members(class_ids, annotations, files))
+    return _Layout(
+        class_ids, names, _train_members(class_ids, files), _validation_members(class_ids, annotations, files)
+    )
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], max_unpacked_bytes: int) -> None:
@@ -288,7 +290,8 @@ def _choose(layout: _Layout, config: NormaliseConfig) -> _Layout:
         wanted = (config.train_per_class or 1) + holdout
         if wanted > len(images):
             raise UserError(
-                f"class {class_id} has {len(images)} training images, data.train_per_class and data.holdout ask for {wanted}"
+                f"class {class_id} has {len(images)} training images, "
+                f"data.train_per_class and data.holdout ask for {wanted}"
             )
     if holdout:
         validation = [images[-holdout:] for images in train]
@@ -327,7 +330,7 @@ def _decode(
 
     histograms = {split: np.zeros((3, 256), np.int64) for split in splits}
     executor = ProcessPoolExecutor(
-        min(workers or os.cpu_count() or 1, len(tasks)),
+        min(workers, len(tasks)),
         multiprocessing.get_context("spawn"),  # a fork would copy locks that threads hold
         _start_worker,
         (archive, folder, offsets),
@@ -338,7 +341,9 @@ def _decode(
                 histograms[task.split] += histogram
                 bar.update(len(task.members))
     except BrokenProcessPool as error:
-        raise UserError("a decoding process was killed, short of memory?; try again with fewer compute.workers") from error
+        raise UserError(
+            "a decoding process was killed, short of memory?; try again with fewer compute.workers"
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
     return histograms
@@ -349,7 +354,9 @@ def _start_worker(archive: Path, folder: Path, offsets: dict[str, int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a bad image is reported once, by its member's name
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # a bad image is reported once, by its member's name
     _zip_file = _open(archive)
     # Open from the start: a worker that outlives a killed parent by a moment can't write into the next run's files.
     _outputs = {split: (os.open(folder / f"{split}_images.npy", os.O_WRONLY), offsets[split]) for split in offsets}
@@ -368,7 +375,7 @@ def _decode_task(task: _Task) -> NDArray[np.int64]:
     # Written, not mapped: on a full disk a write fails with an error, a mapped page with SIGBUS.
     with open(descriptor, "wb", closefd=False) as file:
         file.seek(offset + task.start * IMAGE_BYTES)
-        file.write(images)
+        file.write(images.tobytes())
     pixels = images.reshape(-1, 64, 3)
     counts = [cv2.calcHist([pixels], [channel], None, [256], [0, 256]).ravel() for channel in range(3)]
     return np.stack(counts).astype(np.int64)
