@@ -1,0 +1,433 @@
+"""What a network costs: parameters, multiply-adds, memory, time, energy.
+
+Counts follow from the network alone; everything measured says n and its spread, and is None where this machine can't
+tell: never a guess.
+"""
+
+import copy
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+# The profiler's C++ side writes to stderr whenever it starts; it reads this when it is first used.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from frugalnet.compute import cores
+from frugalnet.schema import Config
+
+
+class MeasureConfig(Config):
+    """How `measure` goes about it."""
+
+    warmup_rounds: int = Field(default=2, ge=0)
+    rounds: int = Field(default=10, ge=1)  # each measures every network once; n of a throughput
+    latencies_per_round: int = Field(default=10, ge=1)  # rounds × this many: n of a latency
+    batch_size: int = Field(default=256, ge=2)  # of throughput, training step and memory
+    energy_seconds: float = Field(default=5.0, gt=0)  # at least so long, where there is a counter
+
+
+# Counted
+
+
+def parameters_trainable(network: nn.Module) -> int:
+    """What gradient descent changes; PyTorch's usual count."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def parameters_keras(network: nn.Module) -> int:
+    """The paper's count, Keras's: running means and variances included, so four a batch-normalised channel."""
+    values = [*network.parameters(), *network.buffers()]
+    return sum(value.numel() for value in values if value.is_floating_point())  # not the counter of batches
+
+
+def weights_bytes(network: nn.Module) -> int:
+    """Bytes of all stored values, parameters and buffers."""
+    return sum(value.nbytes for value in network.state_dict().values())
+
+
+def macs(network: nn.Module, input_shape: Sequence[int]) -> int:
+    """Multiply-adds of convolutions and matrix products for one (C, H, W) input."""
+    with FlopCounterMode(display=False) as counter, _evaluation(network):
+        network(_one(network, input_shape))
+    return int(counter.get_total_flops()) // 2  # it counts a multiply-add as two
+
+
+def counts(network: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
+    """parameters_trainable, parameters_keras, macs for one (C, H, W) input, weights_bytes."""
+    return {
+        "parameters_trainable": parameters_trainable(network),
+        "parameters_keras": parameters_keras(network),
+        "macs": macs(network, input_shape),
+        "weights_bytes": weights_bytes(network),
+    }
+
+
+def layers(network: nn.Module, input_shape: Sequence[int]) -> list[dict[str, Any]]:
+    """A row a layer, in order: layer, kind, output_shape (H×W×C as in the paper), parameters_*, macs.
+
+    For one (C, H, W) input; the network and its mode are left as they were.
+    """
+    shapes: dict[str, str] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            channels, *size = output.shape[1:]
+            shapes[name] = "×".join(map(str, [*size, channels]))
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, layer in named_layers(network):
+            stack.callback(layer.register_forward_hook(note(name)).remove)
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        stack.enter_context(_evaluation(network))
+        network(_one(network, input_shape))
+    flops = counter.get_flop_counts()
+    root = type(network).__name__
+    return [
+        {
+            "layer": name,
+            "kind": _kind(layer),
+            "output_shape": shapes[name],
+            "parameters_trainable": parameters_trainable(layer),
+            "parameters_keras": parameters_keras(layer),
+            "macs": sum(flops.get(f"{root}.{name}", {}).values()) // 2,
+        }
+        for name, layer in named_layers(network)
+    ]
+
+
+def named_layers(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The network's layers as a person would name them: its children; in a sequence of blocks, the blocks."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.Sequential) and any(list(block.children()) for block in child):
+            yield from named_layers(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child
+
+
+def _one(network: nn.Module, input_shape: Sequence[int]) -> Tensor:
+    return torch.zeros(1, *input_shape, device=next(network.parameters()).device)
+
+
+def _kind(layer: nn.Module) -> str:
+    inner = list(layer.children())
+    if isinstance(layer, nn.Conv2d):
+        depthwise = "depthwise " if layer.groups == layer.in_channels > 1 else ""
+        return f"{depthwise}Conv2d {layer.kernel_size[0]}×{layer.kernel_size[1]}"
+    if isinstance(layer, nn.Sequential):
+        return " + ".join(map(_kind, inner))
+    return f"{type(layer).__name__}({_kind(inner[0])})" if len(inner) == 1 else type(layer).__name__
+
+
+# Measured
+
+
+def measure(
+    networks: Mapping[str, nn.Module],
+    device: torch.device,
+    config: MeasureConfig,
+    input_shape: Sequence[int] = (3, 64, 64),
+) -> dict[str, dict[str, Any]]:
+    """What each network costs on this device, ready for JSON; the networks themselves are not touched.
+
+    Times are {median, p5, p95, n}. Each round measures all networks, in turn forwards and backwards, so that a machine
+    that slows down for a while favours none.
+
+    - latency_ms: forward, batch 1. train_latency_ms: forward and backward, batch 1 (in evaluation mode: one image
+      gives batch normalisation no statistics).
+    - throughput, train_throughput: images a second at `batch_size`; train_step_ms: the same forward and backward.
+    - layer_ms: median of each layer's share of a forward at `batch_size`.
+    - cpu_seconds_per_image, cpu_seconds_per_training_image: of all threads of this process, medians.
+    - peak_memory_*_bytes: weights, input and all that PyTorch allocates on the way, at `batch_size`; None on MPS.
+    - energy_joules_per_image, energy_joules_per_training_image: from a counter, see EnergyMeter; None without one.
+    - machine: what it was measured on and how.
+    """
+    subjects = {name: _Subject(network, device, config.batch_size, input_shape) for name, network in networks.items()}
+    samples: dict[str, dict[str, list[float]]] = {name: {} for name in subjects}
+    rounds = tqdm(range(-config.warmup_rounds, config.rounds), desc="measure", unit=" rounds", disable=None)
+    for number in rounds:
+        for name in sorted(subjects, reverse=number % 2 == 1):
+            taken = subjects[name].sample(config.latencies_per_round)
+            if number >= 0:
+                for key, values in taken.items():
+                    samples[name].setdefault(key, []).extend(values)
+    machine = describe_machine(device) | {
+        "input_shape": "×".join(map(str, input_shape)),
+        "batch_size": config.batch_size,
+        "precision": "bfloat16 autocast in training steps, else float32" if device.type == "cuda" else "float32",
+    }
+    return {
+        name: _summary(samples[name], config.batch_size)
+        | subject.memory()
+        | subject.energy(config.energy_seconds)
+        | {"machine": machine}
+        for name, subject in subjects.items()
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """{median, p5, p95, n}, percentiles interpolated."""
+    p5, median, p95 = (float(value) for value in np.percentile(values, [5, 50, 95]))
+    return {"median": median, "p5": p5, "p95": p95, "n": len(values)}
+
+
+def _summary(samples: Mapping[str, list[float]], batch_size: int) -> dict[str, Any]:
+    def milliseconds(key: str) -> list[float]:
+        return [1000 * seconds for seconds in samples[key]]
+
+    return {
+        "latency_ms": spread(milliseconds("forward_1")),
+        "throughput": spread([batch_size / seconds for seconds in samples["forward"]]),
+        "train_latency_ms": spread(milliseconds("backward_1")),
+        "train_step_ms": spread(milliseconds("backward")),
+        "train_throughput": spread([batch_size / seconds for seconds in samples["backward"]]),
+        "layer_ms": {
+            key.removeprefix("layer "): float(np.median(milliseconds(key)))
+            for key in samples
+            if key.startswith("layer ")
+        },
+        "cpu_seconds_per_image": float(np.median(samples["forward_cpu"])) / batch_size,
+        "cpu_seconds_per_training_image": float(np.median(samples["backward_cpu"])) / batch_size,
+    }
+
+
+class _Subject:
+    """A network under measurement, with the inputs it is given."""
+
+    def __init__(self, network: nn.Module, device: torch.device, batch_size: int, input_shape: Sequence[int]) -> None:
+        self.device = device
+        self.network = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last)
+        images = torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0))
+        self.images = images.to(device=device, memory_format=torch.channels_last)
+        self.labels = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self.image = self.images[:1].clone(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> None:
+        with _evaluation(self.network):
+            self.network(images)
+
+    def backward(self, images: Tensor, *, train: bool = True) -> None:
+        """Forward and backward of one training step, without the optimiser's part."""
+        self.network.train(train)
+        self.network.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = cross_entropy(self.network(images), self.labels[: len(images)])
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def sample(self, latencies: int) -> dict[str, list[float]]:
+        """Seconds of everything that is timed, once round."""
+        forward, forward_cpu = self._seconds(lambda: self.forward(self.images))
+        backward, backward_cpu = self._seconds(lambda: self.backward(self.images))
+        taken = {
+            "forward_1": [self._seconds(lambda: self.forward(self.image))[0] for _ in range(latencies)],
+            "backward_1": [self._seconds(lambda: self.backward(self.image, train=False))[0] for _ in range(latencies)],
+            "forward": [forward],
+            "backward": [backward],
+            "forward_cpu": [forward_cpu],
+            "backward_cpu": [backward_cpu],
+        }
+        return taken | {f"layer {name}": [seconds] for name, seconds in self.layer_seconds().items()}
+
+    def layer_seconds(self) -> dict[str, float]:
+        """Seconds of each layer in one forward."""
+        seconds: dict[str, float] = {}
+
+        def start(name: str) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                _synchronize(self.device)
+                seconds[name] = -time.perf_counter()
+
+            return hook
+
+        def stop(name: str) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                _synchronize(self.device)
+                seconds[name] += time.perf_counter()
+
+            return hook
+
+        with ExitStack() as stack:
+            for name, layer in named_layers(self.network):
+                stack.callback(layer.register_forward_pre_hook(start(name)).remove)
+                stack.callback(layer.register_forward_hook(stop(name)).remove)
+            self.forward(self.images)
+        return seconds
+
+    def memory(self) -> dict[str, int | None]:
+        resident = weights_bytes(self.network) + self.images.nbytes
+        found: dict[str, int | None] = {}
+        for key, step in (("forward", self.forward), ("train_step", self.backward)):
+            self.network.zero_grad(set_to_none=True)  # gradients belong to the step's memory
+            peak = peak_allocated(lambda step=step: step(self.images), self.device)  # type: ignore[misc]
+            found[f"peak_memory_{key}_bytes"] = None if peak is None else peak + resident
+        return found
+
+    def energy(self, seconds: float) -> dict[str, float | None]:
+        """Joules an image, over at least so many seconds: counters are too slow for a single step."""
+        found: dict[str, float | None] = {}
+        for key, step in (("image", self.forward), ("training_image", self.backward)):
+            meter, images = EnergyMeter(self.device), 0
+            if meter.available:
+                with meter:
+                    end = time.perf_counter() + seconds
+                    while time.perf_counter() < end:
+                        self._seconds(lambda step=step: step(self.images))  # type: ignore[misc]
+                        images += len(self.images)
+            found[f"energy_joules_per_{key}"] = None if meter.joules is None else meter.joules / images
+        return found
+
+    def _seconds(self, step: Callable[[], None]) -> tuple[float, float]:
+        """Seconds of wall clock, and of the processor over all threads."""
+        _synchronize(self.device)
+        cpu, wall = time.process_time(), time.perf_counter()
+        step()
+        _synchronize(self.device)
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+
+@contextmanager
+def _evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the network's mode is put back after."""
+    was_training = network.training
+    network.eval()
+    with torch.inference_mode():
+        yield
+    network.train(was_training)
+
+
+def _synchronize(device: torch.device) -> None:
+    """Wait for what was queued: GPUs return before they are done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_allocated(step: Callable[[], None], device: torch.device) -> int | None:
+    """The most bytes that PyTorch's allocator held during `step`, beyond what it held before; None on MPS."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    if device.type != "cpu":
+        return None
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return int(np.cumsum([0, *changes]).max())
+
+
+# Energy
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """A counter of energy that only goes up, until it wraps."""
+
+    read: Callable[[], int]
+    joules: float  # a unit
+    units: int | None = None  # after which it is 0 again
+
+    def between(self, start: int, end: int) -> float:
+        return self.joules * (end - start if end >= start or self.units is None else end - start + self.units)
+
+
+class EnergyMeter:
+    """`with EnergyMeter(device) as meter: ...`; then `meter.joules`, or None: not measured on this machine.
+
+    On CUDA the GPU's own counter (NVML, Volta or newer); on the CPU the packages' (RAPL), other processes included,
+    where this user may read it. A RAPL counter wraps after some 262 kJ: measure no longer than half an hour at once.
+    """
+
+    def __init__(self, device: torch.device, powercap: Path = Path("/sys/class/powercap")) -> None:
+        self.joules: float | None = None
+        self._counters = {"cuda": lambda: _nvml(device), "cpu": lambda: _rapl(powercap)}.get(device.type, list)()
+        self._device = device
+        self._start: list[int] = []
+
+    @property
+    def available(self) -> bool:
+        """Whether there is a counter to read."""
+        return bool(self._counters)
+
+    def __enter__(self) -> Self:
+        _synchronize(self._device)
+        self._start = [counter.read() for counter in self._counters]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _synchronize(self._device)
+        if self._counters:
+            ends = zip(self._counters, self._start, strict=True)
+            self.joules = sum(counter.between(start, counter.read()) for counter, start in ends)
+
+
+def _nvml(device: torch.device) -> list[_Counter]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        # NVML doesn't know CUDA_VISIBLE_DEVICES: its indices may name another GPU.
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return []
+    return [_Counter(lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)), 1e-3)]
+
+
+def _rapl(powercap: Path) -> list[_Counter]:
+    counters = []
+    for zone in sorted(powercap.glob("intel-rapl:*")):
+        with suppress(OSError):  # most systems let only root read it
+            if (zone / "name").read_text().startswith("package"):  # cores and memory are part of it, psys holds it
+                counters.append(_rapl_counter(zone))
+    return counters
+
+
+def _rapl_counter(zone: Path) -> _Counter:
+    energy = zone / "energy_uj"
+    energy.read_text()  # raises if it may not be read
+    return _Counter(lambda: int(energy.read_text()), 1e-6, int((zone / "max_energy_range_uj").read_text()))
+
+
+# The machine
+
+
+def describe_machine(device: torch.device) -> dict[str, str | int]:
+    """What a measurement has to be read beside: device, processor, cores, threads, versions."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,145 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from frugalnet import models
+from frugalnet.errors import UserError
+
+# DESIGN.md's table, with H×W×C as there: layer, output shape, weights, batch-norm values by Keras's count.
+CONVENTIONAL = [
+    ("conv1", (31, 31, 32), 864, 128),
+    ("pool1", (31, 31, 32), 0, 0),
+    ("conv2", (15, 15, 64), 18_432, 256),
+    ("pool2", (15, 15, 64), 0, 0),
+    ("conv3", (7, 7, 128), 73_728, 512),
+    ("conv4", (7, 7, 128), 147_456, 512),
+    ("conv5", (7, 7, 128), 147_456, 512),
+    ("pool5", (1, 1, 128), 0, 0),
+    ("fc", (200,), 25_800, 0),
+]
+SEPARABLE = [
+    ("conv1", (31, 31, 32), 864, 128),
+    ("pool1", (31, 31, 32), 0, 0),
+    ("conv2", (15, 15, 64), 288 + 2_048, 256),
+    ("pool2", (15, 15, 64), 0, 0),
+    ("conv3", (7, 7, 128), 576 + 8_192, 512),
+    ("conv4", (7, 7, 128), 1_152 + 16_384, 512),
+    ("conv5", (7, 7, 128), 1_152 + 16_384, 512),
+    ("pool5", (1, 1, 128), 0, 0),
+    ("fc", (200,), 25_800, 0),
+]
+STUDY = [
+    ("alexnet", CONVENTIONAL, 414_696, 415_656),
+    ("depthwise", SEPARABLE, 73_800, 74_760),
+    ("residual", SEPARABLE, 73_800, 74_760),
+]
+
+
+def size(module: nn.Module) -> tuple[int, int]:
+    """What gradient descent changes, and that with running means and variances."""
+    trainable = sum(parameter.numel() for parameter in module.parameters())
+    return trainable, trainable + sum(b.numel() for name, b in module.named_buffers() if "running" in name)
+
+
+@pytest.mark.parametrize(("name", "table", "trainable", "keras"), STUDY)
+def test_each_layer_has_the_shape_and_the_parameters_of_the_paper(
+    name: str, table: list[tuple[str, tuple[int, ...], int, int]], trainable: int, keras: int
+) -> None:
+    network = models.build(name).eval()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, module in network.named_children():
+
+        def note(_: Any, __: Any, output: torch.Tensor, layer: str = layer) -> None:
+            channels, *extent = output.shape[1:]
+            shapes[layer] = (*extent, channels)
+
+        module.register_forward_hook(note)
+    network(torch.zeros(1, 3, 64, 64))
+
+    for layer, shape, weights, normalisation in table:
+        assert shapes.pop(layer) == shape, layer
+        assert size(network.get_submodule(layer)) == (weights + normalisation // 2, weights + normalisation), layer
+    assert set(shapes) <= {"flatten"}
+    assert size(network) == (trainable, keras)
+
+
+@pytest.mark.parametrize("name", ["depthwise", "residual"])
+def test_nothing_stands_between_a_depthwise_convolution_and_its_pointwise_one(name: str) -> None:
+    leaves = [module for module in models.build(name).modules() if not list(module.children())]
+    for i, module in enumerate(leaves):
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            assert module.groups == module.in_channels == module.out_channels
+            after = leaves[i + 1]
+            assert isinstance(after, nn.Conv2d)
+            assert after.kernel_size == (1, 1)
+
+
+def test_the_shortcuts_of_residual_go_around_conv4_and_conv5_and_are_the_identity() -> None:
+    network = models.build("residual").eval()
+    x = torch.randn(2, 128, 7, 7)
+    for layer in ("conv4", "conv5"):
+        block = network.get_submodule(layer)
+        for weight in block.parameters():
+            nn.init.zeros_(weight)
+        torch.testing.assert_close(block(x), x)
+
+
+def test_the_same_weights_make_residual_and_depthwise_differ_by_the_shortcuts_only() -> None:
+    depthwise, residual = models.build("depthwise").eval(), models.build("residual").eval()
+    residual.load_state_dict(dict(zip(residual.state_dict(), depthwise.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 64, 64)
+    for layer in ("conv1", "pool1", "conv2", "pool2", "conv3"):
+        x = depthwise.get_submodule(layer)(x)
+    conv4, conv5 = (depthwise.get_submodule(layer) for layer in ("conv4", "conv5"))
+    torch.testing.assert_close(residual.get_submodule("conv4")(x), x + conv4(x))
+    torch.testing.assert_close(residual.get_submodule("conv5")(x), x + conv5(x))
+
+
+@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize("num_classes", [10, 200])
+def test_logits_are_one_row_an_image_and_one_column_a_class(name: str, num_classes: int) -> None:
+    network = models.build(name, num_classes)
+    logits = network(torch.randn(3, 3, 64, 64))
+    assert logits.shape == (3, num_classes)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_an_image_alone_gets_the_logits_it_gets_in_a_batch_and_in_any_layout(name: str) -> None:
+    network = models.build(name).eval()
+    images = torch.randn(3, 3, 64, 64)
+    with torch.inference_mode():
+        together = network(images)
+        torch.testing.assert_close(network(images[:1]), together[:1], rtol=1e-4, atol=1e-4)
+        network.to(memory_format=torch.channels_last)
+        rearranged = network(images.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(rearranged, together, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_gradients_reach_every_parameter(name: str) -> None:
+    torch.manual_seed(0)
+    network = models.build(name, 10)
+    cross_entropy(network(torch.randn(8, 3, 64, 64)), torch.arange(8)).backward()
+    for parameter, value in network.named_parameters():
+        assert value.grad is not None, parameter
+        assert value.grad.abs().sum() > 0, parameter
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_the_same_seed_gives_the_same_weights(name: str) -> None:
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        networks.append(models.build(name).state_dict())
+    for weight, again in zip(networks[0].values(), networks[1].values(), strict=True):
+        assert torch.equal(weight, again)
+
+
+@pytest.mark.parametrize("name", ["alexnt", "layers", "", "../errors"])
+def test_an_unknown_name_is_refused_with_the_list_of_valid_ones(name: str) -> None:
+    with pytest.raises(UserError, match=r"is not one of: alexnet, depthwise"):
+        models.build(name)
