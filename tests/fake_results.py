@@ -83,10 +83,20 @@ def make(
             ]
             _csv(evaluated / "layers.csv", layers)
             latency = (macs / 1e6) ** 0.6
+            step = {"median": 50 * latency, "p5": 48 * latency, "p95": 57 * latency, "n": 10}
             cost = {
-                "machine": {"device": "cpu", "threads": 2, "torch": "2.14.1"},
                 "latency_ms": {"median": latency, "p5": 0.93 * latency, "p95": 1.2 * latency, "n": 100},
-                "throughput": {"median": 9e9 / macs, "p5": 8e9 / macs, "p95": 9.5e9 / macs, "n": 30},
+                "throughput": {"median": 9e9 / macs, "p5": 8e9 / macs, "p95": 9.5e9 / macs, "n": 10},
+                "train_step_ms": step,
+                "train_throughput": {key: 1000 * 256 / value for key, value in step.items()},
+                "layer_ms": {f"conv{i}": latency * (6 - i) / 15 for i in range(1, 6)},
+                "cpu_seconds_per_image": latency / 5000,
+                "cpu_seconds_per_training_image": latency / 1500,
+                "peak_memory_forward_bytes": 120_000_000,
+                "peak_memory_train_step_bytes": 480_000_000,
+                "energy_joules_per_image": None,
+                "energy_joules_per_training_image": None,
+                "machine": {"device": "cpu", "cpu": "A processor", "threads": 2, "torch": "2.14.1", "batch_size": 256},
             }
             _json(evaluated / "cost.json", cost if measured else {})
             curve = 1 - np.exp(-3 * np.arange(1, epochs + 1) / epochs)
@@ -115,6 +125,7 @@ def make(
                     "views_sha256": "e" * 64,
                     "weights_sha256": f"{seed}" * 64,
                     "num_classes": num_classes,
+                    "environment": {"torch": "2.14.1", "device": "cpu", "threads": 2, "machine": "x86_64"},
                     "n_train": 500 * num_classes,
                     "n_validation": n,
                     "train": {"recipe": "modern", "epochs": epochs, "batch_size": 256} | (recipe or {}),
@@ -125,10 +136,6 @@ def make(
                 trained / "timing.json",
                 {
                     "epoch_seconds": seconds,
-                    "torch": "2.14.1",
-                    "device": "cpu",
-                    "threads": 2,
-                    "machine": "x86_64",
                     "mlflow.source.git.commit": "0123456789abcdef0123456789abcdef01234567",
                 },
             )

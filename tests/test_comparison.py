@@ -114,6 +114,18 @@ def test_what_was_not_measured_is_none(tmp_path):
     assert comparison.best_in(latency, [row]) is None
 
 
+def test_a_measurement_that_serves_several_seeds_counts_once(compared):
+    assert compared.row("alexnet").latency_ms.n == 100
+
+
+def test_times_from_different_machines_are_noted(records):
+    other = replace(
+        records[-1], run=records[-1].run | {"environment": {"device": "cuda"}}, cost={"machine": {"device": "cuda"}}
+    )
+    notes = comparison.compare([*records[:-1], other], SHA, SPLIT).notes
+    assert len([note for note in notes if "same machine" in note]) == 2
+
+
 def test_best_is_the_highest_accuracy_and_the_lowest_cost_and_none_where_all_tie(compared):
     best = {column.key: comparison.best_in(column, compared.rows) for column in COLUMNS}
     assert best["top1"] == compared.row("alexnet").top1.mean

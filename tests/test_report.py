@@ -124,6 +124,22 @@ def test_what_was_not_measured_says_so(tmp_path):
     assert rows(tmp_path / "out" / "table.csv")[0]["latency_ms"] == ""
 
 
+def test_what_was_measured_stands_beside_the_machine_and_energy_is_never_invented(written):
+    text = (written / "report.md").read_text()
+    assert "cpu A processor; threads 2" in text
+    assert "480 MB" in text
+    assert "| 33.3 % |" in text.replace("\u00a0", " ")  # of conv1's time
+    first = next(line for line in text.split("\n") if line.startswith("| alexnet |") and "480 MB" in line)
+    assert first.endswith("| not measured | not measured |")
+
+
+def test_measured_energy_is_shown_for_an_image_and_an_epoch(sample):
+    cost = {"energy_joules_per_image": 0.012, "energy_joules_per_training_image": 0.5}
+    found = report.cost_details(replace(sample.first, cost=cost))
+    assert (found["energy an image"], found["energy an epoch"]) == ("0.012 J", "3 kJ")
+    assert found["training step"] == report.NOT_MEASURED
+
+
 def test_one_network_of_one_seed_and_one_epoch_is_enough(tmp_path):
     report.write(compared(tmp_path / "r", models=("alexnet",), seeds=(0,), epochs=1, n=40), tmp_path / "out")
     assert "the only network evaluated" in (tmp_path / "out" / "report.md").read_text()

@@ -170,7 +170,7 @@ def measured(values: Sequence[float]) -> Measured | None:
 def _pooled(records: Sequence[Record], key: str, scale: float = 1.0) -> Measured | None:
     """One figure of cost.json over a model's seeds: the same network, so the medians of medians and percentiles."""
     found = [record.cost[key] for record in records if isinstance(record.cost.get(key), Mapping)]
-    found = [one for one in found if one.get("median") is not None]
+    found = [one for i, one in enumerate(found) if one not in found[:i]]  # one measurement may serve several seeds
     if not found:
         return None
     middle = {part: float(np.median([one[part] for one in found])) * scale for part in ("median", "p5", "p95")}
@@ -265,7 +265,7 @@ COLUMNS = (
     Column("cost", "macs", "MACs an image", lambda r: r.macs, min),
     Column("cost", "weights_bytes", "Weights", lambda r: r.weights_bytes, min),
     Column("cost", "latency_ms", "Latency, batch 1", _median(lambda r: r.latency_ms), min),
-    Column("cost", "throughput", "Images/s, batch 256", _median(lambda r: r.throughput), max),
+    Column("cost", "throughput", "Images a second", _median(lambda r: r.throughput), max),
     Column("cost", "epoch_seconds", "Epoch", _median(lambda r: r.epoch_seconds), min),
     Column("cost", "train_seconds", "Training", lambda r: r.train_seconds.mean if r.train_seconds else None, min),
 )
@@ -421,6 +421,13 @@ def _notes(ordered: Mapping[str, Sequence[Record]]) -> list[str]:
             "Not every network was trained from the same seeds: "
             + "; ".join(f"{group[0].model} {', '.join(str(r.seed) for r in group)}" for group in groups)
             + "."
+        )
+    trained_on = {json.dumps(record.run.get("environment"), sort_keys=True) for group in groups for record in group}
+    if len(trained_on) > 1:
+        notes.append("Not all were trained on the same machine and versions: their epoch times don't compare.")
+    if len({json.dumps(r.cost.get("machine"), sort_keys=True) for group in groups for r in group if r.cost}) > 1:
+        notes.append(
+            "Not all were measured on the same machine and versions: their latency and throughput don't compare."
         )
     if any(len(group) == 1 for group in groups):
         notes.append(

@@ -3,7 +3,7 @@
 import base64
 import csv
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,11 @@ def human(value: float) -> str:
     return f"{value:.3g}"
 
 
+def number(value: float) -> str:
+    """Whole and with commas from a hundred on; below three significant digits."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
 def duration(seconds: float) -> str:
     """Seconds below ten minutes, then minutes, then hours."""
     if seconds < 600:
@@ -88,8 +93,8 @@ def cell(row: Row, key: str) -> str:
         return NOT_MEASURED
     if isinstance(value, Measured):
         return {
-            "latency_ms": f"{value.median:.3g} ms",
-            "throughput": f"{value.median:,.0f}",
+            "latency_ms": f"{number(value.median)} ms",
+            "throughput": number(value.median),
             "epoch_seconds": duration(value.median),
         }[key]
     if key == "train_seconds":
@@ -745,6 +750,7 @@ def _context(comparison: Comparison, charts: Mapping[str, CostChart | None]) -> 
         "percent": percent,
         "points": points,
         "human": human,
+        "number": number,
         "duration": duration,
         "differences": comparison.differences,
         "notes": comparison.notes,
@@ -774,6 +780,7 @@ def facts(comparison: Comparison) -> dict[str, str]:
         "data": f"{run['data']}, {run['num_classes']} classes: {run['n_train']:,} training images, "
         f"{run['n_validation']:,} of the {run['validated_on']}",
         "data hash": run["data_sha256"],
+        "views hash": run["views_sha256"],
         "networks": "; ".join(
             f"{model} (seed{'s' if len(group) > 1 else ''} {', '.join(str(r.seed) for r in group)})"
             for model, group in comparison.records.items()
@@ -781,23 +788,21 @@ def facts(comparison: Comparison) -> dict[str, str]:
         "recipe": ", ".join(f"{key} {value}" for key, value in run["train"].items()),
     }
     for title, sources in (
-        ("trained on", [record.timing for record in everyone]),
+        ("trained on", [record.run.get("environment", {}) for record in everyone]),
         ("cost measured on", [record.cost.get("machine", {}) for record in everyone]),
     ):
-        scalars = [
-            {k: v for k, v in source.items() if isinstance(v, str | int | float)}
-            for source in sources
-            if isinstance(source, Mapping)
-        ]
-        keys = list(dict.fromkeys(key for source in scalars for key in source))
-        values = {key: sorted({str(source[key]) for source in scalars if key in source}) for key in keys}
-        commits = [key for key in keys if "commit" in key]
-        for key in commits:
-            commit = values.pop(key)
-            found.setdefault("commit", ", ".join(commit))
-        if values:
-            found[title] = "; ".join(f"{key.replace('_', ' ')} {' / '.join(v)}" for key, v in values.items())
-    return found
+        keys = dict.fromkeys(key for source in sources for key in source)
+        values = {key: dict.fromkeys(str(source[key]) for source in sources if key in source) for key in keys}
+        found[title] = (
+            "; ".join(f"{key.replace('_', ' ')} {' / '.join(v)}" for key, v in values.items()) or "not stated"
+        )
+    commits = {
+        record.timing["mlflow.source.git.commit"]
+        + (" with uncommitted changes" if record.timing.get("git_uncommitted_changes") == "true" else "")
+        for record in everyone
+        if "mlflow.source.git.commit" in record.timing
+    }
+    return {"commit": ", ".join(sorted(commits)) or "not stated"} | found
 
 
 def layer_table(record: Record) -> list[dict[str, Any]]:
@@ -816,18 +821,30 @@ def layer_table(record: Record) -> list[dict[str, Any]]:
 
 
 def cost_details(record: Record) -> dict[str, str]:
-    """Memory and energy: what cost.json has of them, "not measured" for the rest."""
+    """What else cost.json has: training step, processor time, memory and energy; "not measured" where it has not."""
     cost = record.cost
-    memory = {
-        "peak memory, forward": cost.get("peak_memory_forward_bytes"),
-        "peak memory, training step": cost.get("peak_memory_train_step_bytes"),
-    }
-    energy = {
-        "joules an image": cost.get("energy_joules_per_image"),
-        "joules an epoch": cost.get("energy_joules_per_epoch"),
-    }
-    return {key: NOT_MEASURED if value is None else f"{human(value)}B" for key, value in memory.items()} | {
-        key: NOT_MEASURED if value is None else f"{human(value)} J" for key, value in energy.items()
+
+    def shown(key: str, factor: float, form: Callable[[float], str]) -> str:
+        value = cost.get(key)
+        if isinstance(value, Mapping):
+            return f"{form(value['median'])} ({number(value['p5'])} to {number(value['p95'])})"
+        return NOT_MEASURED if value is None else form(factor * value)
+
+    def milliseconds(value: float) -> str:
+        return f"{number(value)} ms"
+
+    def joules(value: float) -> str:
+        return f"{human(value)}J" if value >= 1000 else f"{human(value)} J"
+
+    return {
+        "training step": shown("train_step_ms", 1, milliseconds),
+        "images a second, training": shown("train_throughput", 1, number),
+        "CPU time an image": shown("cpu_seconds_per_image", 1000, milliseconds),
+        "CPU time a training image": shown("cpu_seconds_per_training_image", 1000, milliseconds),
+        "peak memory, forward": shown("peak_memory_forward_bytes", 1, lambda size: f"{human(size)}B"),
+        "peak memory, training step": shown("peak_memory_train_step_bytes", 1, lambda size: f"{human(size)}B"),
+        "energy an image": shown("energy_joules_per_image", 1, joules),
+        "energy an epoch": shown("energy_joules_per_training_image", record.run["n_train"], joules),
     }
 
 
