@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -128,7 +129,7 @@ def _download(url: str, partial: Path, size_bytes: int, backoff_seconds: float) 
                     "are kept: run again to go on, or set data.url to a mirror"
                 )
             delay_seconds = backoff_seconds * 2 ** (failures - 1)
-            bar.write(f"download: {reason}; trying again in {delay_seconds:g} s")
+            bar.write(f"download: {reason}; trying again in {delay_seconds:g} s", file=sys.stderr)
             time.sleep(delay_seconds)
 
 
@@ -163,7 +164,7 @@ def _receive(url: str, partial: Path, size_bytes: int, bar: "tqdm[NoReturn]") ->
         # A server that ignores Range sends the whole: start over.
         with partial.open("ab" if status == 206 else "wb") as file:
             bar.n = file.tell()
-            for chunk in response.iter_content(1 << 16):
+            for chunk in response.iter_content(1 << 14):
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > size_bytes:
