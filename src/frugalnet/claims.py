@@ -229,7 +229,7 @@ def claims(comparison: Comparison) -> list[Claim]:
             if len(found) < len(names):
                 return None
             places = [one.rank if easiest else one.of + 1 - one.rank for one in found]
-            text = ", ".join(f"{one.name} {place}." for one, place in zip(found, places, strict=True))
+            text = ", ".join(f"{one.name} {place}" for one, place in zip(found, places, strict=True))
             return text, agree(sum(place <= found[0].of // 10 for place in places) >= 3)
 
         return judge
@@ -237,7 +237,7 @@ def claims(comparison: Comparison) -> list[Claim]:
     claim(
         f"The easiest classes are {', '.join(EASIEST)}",
         "4.3",
-        "at least three of the five among the easiest tenth of the AlexNet-like network's classes (places given)",
+        "at least three of the five among the easiest tenth of the AlexNet-like network's classes (their places)",
         ("alexnet",),
         among(EASIEST, easiest=True),
     )
@@ -252,7 +252,7 @@ def claims(comparison: Comparison) -> list[Claim]:
     claim(
         f"The hardest classes are {', '.join(HARDEST)}",
         "4.3",
-        "at least three of the five among the hardest tenth of the AlexNet-like network's classes (places from last)",
+        "at least three of the five among the hardest tenth of the AlexNet-like network's classes (1 is the hardest)",
         ("alexnet",),
         among(HARDEST, easiest=False),
     )

@@ -383,7 +383,7 @@ def _line(
     }
 
 
-def _end_label(epoch: float, at: float, value: float, text: str, colour: str, top: float) -> dict[str, Any]:
+def _end_label(epoch: float, at: float, text: str, colour: str) -> dict[str, Any]:
     return {
         "x": epoch,
         "y": at,
@@ -391,7 +391,7 @@ def _end_label(epoch: float, at: float, value: float, text: str, colour: str, to
         "xshift": 6,
         "showarrow": False,
         "align": "left",
-        "text": f"{html.escape(text)} {value:.0f} %",
+        "text": html.escape(text),
         "font": {"color": colour, "size": 12},
     }
 
@@ -406,7 +406,7 @@ def _curves_figure(records: Sequence[Record], colour: str, epochs: int, top: flo
     ends = [mean_curve(records, key)[-1] for key in ("train_top1", "validation_top1")]
     places = spread_apart(ends, 0.08 * top)
     labels = [
-        _end_label(len(records[0].history), place, end, text, "@ink" if text == "validation" else "@muted", top)
+        _end_label(len(records[0].history), place, f"{text} {end:.0f} %", "@ink" if text == "validation" else "@muted")
         for text, end, place in zip(("training", "validation"), ends, places, strict=True)
     ]
     return {"data": traces, "layout": _curves_layout(labels, epochs, top, 110)}
@@ -432,20 +432,17 @@ def _together_figure(comparison: Comparison, colours: Mapping[str, str], epochs:
             traces.append(
                 _line(range(1, len(curve) + 1), curve, colours[model], f"{model}, {what}", dash=dash, width=width)
             )
-        ends.append((model, len(curve), curve[-1]))
-    places = spread_apart([end for _, _, end in ends], 0.065 * top)
-    labels = [
-        _end_label(epochs, place, end, model, colours[model], top)
-        for (model, _, end), place in zip(ends, places, strict=True)
-    ]
-    right = 50 + 7 * max(len(model) for model in comparison.records)
+        ends.append((model, curve[-1]))
+    places = spread_apart([end for _, end in ends], 0.065 * top)
+    labels = [_end_label(epochs, place, model, colours[model]) for (model, _), place in zip(ends, places, strict=True)]
+    right = 16 + 7 * max(len(model) for model in comparison.records)
     return {"data": traces, "layout": _curves_layout(labels, epochs, top, right)}
 
 
 def _confusion_figure(confused: NDArray[np.int64], order: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
     labels = [html.escape(names[c]) for c in order]
     shown = len(order) <= 30
-    axis: dict[str, Any] = {"showticklabels": shown, "showgrid": False, "type": "category"}
+    axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category"}
     return {
         "data": [
             {
