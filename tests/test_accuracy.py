@@ -55,6 +55,12 @@ def test_calibration_error_of_a_hand_made_case():
     assert accuracy.expected_calibration_error(np.log(probabilities), labels) == pytest.approx(expected)
 
 
+def test_calibration_error_keeps_the_two_highest_bins_apart():
+    probabilities = np.array([[0.9, 0.1], [0.99, 0.01]])
+    expected = 0.5 * 0.9 + 0.5 * 0.01
+    assert accuracy.expected_calibration_error(np.log(probabilities), np.array([1, 0])) == pytest.approx(expected)
+
+
 def test_a_network_sure_and_right_is_calibrated():
     logits = np.eye(4) * 1000
     assert accuracy.expected_calibration_error(logits, np.arange(4)) == 0

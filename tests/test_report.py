@@ -97,6 +97,12 @@ def test_a_class_name_cannot_end_the_script_it_stands_in(tmp_path, sample, image
     assert "<script>alert" not in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_figures_are_json_without_an_end_of_script():
+    text = report._script_json({"text": "</script>"})
+    assert "<" not in text
+    assert json.loads(text) == {"text": "</script>"}
+
+
 def test_every_table_of_the_markdown_twin_is_whole(written):
     lines = (written / "report.md").read_text().split("\n")
     tables = 0
