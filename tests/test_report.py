@@ -98,7 +98,7 @@ def test_a_class_name_cannot_end_the_script_it_stands_in(tmp_path, sample, image
 
 
 def test_figures_are_json_without_an_end_of_script():
-    text = report._script_json({"text": "</script>"})
+    text = report.to_json_plotly({"text": "</script>"})
     assert "<" not in text
     assert json.loads(text) == {"text": "</script>"}
 

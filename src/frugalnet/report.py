@@ -709,16 +709,11 @@ def write(comparison: Comparison, out: Path, images: NDArray[np.uint8] | None = 
                 "colours": colours,
                 "galleries": {row.model: _gallery(comparison, row, images) for row in comparison.rows},
                 "plotly_js": get_plotlyjs(),
-                "drawn": {key: _script_json(figure) for key, figure in drawn.items()},
+                # plotly's JSON writes "<" as an escape, so that no figure can end the script element it stands in.
+                "drawn": {key: to_json_plotly(figure) for key, figure in drawn.items()},
             }
         )
         (folder / "report.html").write_text(page, encoding="utf-8")
-
-
-def _script_json(figure: dict[str, Any]) -> str:
-    """JSON that can stand in a script element: no "</" that would end it."""
-    text: str = to_json_plotly(figure)
-    return text.replace("<", "\\u003c")
 
 
 def _unique_names(record: Record) -> list[str]:
