@@ -83,8 +83,7 @@ def build_policy(policy: Sequence[Transform]) -> albumentations.Compose:
     """
     import albumentations
 
-    # Shapes need no check at each call: there is one image a call, and no mask that has to fit it.
-    return albumentations.Compose([_build(i, transform) for i, transform in enumerate(policy)], is_check_shapes=False)
+    return albumentations.Compose([_build(i, transform) for i, transform in enumerate(policy)])
 
 
 def _build(position: int, transform: Transform) -> albumentations.BasicTransform:
@@ -148,7 +147,10 @@ def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: 
     cv2.setRNGSeed(int(seeds[2]) & 0x7FFFFFFF)  # GaussNoise draws from OpenCV's generator, which nobody else seeds
     augmented = np.empty_like(images)
     for image, place in zip(images, augmented, strict=True):
-        place[...] = policy(image=image)["image"]
+        data = {"image": image}
+        for transform in policy:  # as Compose does, less its bookkeeping for boxes and masks, a tenth of the time
+            data = transform(**data)
+        place[...] = data["image"]
     return augmented
 
 
