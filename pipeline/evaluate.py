@@ -26,7 +26,7 @@ def main(model: str, seed: str) -> None:
     network = load_weights(models.build(model, len(data.class_ids)), weights)
     shape = (3, *data.validation.images.shape[1:3])
     counts, layers = efficiency.counts(network, shape), efficiency.layers(network, shape)
-    network.to(device=device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     # Every figure derives from what is stored, so what is stored is what is measured.
     logits = infer(network, data.validation.images, Normaliser(data.mean, data.std, device)).astype(np.float16)
     labels = np.array(data.validation.labels)

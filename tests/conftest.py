@@ -11,5 +11,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the caller's leads a test to his tracking server or project."""
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_TRACKING", "DVC_ROOT", "DVC_STAGE", "DVC_EXP"))]:
-        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if name.startswith(("MLFLOW_TRACKING", "DVC_ROOT", "DVC_STAGE", "DVC_EXP")):
+            monkeypatch.delenv(name)

@@ -48,7 +48,9 @@ def test_adam_is_pytorchs_adam():
     assert torch.allclose(weight.weight, twin.weight)
 
 
-@pytest.mark.parametrize("wrong", [{"learning_rate": 0.0}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"nesterov": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"learning_rate": 0.0}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"nesterov": True}]
+)
 def test_impossible_values_and_unknown_keys_are_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         OptimConfig.model_validate(ONE_CYCLE.model_dump() | wrong)

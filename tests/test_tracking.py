@@ -1,7 +1,6 @@
 import subprocess
 import sys
 
-
 from frugalnet.tracking import TrackedRun, connect, flatten, numbers
 
 RUN = {

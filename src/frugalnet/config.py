@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from frugalnet import models
 from frugalnet.arrays import DataConfig
@@ -15,7 +16,6 @@ from frugalnet.efficiency import MeasureConfig
 from frugalnet.errors import UserError
 from frugalnet.schema import Config
 from frugalnet.training import TrainConfig
-
 
 T = TypeVar("T")
 

@@ -43,4 +43,6 @@ def build_optimiser(network: nn.Module, config: OptimConfig) -> torch.optim.Opti
     ]
     if config.optimiser == "adam":
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+    return torch.optim.SGD(
+        groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
+    )

@@ -867,6 +867,7 @@ def _gallery(comparison: Comparison, row: Row, images: NDArray[np.uint8] | None)
 
 
 def _write_tables(comparison: Comparison, folder: Path) -> None:
+    (folder / "table.txt").write_text(table_text(comparison.rows) + "\n", encoding="utf-8")
     _write_csv(
         folder / "table.csv",
         ["model", "seeds", "top1_low", "top1_high", *(column.key for column in COLUMNS)],

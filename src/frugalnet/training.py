@@ -78,7 +78,7 @@ class Trainer:
         self.config, self.seed, self.n_train, self.normalise = config, seed, n_train, normalise
         self.device = normalise.device
         self.network: nn.Module = models.build(name, num_classes)
-        self.network.to(device=self.device, memory_format=torch.channels_last)
+        self.network.to(self.device).to(memory_format=torch.channels_last)
         self.optimiser = build_optimiser(self.network, config)
         self.steps = steps_per_epoch(n_train, config.batch_size)
         self.history = History()
@@ -122,7 +122,7 @@ class Trainer:
             logits = self.network(self.normalise(images))
             loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.losses[self.step] = loss.detach() * len(labels)
         self.correct += (logits.detach().argmax(1) == labels).sum()
