@@ -71,10 +71,18 @@ def test_the_default_policy_does_as_often_what_it_says_and_one_thing_regardless_
     assert holes.mean() == pytest.approx(0.2, abs=0.03)
     assert mirrored.mean() == pytest.approx(0.5, abs=0.04)
     assert noisy.mean() == pytest.approx(0.1, abs=0.03)
-    # Seeded alike, each transform's draws would coincide: holes and noise on mirrored pictures only.
     assert np.abs(np.corrcoef([holes, mirrored, noisy])[np.triu_indices(3, 1)]).max() < 0.08
     size = (views == 0).all(axis=3)[holes].sum(axis=(1, 2))
     assert size.max() <= 20 * 20
+
+
+def test_transforms_draw_independently() -> None:
+    images = pictures(2000) + np.arange(64, dtype=np.uint8)[None, :, None, None] // 2  # lighter downwards, too
+    flips = policy({"name": "HorizontalFlip", "p": 0.5}, {"name": "VerticalFlip", "p": 0.5})
+    views = augment.augment(images, flips, view=0, start=0).astype(int)
+    left_right, up_down = views[:, 0, 0, 0] > views[:, 0, 63, 0], views[:, 0, 0, 0] > views[:, 63, 0, 0]
+    for one in (left_right, up_down, left_right ^ up_down):
+        assert one.mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_shifts_are_whole_pixels() -> None:
