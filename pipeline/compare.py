@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frugalnet import arrays, comparison, report
+from frugalnet import arrays, comparison, report, tracking
 from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of
 
@@ -12,6 +12,12 @@ def main() -> None:
     records = comparison.load(Path("results/evaluate"), Path("results/train"))
     compared = comparison.compare(records, sha256_of(data.sha256), data.validated_on)
     report.write(compared, Path("results/compare"), data.validation.images)
+    runs = sorted(record.run["fingerprint"] for group in compared.records.values() for record in group)
+    tracked = tracking.TrackedRun(
+        tracking.project_root(), "comparison", {"compared_runs_sha256": sha256_of(runs)}, {"data": data.name}
+    )
+    tracked.log_results({}, [Path("results/compare")])
+    tracked.finish()
     print(report.table_text(compared.rows))
 
 

@@ -27,8 +27,9 @@ def main(model: str, seed: str) -> None:
     shape = (3, *data.validation.images.shape[1:3])
     counts, layers = efficiency.counts(network, shape), efficiency.layers(network, shape)
     network.to(device).to(memory_format=torch.channels_last)
+    normalise = Normaliser(data.mean, data.std, device)
     # Every figure derives from what is stored, so what is stored is what is measured.
-    logits = infer(network, data.validation.images, Normaliser(data.mean, data.std, device)).astype(np.float16)
+    logits = infer(network, data.validation.images, normalise).astype(np.float16)
     labels = np.array(data.validation.labels)
     with atomic(out / "predictions.npz") as partial, partial.open("wb") as file:
         np.savez(file, logits=logits, labels=labels)
@@ -38,13 +39,16 @@ def main(model: str, seed: str) -> None:
     write_json(out / "cost.json", cost)
     runs.write_table(out / "per_class.csv", accuracy.per_class(confused, data.class_ids, data.class_names))
     runs.write_table(out / "layers.csv", layers)
+    report.confusion_figure(confused, data.class_names, out / "confusion.png")
     report.best_and_worst_figure(data.validation.images, logits, labels, data.class_names, out / "best_and_worst.png")
 
-    tracked = tracking.TrackedRun(tracking.project_root(), run, tracking.provenance())
+    tracked = tracking.training_run(tracking.project_root(), run)
     tracked.log_history(runs.read_history(trained / "history.csv"))
     timing = json.loads((trained / "timing.json").read_text(encoding="utf-8"))
     costs = {**cost, "epoch_seconds": float(np.median(timing["epoch_seconds"]))}
     tracked.log_results(metrics | tracking.numbers(costs), [out, trained, weights, Path("data/contact_sheet.png")])
+    model_of_pictures = torch.nn.Sequential(normalise, network).cpu().eval()
+    tracked.log_model(model_of_pictures, np.array(data.validation.images[:2]))
     tracked.finish()
     runs.checkpoints(tracking.project_root(), run).remove()
     print(f"{name}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} on the {data.validated_on} of {data.name}")

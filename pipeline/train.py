@@ -24,7 +24,7 @@ def main(model: str, seed: str) -> None:
     name, root = runs.name(run), tracking.project_root()
     print(f"{name} on {data.name}; its bits depend on {json.dumps(environment)}")
 
-    tracked = tracking.TrackedRun(root, run, tracking.provenance())
+    tracked = tracking.training_run(root, run)
     checkpoints = runs.checkpoints(root, run)
     normalise = Normaliser(data.mean, data.std, device)
     trainer = Trainer(model, int(seed), len(data.class_ids), len(data.train.labels), normalise, params.train)

@@ -50,7 +50,8 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path):
         "import sys, torch; from pathlib import Path; from frugalnet.checkpoint import Checkpoints\n"
         "checkpoints = Checkpoints(Path(sys.argv[1])); epoch = 0\n"
         "while True:\n"
-        "    epoch += 1; checkpoints.save({'epoch': epoch, 'weights': torch.full((500_000,), float(epoch))}, epoch, 0)\n"
+        "    epoch += 1\n"
+        "    checkpoints.save({'epoch': epoch, 'weights': torch.full((500_000,), float(epoch))}, epoch, 0)\n"
         "    print(epoch, flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", writer, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)

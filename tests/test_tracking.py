@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from frugalnet.tracking import TrackedRun, connect, flatten, numbers
+from frugalnet.tracking import connect, flatten, numbers, training_run
 
 RUN = {
     "model": "depthwise",
@@ -27,14 +27,15 @@ def curve(client, run):
     return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "validation_top1")]
 
 
-def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_results_and_tags(tmp_path):
-    training = TrackedRun(tmp_path, RUN, {"dvc_stage": "train@depthwise-0"})
+def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_results_and_tags(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "train@depthwise-0")
+    training = training_run(tmp_path, RUN)
     training.log_history(ROWS[:1])
     training.log_history(ROWS)
     training.identify("weights_sha256", "w")
     training.finish()
     (tmp_path / "picture.png").write_bytes(b"png")
-    evaluation = TrackedRun(tmp_path, {**RUN, "weights_sha256": "w"}, {})
+    evaluation = training_run(tmp_path, {**RUN, "weights_sha256": "w"})
     evaluation.log_history(ROWS)
     evaluation.log_results({"top1": 0.5}, [tmp_path / "picture.png"])
     evaluation.finish()
@@ -52,36 +53,37 @@ def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_resul
 
 
 def test_a_resumed_training_goes_on_in_its_own_run(tmp_path):
-    killed = TrackedRun(tmp_path, RUN, {})
+    killed = training_run(tmp_path, RUN)
     killed.log_history(ROWS[:2])
-    resumed = TrackedRun(tmp_path, RUN, {})
+    resumed = training_run(tmp_path, RUN)
     resumed.log_history(ROWS)
     client, (run,) = all_runs(tmp_path)
     assert curve(client, run) == [(1, 0.1), (2, 0.2), (3, 0.3)]
 
 
 def test_an_evaluation_of_a_training_that_came_from_the_cache_writes_the_whole_run(tmp_path):
-    TrackedRun(tmp_path, {**RUN, "weights_sha256": "w"}, {}).log_history(ROWS)
+    training_run(tmp_path, {**RUN, "weights_sha256": "w"}).log_history(ROWS)
     client, (run,) = all_runs(tmp_path)
     assert len(curve(client, run)) == 3
     assert run.data.params["model"] == "depthwise"
 
 
-def test_experiments_that_share_a_run_are_all_named_on_it(tmp_path):
+def test_experiments_that_share_a_run_are_all_named_on_it(tmp_path, monkeypatch):
     for name in ("one", "two", "one"):
-        TrackedRun(tmp_path, RUN, {"dvc_experiment": name}).log_history(ROWS)
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        training_run(tmp_path, RUN).log_history(ROWS)
     assert all_runs(tmp_path)[1][0].data.tags["dvc_experiment"] == "one, two"
 
 
 def test_other_inputs_make_another_run(tmp_path):
-    TrackedRun(tmp_path, RUN, {}).log_history(ROWS)
-    TrackedRun(tmp_path, {**RUN, "fingerprint": "g"}, {}).log_history(ROWS)
+    training_run(tmp_path, RUN).log_history(ROWS)
+    training_run(tmp_path, {**RUN, "fingerprint": "g"}).log_history(ROWS)
     assert len(all_runs(tmp_path)[1]) == 2
 
 
 def test_an_unreachable_server_is_said_and_costs_nothing_and_a_later_stage_writes_all(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
-    training = TrackedRun(tmp_path, RUN, {})
+    training = training_run(tmp_path, RUN)
     training.log_history(ROWS)
     training.identify("weights_sha256", "w")
     training.finish()
@@ -89,14 +91,14 @@ def test_an_unreachable_server_is_said_and_costs_nothing_and_a_later_stage_write
     assert "tracking: depthwise-0 (sample data): its curves could not be logged" in said
     assert "results are on disk" in said
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    TrackedRun(tmp_path, {**RUN, "weights_sha256": "w"}, {}).log_history(ROWS)
+    training_run(tmp_path, {**RUN, "weights_sha256": "w"}).log_history(ROWS)
     client, (run,) = all_runs(tmp_path)
     assert len(curve(client, run)) == 3
     assert run.data.tags["fingerprint"] == "f"
 
 
 def test_a_database_that_is_gone_in_mid_run_costs_nothing(tmp_path, capfd):
-    training = TrackedRun(tmp_path, RUN, {})
+    training = training_run(tmp_path, RUN)
     training.log_history(ROWS[:1])
     (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"no database")
     training.log_history(ROWS)

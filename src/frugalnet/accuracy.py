@@ -74,7 +74,7 @@ def expected_calibration_error(logits: Array, labels: Array, bins: int = 15) -> 
 
 
 def figures(logits: Array, labels: Array) -> dict[str, float]:
-    """top1, top5, loss (nats), macro_accuracy, ece and n: what stands in metrics.json. Raises UserError: see `check`."""
+    """top1, top5, loss (nats), macro_accuracy, ece and n: what stands in metrics.json. May raise: see `check`."""
     check(logits, labels)
     return {
         "top1": top_k(logits, labels, 1),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
@@ -22,15 +22,22 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
-class Normaliser:
-    """Subtracts the training split's channel means and divides by its deviations (section 3.1)."""
+class Normaliser(nn.Module):
+    """Subtracts the training split's channel means and divides by its deviations (section 3.1).
+
+    `nn.Sequential(normaliser, network)` is a model of pictures as they are stored.
+    """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        super().__init__()
         self.device = device
-        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-        self.scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1))
+        self.register_buffer("scale", 1 / torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1))
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 → (N, 3, H, W) float32 in channels_last layout, on the normaliser's device."""
         # The permuted view of (N, H, W, 3) already is channels_last: nothing is moved.
         channels_first = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
@@ -102,7 +109,7 @@ def batches(
     if device.type != "cuda":
         yield from map(fetch, turns)
         return
-    waiting = None
+    waiting: tuple[Tensor, Tensor] | None = None
     for turn in turns:
         fetched, waiting = waiting, fetch(turn)
         if fetched is not None:

@@ -24,10 +24,10 @@ def atomic(path: Path) -> Iterator[Path]:
         if partial.is_file():
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(partial, path)
+            partial.replace(path)
         else:
             remove(path)
-            os.rename(partial, path)
+            partial.rename(path)
     except BaseException:
         remove(partial)
         raise

@@ -17,13 +17,14 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 import mlflow
+import mlflow.pytorch
+import numpy as np
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.time import get_current_time_millis
+from torch import nn
 
 EXPERIMENT = "frugalnet"
 _BATCH = 1000  # metrics that MLflow takes in one call
-_FOUND_BY = ("weights_sha256", "fingerprint")
-_SHOWN_AS_TAGS = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
 
 
 def project_root() -> Path:
@@ -44,17 +45,34 @@ def provenance() -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-class TrackedRun:
-    """A training run's MLflow run: found by its fingerprint or its weights, made on first use where there is none.
+def training_run(root: Path, run: Mapping[str, Any]) -> "TrackedRun":
+    """The MLflow run of a training: found by its fingerprint or its weights.
 
-    run: what `runs.describe` gives, with `weights_sha256` once there are weights. tags: set beside these.
+    run: what `runs.describe` gives, with `weights_sha256` once there are weights.
+    """
+    name = f"{run['model']}-{run['seed']}" + (" (sample data)" if run["is_sample"] else "")
+    identity = {key: run[key] for key in ("weights_sha256", "fingerprint") if key in run}
+    shown = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
+    return TrackedRun(root, name, identity, {key: str(run[key]) for key in shown}, flatten(run))
+
+
+class TrackedRun:
+    """One MLflow run, made on first use where there is none.
+
+    identity: tags that follow from its content; any one of them finds the run. tags: set beside those and those that
+    say where it comes from.
     """
 
-    def __init__(self, root: Path, run: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        self.root, self.params = root, flatten(run)
-        self.name = f"{run['model']}-{run['seed']}" + (" (sample data)" if run["is_sample"] else "")
-        self.identity = {key: run[key] for key in _FOUND_BY if key in run}
-        self.tags = {key: str(value) for key, value in self.params.items() if key in _SHOWN_AS_TAGS} | dict(tags)
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        identity: Mapping[str, str],
+        tags: Mapping[str, str],
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.root, self.name, self.identity, self.params = root, name, dict(identity), params or {}
+        self.tags = dict(tags) | provenance()
         self._run_id: str | None = None
         self._steps: set[int] = set()
 
@@ -88,6 +106,22 @@ class TrackedRun:
                     self._client.log_artifact(run_id, str(path))
 
         self._tolerantly("its results", log)
+
+    def log_model(self, model: nn.Module, example: np.ndarray) -> None:
+        """Log the model in PyTorch's pt2 format, once a run: `mlflow.pytorch.load_model` gives it back.
+
+        model: on the CPU, in evaluation mode. example: a batch of at least two, for the export.
+        """
+
+        def log(run_id: str) -> None:
+            if "model_uri" not in self._client.get_run(run_id).data.tags:
+                with mlflow.start_run(run_id=run_id):
+                    info = mlflow.pytorch.log_model(
+                        model, name="model", input_example=example, pip_requirements=["torch"]
+                    )
+                self._client.set_tag(run_id, "model_uri", info.model_uri)
+
+        self._tolerantly("its model", log)
 
     def identify(self, key: str, value: str) -> None:
         """Give the run one more tag by which it is found."""

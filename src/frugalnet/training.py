@@ -183,7 +183,8 @@ def fit(
         checkpoints.save(trainer.state(), trainer.epoch, trainer.step)
 
     images_done = trainer.epoch * trainer.n_train + trainer.step * config.batch_size
-    bar = tqdm(total=config.epochs * trainer.n_train, initial=images_done, unit=" images", mininterval=1.0)
+    total = config.epochs * trainer.n_train
+    bar = tqdm(total=total, initial=images_done, unit=" images", mininterval=1.0, disable=None)
     with _noting_signals() as stop, bar:
         while trainer.epoch < config.epochs:
             bar.set_description(f"epoch {trainer.epoch + 1}/{config.epochs}")
@@ -209,6 +210,12 @@ def fit(
                     raise Interrupted(stop[0])
             trainer.end_epoch(validation)
             save()
+            row, rate = trainer.history.rows[-1], trainer.n_train / trainer.history.seconds[-1]
+            tqdm.write(
+                f"epoch {row['epoch']}/{config.epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.2%} "
+                f"(validation {row['validation_loss']:.3f}, {row['validation_top1']:.2%}), {rate:,.0f} images a second",
+                file=sys.stderr,
+            )
             on_epoch(trainer.history)
             if stop and trainer.epoch < config.epochs:
                 raise Interrupted(stop[0])
