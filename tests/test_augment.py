@@ -77,7 +77,7 @@ def test_the_default_policy_does_as_often_what_it_says_and_one_thing_regardless_
 
 
 def test_transforms_draw_independently() -> None:
-    images = pictures(2000) + np.arange(64, dtype=np.uint8)[None, :, None, None] // 2  # lighter downwards, too
+    images = pictures(2000) + np.arange(64, dtype=np.uint8)[None, :, None, None] // 4  # lighter downwards, too
     flips = policy({"name": "HorizontalFlip", "p": 0.5}, {"name": "VerticalFlip", "p": 0.5})
     views = augment.augment(images, flips, view=0, start=0).astype(int)
     left_right, up_down = views[:, 0, 0, 0] > views[:, 0, 63, 0], views[:, 0, 0, 0] > views[:, 63, 0, 0]
