@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
 
 ROOT = Path(__file__).parents[1]
 

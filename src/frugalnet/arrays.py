@@ -4,9 +4,7 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import stat
-import threading
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -26,6 +24,7 @@ from frugalnet.archive import DownloadConfig
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, write_json
 from frugalnet.schema import Config
+from frugalnet.workers import settle
 
 ROOT = "tiny-imagenet-200"
 IMAGE_SHAPE = (64, 64, 3)
@@ -351,22 +350,12 @@ def _decode(
 
 def _start_worker(archive: Path, folder: Path, offsets: dict[str, int]) -> None:
     global _zip_file, _outputs
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # a bad image is reported once, by its member's name
+    settle()
+    # A bad image is reported once, by its member's name.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     _zip_file = _open(archive)
     # Open from the start: a worker that outlives a killed parent by a moment can't write into the next run's files.
     _outputs = {split: (os.open(folder / f"{split}_images.npy", os.O_WRONLY), offsets[split]) for split in offsets}
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _decode_task(task: _Task) -> NDArray[np.int64]:

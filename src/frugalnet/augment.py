@@ -8,11 +8,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import multiprocessing
-import os
 import random
 import shutil
-import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -30,6 +27,7 @@ from frugalnet.compute import cores
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, write_json
 from frugalnet.schema import Config
+from frugalnet.workers import settle
 
 if TYPE_CHECKING:
     import albumentations
@@ -180,7 +178,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int)
     # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["albumentations", __name__])
-    executor = ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker)
+    executor = ProcessPoolExecutor(min(workers, len(chunks)), context, settle)
     try:
         tasks = [executor.submit(_write_chunk, images, paths[view], offset, config, view, at) for view, at in chunks]
         with tqdm(desc="augment", total=len(paths) * shape[0], unit=" images", disable=None) as bar:
@@ -190,19 +188,6 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int)
         raise UserError("an augmenting process was killed, short of memory?; try fewer compute.workers") from error
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    cv2.setNumThreads(1)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _write_chunk(source: Path, target: Path, offset: int, config: AugmentConfig, view: int, start: int) -> int:

@@ -1,0 +1,186 @@
+"""The real pipeline, small: real DVC and real MLflow, on the sample, in a copy of the project."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from frugalnet.tracking import connect
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2"),
+    *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1"),
+]
+HOLDS_TIME = {"timing.json", "cost.json", "compare"}
+
+
+def run(project: Path, *command: str, code: int = 0) -> str:
+    """Run a command in a project with the test's own Python first in PATH; all that it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def experiment(project: Path, *overrides: str, options: tuple[str, ...] = (), code: int = 0) -> str:
+    sets = [word for override in (*SMALL, *overrides) for word in ("-S", override)]
+    return run(project, "dvc", "exp", "run", *options, *sets, code=code)
+
+
+def clone(folder: Path) -> Path:
+    """The project as it stands, committed in a repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
+    for key, value in {"user.name": "test", "user.email": "test@example.org", "core.hooksPath": os.devnull}.items():
+        run(folder, "git", "config", key, value)
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "the project")
+    return folder
+
+
+def hashes(project: Path) -> dict[str, str]:
+    """What dvc.lock says of every output that holds no time."""
+    lock = YAML(typ="safe").load(project / "dvc.lock")
+    outputs = [output for stage in lock["stages"].values() for output in stage["outs"]]
+    return {output["path"]: output["md5"] for output in outputs if Path(output["path"]).name not in HOLDS_TIME}
+
+
+def training_runs(project: Path) -> tuple:
+    client, experiment_id = connect(project)
+    return client, client.search_runs([experiment_id], "tags.fingerprint != ''")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A project in which the whole pipeline has run."""
+    folder = clone(tmp_path_factory.mktemp("project"))
+    experiment(folder, options=("--name", "first"))
+    return folder
+
+
+def test_every_stage_leaves_its_results(project):
+    names = {path.relative_to(project).as_posix() for path in (project / "results").rglob("*") if path.is_file()}
+    assert {
+        "results/train/depthwise-0/history.csv",
+        "results/evaluate/depthwise-0/metrics.json",
+        "results/evaluate/depthwise-0/per_class.csv",
+        "results/evaluate/depthwise-0/predictions.npz",
+        "results/compare/report.html",
+        "results/compare/report.md",
+    } <= names
+    metrics = json.loads((project / "results/evaluate/depthwise-0/metrics.json").read_text())
+    assert metrics["n"] == 200
+    assert 0.1 < metrics["top1"] <= 1
+    for report in ("report.html", "report.md"):
+        assert "sample data" in (project / "results/compare" / report).read_text().lower()
+
+
+def test_nothing_to_do_is_said(project):
+    assert "up to date" in run(project, "dvc", "repro")
+
+
+def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_tags_that_lead_back(project):
+    client, (tracked,) = training_runs(project)
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["train.epochs"] == "2"
+    assert [m.step for m in client.get_metric_history(tracked.info.run_id, "validation_top1")] == [1, 2]
+    metrics = json.loads((project / "results/evaluate/depthwise-0/metrics.json").read_text())
+    assert tracked.data.metrics["top1"] == metrics["top1"]
+    assert tracked.data.metrics["macs"] == metrics["macs"]
+    assert tracked.data.metrics["latency_ms.median"] > 0
+    trained = json.loads((project / "results/train/depthwise-0/run.json").read_text())
+    for tag in ("weights_sha256", "data_sha256", "fingerprint"):
+        assert tracked.data.tags[tag] == trained[tag]
+    assert tracked.data.tags["mlflow.source.git.commit"] in run(project, "git", "log", "--all", "--format=%H")
+    assert tracked.data.tags["dvc_experiment"] == "first"
+    assert tracked.data.tags["dvc_stage"].endswith("@depthwise-0")
+    artifacts = {a.path for a in client.list_artifacts(tracked.info.run_id, "depthwise-0")}
+    assert {"depthwise-0/best_and_worst.png", "depthwise-0/confusion.png", "depthwise-0/history.csv"} <= artifacts
+    assert {"contact_sheet.png", "depthwise-0.safetensors"} <= {
+        a.path for a in client.list_artifacts(tracked.info.run_id)
+    }
+
+
+def test_the_tracked_model_gives_the_stored_logits(project):
+    code = (
+        "import mlflow, numpy as np, sys, torch\n"
+        "mlflow.set_tracking_uri(sys.argv[1]); model = mlflow.pytorch.load_model(sys.argv[2])\n"
+        "images = torch.from_numpy(np.load('data/arrays/validation_images.npy')[:20])\n"
+        "stored = np.load('results/evaluate/depthwise-0/predictions.npz')['logits'][:20]\n"
+        "assert np.allclose(model(images).detach().numpy(), stored, atol=0.02), 'other logits'\n"
+    )
+    tracked = training_runs(project)[1][0]
+    uri = f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
+    run(project, sys.executable, "-c", code, uri, tracked.data.tags["model_uri"])
+
+
+def test_dvc_shows_metrics_experiments_and_plots(project):
+    assert "top1" in run(project, "dvc", "metrics", "show")
+    assert "first" in run(project, "dvc", "exp", "show", "--no-pager")
+    run(project, "dvc", "plots", "show", "--out", "plots")
+    page = (project / "plots" / "index.html").read_text()
+    assert "curves.csv" in page
+    assert "confusion.csv" in page
+
+
+def test_a_second_project_from_nothing_has_the_same_hashes(project, tmp_path):
+    second = clone(tmp_path)
+    experiment(second)
+    assert hashes(second) == hashes(project)
+    assert len(hashes(project)) > 10
+
+
+def test_a_run_in_a_temporary_copy_leaves_the_work_tree_alone_and_tracks_beside_the_others(project):
+    before = run(project, "git", "status", "--porcelain")
+    experiment(project, "train.epochs=1", options=("--temp", "--name", "temporary"))
+    assert run(project, "git", "status", "--porcelain") == before
+    runs = {tracked.data.tags["dvc_experiment"]: tracked for tracked in training_runs(project)[1]}
+    assert runs.keys() == {"first", "temporary"}
+    assert runs["temporary"].data.params["train.epochs"] == "1"
+    assert not list((project / ".checkpoints" / "train").glob("*/*.ckpt"))
+
+
+def test_an_evaluation_writes_the_run_of_a_training_that_came_from_the_cache(project):
+    shutil.rmtree(project / "mlruns")
+    run(project, "dvc", "repro", "--force", "--single-item", "evaluate@depthwise-0")
+    client, (tracked,) = training_runs(project)
+    assert len(client.get_metric_history(tracked.info.run_id, "validation_top1")) == 2
+    assert "model_uri" in tracked.data.tags
+
+
+def test_an_archive_that_is_not_the_one_expected_ends_the_pipeline_in_words(project, tmp_path):
+    (tmp_path / "archive.zip").write_bytes(b"not it")
+    said = experiment(
+        project,
+        "data=subset",
+        f"data.url={tmp_path / 'archive.zip'}",
+        "data.size_bytes=6",
+        options=("--temp",),
+        code=255,
+    )
+    assert "90528d7ca1a48142e341f4ef8d21d0de" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_queue_trains_the_grid(project):
+    experiment(project, "model=alexnet,depthwise", "train.epochs=1,2", options=("--queue",))
+    run(project, "dvc", "queue", "start")
+    run(project, "dvc", "queue", "logs", "--follow", run(project, "dvc", "queue", "status").split()[-4])
+    assert "Failed" not in run(project, "dvc", "queue", "status")
