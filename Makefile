@@ -13,7 +13,7 @@ help: ## this list
 install: .venv/installed ## the locked dependencies, into .venv
 
 demo: .venv/installed ## the whole pipeline on the sample data, in a throw-away copy of the work tree
-	dvc exp run --temp --force --name demo -S data=sample -S train=demo
+	dvc exp run --temp --force --name demo -S data=sample -S train=demo -S evaluate.rounds=3
 	@rm -rf demo
 	@dvc get --quiet . results/compare --out demo \
 		--rev $$(git for-each-ref --format='%(objectname)' --sort=-committerdate 'refs/exps/*/*/demo' | head -n 1)
@@ -23,7 +23,7 @@ demo: .venv/installed ## the whole pipeline on the sample data, in a throw-away 
 	@echo "Runs:   make ui, then open http://127.0.0.1:5000"
 
 test: lint ## linters, type check and the whole suite but for what is marked slow
-	pytest
+	pytest -n 2 --dist loadfile
 
 test-all: lint ## the slow tests too
 	pytest -m ''
@@ -47,6 +47,7 @@ lock: ## resolve pyproject.toml anew: names, versions and hashes for every platf
 		--group dev pyproject.toml -o requirements.lock
 
 .venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frugalnet needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
