@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, ndtri
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix
 
 from frugalnet.errors import UserError
 
@@ -88,6 +86,9 @@ def figures(logits: Array, labels: Array) -> dict[str, float]:
 
 def confusion(predicted: Array, labels: Array, num_classes: int) -> NDArray[np.int64]:
     """Counts (C, C): row the true class, column the class it was taken for."""
+    # Imported here, as is binomtest below: training needs neither, and would wait seconds for both.
+    from sklearn.metrics import confusion_matrix
+
     return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(num_classes)), dtype=np.int64)
 
 
@@ -232,6 +233,8 @@ def _seed_weights(generator: np.random.Generator, seeds: int, size: int) -> NDAr
 
 def mcnemar(correct: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     """p of McNemar's exact test: two networks as accurate as one another would differ on (N,) images at least so."""
+    from scipy.stats import binomtest
+
     only_first = int((correct & ~other).sum())
     only_second = int((other & ~correct).sum())
     discordant = only_first + only_second
