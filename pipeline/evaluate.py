@@ -46,7 +46,8 @@ def main(model: str, seed: str) -> None:
     tracked.log_history(runs.read_history(trained / "history.csv"))
     timing = json.loads((trained / "timing.json").read_text(encoding="utf-8"))
     costs = {**cost, "epoch_seconds": float(np.median(timing["epoch_seconds"]))}
-    tracked.log_results(metrics | tracking.numbers(costs), [out, trained, weights, Path("data/contact_sheet.png")])
+    figures = tracking.numbers("final", metrics) | tracking.numbers("cost", costs)
+    tracked.log_results(figures, [out, trained, weights, Path("data/contact_sheet.png")])
     model_of_pictures = torch.nn.Sequential(normalise, network).cpu().eval()
     tracked.log_model(model_of_pictures, np.array(data.validation.images[:2]))
     tracked.finish()

@@ -112,6 +112,10 @@ def test_processes_that_start_at_once_share_one_experiment(tmp_path):
     assert all_runs(tmp_path)[1] == []
 
 
-def test_nested_values_become_flat_and_only_numbers_become_metrics():
+def test_nested_values_become_flat():
     assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
-    assert numbers({"a": {"b": 1}, "c": "x", "d": None, "e": True}) == {"a.b": 1.0}
+
+
+def test_only_numbers_and_medians_become_metrics():
+    values = {"a": {"median": 1, "n": 3}, "b": {"conv1": 2.0}, "c": "x", "d": None, "e": True, "f": 4}
+    assert numbers("cost", values) == {"cost/a": 1.0, "cost/f": 4.0}

@@ -191,14 +191,14 @@ def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
         return client, client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
-def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers among nested values, flat: what MLflow takes as metrics."""
-    flat = flatten(values)
-    return {key: float(value) for key, value in flat.items() if type(value) in (int, float)}
+def numbers(section: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among the values, and the medians of the spreads, as metrics of one section of the MLflow UI."""
+    single = {key: value.get("median") if isinstance(value, Mapping) else value for key, value in values.items()}
+    return {f"{section}/{key}": float(value) for key, value in single.items() if type(value) in (int, float)}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}: MLflow's parameters and metrics are flat."""
+    """{"a": {"b": 1}} → {"a.b": 1}: MLflow's parameters are flat."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
