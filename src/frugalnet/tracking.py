@@ -193,7 +193,9 @@ def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
 
 def numbers(section: str, values: Mapping[str, Any]) -> dict[str, float]:
     """The numbers among the values, and the medians of the spreads, as metrics of one section of the MLflow UI."""
-    single = {key: value.get("median") if isinstance(value, Mapping) else value for key, value in values.items()}
+    single: dict[str, Any] = {
+        key: value.get("median") if isinstance(value, Mapping) else value for key, value in values.items()
+    }
     return {f"{section}/{key}": float(value) for key, value in single.items() if type(value) in (int, float)}
 
 
