@@ -50,6 +50,7 @@ def test_everything_is_written(written):
         "report.html",
         "report.md",
         "table.csv",
+        "table.txt",
         "accuracy.csv",
         "curves.csv",
         "confusion.csv",
