@@ -56,6 +56,12 @@ def test_a_broken_file_is_named(tmp_path, broken):
         comparison.load(*folders)
 
 
+def test_the_empty_folder_that_dvc_leaves_of_another_network_is_passed_over(tmp_path):
+    evaluated, trained = fake_results.make(tmp_path)
+    (evaluated / "forgotten-0").mkdir()
+    assert "forgotten" not in {record.model for record in comparison.load(evaluated, trained)}
+
+
 def test_only_entries_of_the_same_data_stand_in_one_table(tmp_path, records):
     fake_results.make(tmp_path, models=("resnet18",), seeds=(0,), data_sha256="a" * 64)
     others = comparison.load(tmp_path / "evaluate", tmp_path / "train")

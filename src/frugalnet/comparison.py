@@ -49,7 +49,8 @@ class Record:
 def load(results_evaluate: Path, results_train: Path) -> list[Record]:
     """Every evaluated network, by model and seed. Raises UserError that names a file that is missing or broken."""
     records = []
-    for folder in sorted(path for path in results_evaluate.glob("*-*") if path.is_dir()):
+    # DVC removes the outputs of networks that the present parameters do not name, and leaves their folders.
+    for folder in sorted(path for path in results_evaluate.glob("*-*") if path.is_dir() and any(path.iterdir())):
         trained = results_train / folder.name
         run = _read(trained / "run.json", _json)
         classes = _read(folder / "per_class.csv", _rows)
