@@ -1,0 +1,1 @@
+"""What is measured against what: run from the project's root, e.g. `python -m benchmarks.benchmark`."""

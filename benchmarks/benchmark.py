@@ -1,0 +1,172 @@
+"""How close training comes to its training step alone, and how far ahead it is of the usual way: `make bench`.
+
+Images a second, for each network, in rounds that take each contestant in turn:
+
+limit        the training step alone, on one batch that is already in place
+ours         training.fit, from stored views to weights
+ours, all    the same with evaluation, checkpoint and logging, each once an epoch
+plain        JPEG files, ImageFolder, DataLoader, albumentations on the fly, default layout, eager
+torchvision  the same with torchvision's v2 transforms
+
+A ratio is taken within each round. The screen shows medians (lowest–highest); results/benchmark.json holds all.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks import ours, rivals
+from benchmarks.data import BATCH_SIZE, Data, load_params, prepare
+from frugalnet import compute
+from frugalnet.batches import batches
+from frugalnet.config import Params
+from frugalnet.efficiency import describe_machine
+from frugalnet.files import write_json
+from frugalnet.training import Trainer
+
+WARM_UP = 2  # steps before the clock starts
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def limit(trainer: Trainer, batch: tuple[Tensor, Tensor], steps: int) -> float:
+    """Seconds of `steps` training steps on a batch that is in place."""
+    trainer.step = 0  # the learning rate stays at its first values
+    started = time.monotonic()
+    for _ in range(steps):
+        trainer.train_batch(*batch)
+    return time.monotonic() - started
+
+
+def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path) -> dict[str, dict[str, list[float]]]:
+    """Network → contestant → images a second in each round; `beside`: seconds an epoch that are not training steps."""
+    loaders = {
+        "plain": rivals.endless(rivals.albumentations_folder(data, params), BATCH_SIZE),
+        "torchvision": rivals.endless(rivals.torchvision_folder(data), BATCH_SIZE),
+    }
+    in_flight = 2 * compute.cores()  # batches that a DataLoader has made or begun when it is left alone
+    for loader in loaders.values():
+        next(loader)  # its workers start, from a process that has no threads yet
+    device = compute.setup(params.compute)
+    names = params.model.names
+    own = {name: ours.new_trainer(name, data, params, device) for name in names}
+    still = {name: ours.new_trainer(name, data, params, device) for name in names}  # on one batch, for the limit
+    on_epoch = {name: ours.logger(name, data, params, device, temporary) for name in names}
+    theirs = {(name, rival): rivals.build(name, data, params) for name in names for rival in loaders}
+    images = data.views.of_epoch(0, data.dataset.train.images)
+    first = np.random.default_rng(0).permutation(len(images))[:BATCH_SIZE]
+    batch = next(batches(images, np.array(data.dataset.train.labels), first, BATCH_SIZE, device))
+
+    samples: dict[str, dict[str, list[float]]] = {
+        name: {key: [] for key in ("limit", "ours", "beside", *loaders)} for name in names
+    }
+    for number in tqdm(range(rounds), "rounds", disable=None):
+        for name in names:
+            sample = samples[name]
+            for contestant in ("limit", "ours") if number % 2 else ("ours", "limit"):
+                limit(still[name], batch, WARM_UP)
+                if contestant == "limit":
+                    sample["limit"].append(BATCH_SIZE * steps / limit(still[name], batch, steps))
+                else:
+                    rate, beside = ours.end_of_epoch(own[name], data, number, steps, temporary, on_epoch[name])
+                    sample["ours"].append(rate)
+                    sample["beside"].append(beside)
+            for rival, loader in loaders.items():
+                theirs[name, rival](loader, in_flight + WARM_UP)  # what lay ready is used up
+                sample[rival].append(BATCH_SIZE * steps / theirs[name, rival](loader, steps))
+                time.sleep(1.5)  # its workers fill their queue and rest
+    return samples
+
+
+def summarise(samples: dict[str, list[float]], n_train: int) -> dict[str, Any]:
+    epochs = [n_train / rate for rate in samples["ours"]]
+    all_in = [n_train / (epoch + beside) for epoch, beside in zip(epochs, samples["beside"], strict=True)]
+    rates = {key: samples[key] for key in ("limit", "ours")} | {"ours, all": all_in}
+    rates |= {key: samples[key] for key in ("plain", "torchvision")}
+
+    def ratio(of: str, to: str) -> dict[str, float]:
+        return spread([a / b for a, b in zip(rates[of], rates[to], strict=True)])
+
+    return {
+        "images_per_second": {key: spread(values) for key, values in rates.items()},
+        "ratios": {f"ours/{key}": ratio("ours", key) for key in ("limit", "plain", "torchvision")},
+        "beside_steps_seconds_per_epoch": spread(samples["beside"]),
+        "beside_steps_share_of_epoch": spread(
+            [beside / (epoch + beside) for epoch, beside in zip(epochs, samples["beside"], strict=True)]
+        ),
+    }
+
+
+def peak_memory(data: Data, names: Sequence[str], steps: int) -> dict[str, dict[str, int]]:
+    """Network → number of views → peak anonymous bytes of a fresh process that trains on them."""
+
+    def measured(name: str, views: int) -> int:
+        command = [sys.executable, "-m", "benchmarks.memory", str(data.folder), name, str(views), str(steps)]
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return int(json.loads(answer)["peak_bytes"])
+
+    counts = sorted({1, len(data.views.sha256)})
+    return {name: {str(views): measured(name, views) for views in counts} for name in names}
+
+
+def show(results: dict[str, Any]) -> None:
+    def cells(spreads: dict[str, dict[str, float]], form: str) -> list[str]:
+        return [f"{s['median']:{form}} ({s['min']:{form}}–{s['max']:{form}})" for s in spreads.values()]
+
+    networks = results["networks"]
+    for title, key, form in (("images a second", "images_per_second", ",.0f"), ("ratios", "ratios", ".2f")):
+        rows = [[title, *next(iter(networks.values()))[key]]]
+        rows += [[name, *cells(network[key], form)] for name, network in networks.items()]
+        print("\n" + "\n".join(f"{row[0]:16}" + "".join(f"{cell:>22}" for cell in row[1:]) for row in rows))
+    print()
+    for name, network in networks.items():
+        share, seconds = network["beside_steps_share_of_epoch"], network["beside_steps_seconds_per_epoch"]
+        memory = ", ".join(f"{size / 1e9:.2f} GB on {n} view(s)" for n, size in results["peak_bytes"][name].items())
+        print(
+            f"{name}: evaluation, checkpoint and logging take {seconds['median']:.1f} s, "
+            f"{share['median']:.1%} of an epoch; peak memory of training beyond the page cache: {memory}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=12, help="of each contestant in each round")
+    arguments = parser.parse_args()
+    for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        os.environ.pop(variable, None)  # nothing is logged but to a temporary database
+
+    params = load_params()
+    with tempfile.TemporaryDirectory() as temporary:
+        data = prepare(Path(temporary), params)
+        machine = describe_machine(compute.setup(params.compute))
+        print(f"{data.description}; batches of {BATCH_SIZE}; {machine}")
+        samples = measure(data, params, arguments.rounds, arguments.steps, Path(temporary))
+        results = {
+            "data": data.description,
+            "batch_size": BATCH_SIZE,
+            "steps_per_round": arguments.steps,
+            "networks": {name: summarise(sample, len(data.dataset.train.labels)) for name, sample in samples.items()},
+            "peak_bytes": peak_memory(data, params.model.names, arguments.steps),
+            "machine": machine,
+        }
+    write_json(Path("results/benchmark.json"), results)
+    show(results)
+
+
+if __name__ == "__main__":
+    main()

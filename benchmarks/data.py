@@ -1,0 +1,77 @@
+"""The data that is measured on: the working folder's own, or the sample made as large as a fifth of it."""
+
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from frugalnet import arrays, config, sample
+from frugalnet.augment import AugmentConfig, write_views
+from frugalnet.batches import Views
+from frugalnet.compute import cores
+from frugalnet.config import Params
+
+BATCH_SIZE = 256
+IMAGES = 20_000  # of the sample, by repetition; and JPEG files at most
+_OWN = ("archive.zip", "arrays", "views")  # the outputs of download, normalise and augment
+
+
+@dataclass(frozen=True)
+class Data:
+    """The same pictures as arrays, as stored views and as JPEG files in a folder a class."""
+
+    description: str
+    folder: Path
+    dataset: arrays.Dataset
+    views: Views
+    jpegs: Path
+
+
+def load_params() -> Params:
+    """The working folder's params.yaml, with the batch size that all is measured at."""
+    params = config.load()
+    return params.model_copy(update={"train": params.train.model_copy(update={"batch_size": BATCH_SIZE})})
+
+
+def prepare(temporary: Path, params: Params) -> Data:
+    """Take `data/` of the working folder if it is whole, else make it from the sample; JPEG files go to `temporary`."""
+    own = Path("data")
+    folder = own if all((own / name).exists() for name in _OWN) else _make(temporary / "data", params)
+    dataset, views = arrays.load(folder / "arrays"), Views(folder / "views")
+    for epoch in range(len(views.sha256)):  # checks the bytes, which also brings them into the page cache
+        views.of_epoch(epoch, dataset.train.images)
+    description = f"{len(dataset.train.labels):,} training images of {dataset.name}" + (
+        "" if folder == own else f", made from {sample.TRAIN_PER_CLASS * len(sample.CLASSES):,} by repetition"
+    )
+    return Data(description, folder, dataset, views, _extract(folder / "archive.zip", temporary / "jpegs"))
+
+
+def _make(folder: Path, params: Params) -> Path:
+    folder.mkdir()
+    workers = params.compute.workers or cores()
+    sample.write_sample(folder / "archive.zip")
+    every = arrays.NormaliseConfig(
+        name="sample", classes=None, train_per_class=None, holdout=0, max_unpacked_bytes=10**9
+    )
+    arrays.normalise(folder / "archive.zip", folder / "arrays", every, is_sample=True, workers=workers)
+    once = sample.TRAIN_PER_CLASS * len(sample.CLASSES)
+    for path in (folder / "arrays").glob("*.npy"):
+        array = np.load(path)
+        np.save(path, np.tile(array, (IMAGES // once, *[1] * (array.ndim - 1))))
+    augmentation = params.augment if params.augment.views else AugmentConfig()
+    write_views(folder / "arrays/train_images.npy", folder / "views", augmentation, workers=workers)
+    return folder
+
+
+def _extract(archive: Path, folder: Path) -> Path:
+    """Write up to IMAGES training pictures of all classes as files: class/name.JPEG."""
+    with zipfile.ZipFile(archive) as members:
+        names = [name for name in members.namelist() if "/train/" in name and name.endswith(".JPEG")]
+        for name in names[:: -(-len(names) // IMAGES)]:
+            path = folder / Path(name).parent.parent.name / Path(name).name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with members.open(name) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+    return folder

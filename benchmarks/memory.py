@@ -1,0 +1,52 @@
+"""Peak memory of training beyond the page cache: python -m benchmarks.memory FOLDER MODEL VIEWS STEPS."""
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.data import Data, load_params
+from benchmarks.ours import end_of_epoch, logger, new_trainer
+from frugalnet import arrays, compute
+from frugalnet.batches import Views
+
+_EPOCHS = 4
+
+
+def _anonymous_bytes() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError("/proc/self/status has no RssAnon: this takes Linux")
+
+
+def main(folder: Path, model: str, view_count: int, steps: int) -> None:
+    params = load_params()
+    device = compute.setup(params.compute)
+    views = Views(folder / "views")
+    views.sha256 = dict(sorted(views.sha256.items())[:view_count])
+    data = Data("", folder, arrays.load(folder / "arrays"), views, Path())
+    peak, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, _anonymous_bytes())
+            time.sleep(0.002)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        trainer = new_trainer(model, data, params, device)
+        on_epoch = logger(model, data, params, device, Path(temporary))
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        for epoch in range(_EPOCHS):
+            end_of_epoch(trainer, data, epoch, steps, Path(temporary), on_epoch)
+        done.set()
+        watcher.join()
+    print(json.dumps({"peak_bytes": peak}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

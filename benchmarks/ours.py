@@ -1,0 +1,59 @@
+"""The project's own training, as pipeline/train.py runs it, cut down to the last steps of an epoch."""
+
+import contextlib
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.data import Data
+from frugalnet import compute, runs, tracking
+from frugalnet.batches import Normaliser
+from frugalnet.checkpoint import Checkpoints
+from frugalnet.config import Params
+from frugalnet.training import History, Trainer, fit
+
+
+def new_trainer(model: str, data: Data, params: Params, device: torch.device) -> Trainer:
+    dataset = data.dataset
+    normalise = Normaliser(dataset.mean, dataset.std, device)
+    return Trainer(model, 0, len(dataset.class_ids), len(dataset.train.labels), normalise, params.train)
+
+
+def logger(model: str, data: Data, params: Params, device: torch.device, root: Path) -> Callable[[History], None]:
+    """What `fit` calls after each epoch: logs the history to an MLflow database under `root`, opened already."""
+    environment = compute.bits_depend_on(device, params.compute)
+    run = runs.describe(model, 0, data.dataset, data.views.sha256, params.train, environment)
+    tracked = tracking.training_run(root, run)
+    tracked.log_history([])
+    return lambda history: tracked.log_history(history.rows)
+
+
+def end_of_epoch(
+    trainer: Trainer, data: Data, epoch: int, steps: int, folder: Path, on_epoch: Callable[[History], None]
+) -> tuple[float, float]:
+    """Train the last `steps` steps of `epoch` and end it: evaluation of all validation images, checkpoint, logging.
+
+    Returns the images a second of the steps, and the seconds of everything else.
+    """
+    trainer.config = trainer.config.model_copy(update={"epochs": epoch + 1})
+    trainer.epoch, trainer.step = epoch, trainer.steps - steps
+    sizes = [len(turn) for turn in np.array_split(np.arange(trainer.n_train), trainer.steps)]
+    checkpoints = Checkpoints(folder / "checkpoints")
+    with contextlib.redirect_stderr(io.StringIO()):  # a line an epoch, not for this table
+        started = time.monotonic()
+        fit(
+            trainer,
+            lambda epoch: data.views.of_epoch(epoch, data.dataset.train.images),
+            np.array(data.dataset.train.labels),
+            data.dataset.validation,
+            checkpoints,
+            on_epoch,
+        )
+        total = time.monotonic() - started
+    checkpoints.remove()
+    seconds = trainer.history.seconds[-1]
+    return sum(sizes[-steps:]) / seconds, total - seconds
