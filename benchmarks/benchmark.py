@@ -76,6 +76,7 @@ def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path
     }
     for number in tqdm(range(rounds), "rounds", disable=None):
         for name in names:
+            print(time.monotonic(), name, flush=True)
             sample = samples[name]
             for contestant in ("limit", "ours") if number % 2 else ("ours", "limit"):
                 limit(still[name], batch, WARM_UP)
@@ -85,7 +86,9 @@ def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path
                     rate, beside = ours.end_of_epoch(own[name], data, number, steps, temporary, on_epoch[name])
                     sample["ours"].append(rate)
                     sample["beside"].append(beside)
+            print(time.monotonic(), sample, flush=True)
             for rival, loader in loaders.items():
+                print(time.monotonic(), rival, flush=True)
                 theirs[name, rival](loader, in_flight + WARM_UP)  # what lay ready is used up
                 sample[rival].append(BATCH_SIZE * steps / theirs[name, rival](loader, steps))
                 time.sleep(1.5)  # its workers fill their queue and rest

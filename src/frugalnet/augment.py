@@ -11,7 +11,7 @@ import multiprocessing
 import random
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -165,7 +165,9 @@ def write_views(images: Path, folder: Path, config: AugmentConfig, *, workers: i
         paths = [partial / f"view_{view}.npy" for view in range(config.views)]
         if paths:
             _write(images, paths, config, workers or cores())
-        write_json(partial / "views.json", {"sha256": {path.name: sha256(path) for path in paths}})
+        with ThreadPoolExecutor(workers or cores()) as threads:  # hashing leaves the interpreter free
+            hashes = list(threads.map(sha256, paths))
+        write_json(partial / "views.json", {"sha256": {path.name: h for path, h in zip(paths, hashes, strict=True)}})
 
 
 def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int) -> None:
