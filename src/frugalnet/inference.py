@@ -6,17 +6,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from frugalnet.batches import Normaliser
 from frugalnet.errors import UserError
+from frugalnet.files import atomic
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write parameters and buffers as safetensors: the same tensors give the same bytes, and loading runs no code."""
+    """Write parameters and buffers as safetensors, whole or not at all.
+
+    The same tensors give the same bytes, and loading runs no code.
+    """
     # Stored in the default layout: channels_last is how a tensor computes, not what it is.
-    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path)
+    with atomic(path) as partial:
+        partial.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in weights.items()}))
 
 
 def load_weights(network: nn.Module, path: Path) -> nn.Module:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from torch import nn
 
 EXPERIMENT = "frugalnet"
 _BATCH = 1000  # metrics that MLflow takes in one call
+_PAUSE_SECONDS = 300  # after a failure: MLflow tries a locked database for half a minute, which each epoch would wait
 
 
 def project_root() -> Path:
@@ -74,6 +76,7 @@ class TrackedRun:
         self.root, self.name, self.identity, self.params = root, name, dict(identity), params or {}
         self.tags = dict(tags) | provenance()
         self._run_id: str | None = None
+        self._retry_at = 0.0
         self._steps: set[int] = set()
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -133,13 +136,16 @@ class TrackedRun:
         self._tolerantly("its end", lambda run_id: self._client.set_terminated(run_id, status))
 
     def _tolerantly(self, what: str, log: Callable[[str], None]) -> None:
+        if time.monotonic() < self._retry_at:
+            return
         try:
             log(self._open())
         except Exception as error:  # whatever MLflow, its database or the network raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            self._retry_at = time.monotonic() + _PAUSE_SECONDS
             print(
                 f"tracking: {self.name}: {what} could not be logged ({reason}); results are on disk, "
-                "and the next epoch or evaluation logs what is missing",
+                "and a later epoch, or the evaluation, logs what is missing",
                 file=sys.stderr,
             )
 

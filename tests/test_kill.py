@@ -1,0 +1,186 @@
+"""The real training process, killed: what it leaves, and what comes of running it again."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dvc.utils.hydra import compose_and_dump
+
+from frugalnet.arrays import NormaliseConfig, normalise
+from frugalnet.augment import AugmentConfig, write_views
+from frugalnet.sample import write_sample
+from frugalnet.tracking import connect
+
+ROOT = Path(__file__).parents[1]
+RESULTS = [
+    "models/depthwise-0.safetensors",
+    "results/train/depthwise-0/history.csv",
+    "results/train/depthwise-0/run.json",
+]
+
+
+def compose(folder: Path, *overrides: str) -> None:
+    small = ["data=sample", "train=demo", "train.epochs=4", "model=depthwise", "compute.threads=1"]
+    # A checkpoint after every step: every moment is near the writing of one.
+    every_step = "train.checkpoint_minutes=1e-9"
+    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", [*small, every_step, *overrides])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_sample(folder / "archive.zip")
+    config = NormaliseConfig(name="sample", classes=None, train_per_class=40, holdout=0, max_unpacked_bytes=10**9)
+    normalise(folder / "archive.zip", folder / "arrays", config, is_sample=True, workers=1)
+    write_views(folder / "arrays" / "train_images.npy", folder / "views", AugmentConfig(views=2), workers=1)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, data) -> Path:
+    (tmp_path / "data").symlink_to(data)
+    compose(tmp_path)
+    return tmp_path
+
+
+def start(project: Path) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(project)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.train", "depthwise", "0"],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def train(project: Path, code: int = 0) -> str:
+    """Run the stage to its end; what it said."""
+    process = start(project)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == code, said
+    return said
+
+
+def results(project: Path) -> dict[str, bytes]:
+    return {name: (project / name).read_bytes() for name in RESULTS}
+
+
+def checkpoints(project: Path) -> list[Path]:
+    return sorted(project.glob(".checkpoints/train/*/*.ckpt"))
+
+
+def wait_for_checkpoint(project: Path, process: subprocess.Popen, newer_than: str = "") -> None:
+    while not (found := checkpoints(project)) or found[-1].name <= newer_than:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "data").symlink_to(data)
+    compose(folder)
+    train(folder)
+    return results(folder)
+
+
+def assert_one_run_with_the_whole_curve(project: Path) -> None:
+    client, experiment_id = connect(project)
+    (run,) = client.search_runs([experiment_id])
+    assert run.info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "validation_top1")] == [1, 2, 3, 4]
+
+
+def kill_and_run_again(project: Path, kills: int, seed: int) -> None:
+    moments, reached = random.Random(seed), ""
+    for number in range(kills):
+        process = start(project)
+        if number % 2:  # at the writing of a checkpoint; else wherever the time leads
+            wait_for_checkpoint(project, process, reached)
+            while not list(project.glob(".checkpoints/train/*/*.partial")) and process.poll() is None:
+                pass
+        else:
+            wait_for_checkpoint(project, process, reached)
+            time.sleep(moments.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        said = process.communicate()[1]
+        if reached:  # nothing that a checkpoint holds is done again
+            assert f"epoch {int(reached[:5]) + 1}, step {int(reached[6:14]) + 1}" in said
+        reached = checkpoints(project)[-1].stem
+        if process.returncode == 0:  # it was faster
+            break
+    train(project)
+
+
+def test_killed_twice_a_run_ends_with_the_same_bits_in_one_mlflow_run(project, uninterrupted):
+    kill_and_run_again(project, kills=2, seed=0)
+    assert results(project) == uninterrupted
+    assert_one_run_with_the_whole_curve(project)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_a_run_ends_with_the_same_bits_in_one_mlflow_run(project, uninterrupted):
+    kill_and_run_again(project, kills=10, seed=1)
+    assert results(project) == uninterrupted
+    assert_one_run_with_the_whole_curve(project)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_a_checkpoint_and_a_code_that_means_failure(project, uninterrupted, number):
+    process = start(project)
+    wait_for_checkpoint(project, process)
+    sent = time.monotonic()
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}; a checkpoint is written" in said
+    client, experiment_id = connect(project)
+    assert client.search_runs([experiment_id])[0].info.status == "KILLED"
+    train(project)
+    assert results(project) == uninterrupted
+    assert_one_run_with_the_whole_curve(project)
+
+
+def test_a_corrupted_view_is_refused_by_name(project, data):
+    (project / "data").unlink()
+    shutil.copytree(data, project / "data")
+    view = project / "data" / "views" / "view_1.npy"
+    content = bytearray(view.read_bytes())
+    content[-1000] ^= 1
+    view.write_bytes(content)
+    said = train(project, code=1)
+    assert "data/views/view_1.npy: missing or damaged" in said
+    assert "Traceback" not in said
+    assert not (project / "models").exists()
+
+
+def test_a_locked_database_costs_no_training(project, uninterrupted):
+    process = start(project)
+    wait_for_checkpoint(project, process)
+    lock = sqlite3.connect(project / "mlruns" / "mlflow.db")
+    lock.execute("BEGIN EXCLUSIVE")
+    said = process.communicate(timeout=600)[1]
+    lock.rollback()
+    assert process.returncode == 0, said
+    assert results(project) == uninterrupted
+
+
+def test_checkpoints_of_other_parameters_are_not_used(project):
+    process = start(project)
+    wait_for_checkpoint(project, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    compose(project, "train.learning_rate=0.05")
+    assert "going on" not in train(project)
+    assert np.isfinite(np.loadtxt(project / RESULTS[1], delimiter=",", skiprows=1)).all()
