@@ -80,7 +80,7 @@ def checkpoints(project: Path) -> list[Path]:
 
 
 def wait_for_checkpoint(project: Path, process: subprocess.Popen, newer_than: str = "") -> None:
-    while not (found := checkpoints(project)) or found[-1].name <= newer_than:
+    while not (found := checkpoints(project)) or found[-1].stem <= newer_than:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
 
