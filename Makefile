@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all lint ui params lock
+.PHONY: help install demo test test-all bench lint ui params lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: lint ## linters, type check and the whole suite but for what is marked slo
 
 test-all: lint ## the slow tests too
 	pytest -m ''
+
+bench: .venv/installed ## training's speed and memory beside its own step alone and the usual ways; ten minutes
+	python -m benchmarks.benchmark
 
 lint: .venv/installed
 	ruff check .

@@ -76,7 +76,6 @@ def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path
     }
     for number in tqdm(range(rounds), "rounds", disable=None):
         for name in names:
-            print(time.monotonic(), name, flush=True)
             sample = samples[name]
             for contestant in ("limit", "ours") if number % 2 else ("ours", "limit"):
                 limit(still[name], batch, WARM_UP)
@@ -86,10 +85,8 @@ def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path
                     rate, beside = ours.end_of_epoch(own[name], data, number, steps, temporary, on_epoch[name])
                     sample["ours"].append(rate)
                     sample["beside"].append(beside)
-            print(time.monotonic(), sample, flush=True)
             for rival, loader in loaders.items():
-                print(time.monotonic(), rival, flush=True)
-                theirs[name, rival](loader, in_flight + WARM_UP)  # what lay ready is used up
+                theirs[name, rival](loader, in_flight)  # what lay ready is used up
                 sample[rival].append(BATCH_SIZE * steps / theirs[name, rival](loader, steps))
                 time.sleep(1.5)  # its workers fill their queue and rest
     return samples
@@ -114,11 +111,11 @@ def summarise(samples: dict[str, list[float]], n_train: int) -> dict[str, Any]:
     }
 
 
-def peak_memory(data: Data, names: Sequence[str], steps: int) -> dict[str, dict[str, int]]:
+def peak_memory(data: Data, names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Network → number of views → peak anonymous bytes of a fresh process that trains on them."""
 
     def measured(name: str, views: int) -> int:
-        command = [sys.executable, "-m", "benchmarks.memory", str(data.folder), name, str(views), str(steps)]
+        command = [sys.executable, "-m", "benchmarks.memory", str(data.folder), name, str(views)]
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         return int(json.loads(answer)["peak_bytes"])
 
@@ -148,7 +145,7 @@ def show(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=12, help="of each contestant in each round")
+    parser.add_argument("--steps", type=int, default=10, help="of each contestant in each round")
     arguments = parser.parse_args()
     for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
         os.environ.pop(variable, None)  # nothing is logged but to a temporary database
@@ -164,7 +161,7 @@ def main() -> None:
             "batch_size": BATCH_SIZE,
             "steps_per_round": arguments.steps,
             "networks": {name: summarise(sample, len(data.dataset.train.labels)) for name, sample in samples.items()},
-            "peak_bytes": peak_memory(data, params.model.names, arguments.steps),
+            "peak_bytes": peak_memory(data, params.model.names),
             "machine": machine,
         }
     write_json(Path("results/benchmark.json"), results)

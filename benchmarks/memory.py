@@ -1,5 +1,6 @@
-"""Peak memory of training beyond the page cache: python -m benchmarks.memory FOLDER MODEL VIEWS STEPS."""
+"""Peak memory of training beyond the page cache: python -m benchmarks.memory FOLDER MODEL VIEWS."""
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -12,7 +13,9 @@ from benchmarks.ours import end_of_epoch, logger, new_trainer
 from frugalnet import arrays, compute
 from frugalnet.batches import Views
 
-_EPOCHS = 4
+_EPOCHS = 4  # that many views at most
+_STEPS = 8  # of each
+_EVALUATED = 2000  # images after each, in batches like all others
 
 
 def _anonymous_bytes() -> int:
@@ -22,12 +25,14 @@ def _anonymous_bytes() -> int:
     raise RuntimeError("/proc/self/status has no RssAnon: this takes Linux")
 
 
-def main(folder: Path, model: str, view_count: int, steps: int) -> None:
+def main(folder: Path, model: str, view_count: int) -> None:
     params = load_params()
     device = compute.setup(params.compute)
     views = Views(folder / "views")
     views.sha256 = dict(sorted(views.sha256.items())[:view_count])
-    data = Data("", folder, arrays.load(folder / "arrays"), views, Path())
+    dataset = arrays.load(folder / "arrays")
+    evaluated = arrays.Split(dataset.validation.images[:_EVALUATED], dataset.validation.labels[:_EVALUATED])
+    data = Data("", folder, dataclasses.replace(dataset, validation=evaluated), views, Path())
     peak, done = 0, threading.Event()
 
     def watch() -> None:
@@ -42,11 +47,11 @@ def main(folder: Path, model: str, view_count: int, steps: int) -> None:
         watcher = threading.Thread(target=watch)
         watcher.start()
         for epoch in range(_EPOCHS):
-            end_of_epoch(trainer, data, epoch, steps, Path(temporary), on_epoch)
+            end_of_epoch(trainer, data, epoch, _STEPS, Path(temporary), on_epoch)
         done.set()
         watcher.join()
     print(json.dumps({"peak_bytes": peak}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ def new_trainer(model: str, data: Data, params: Params, device: torch.device) ->
 
 def logger(model: str, data: Data, params: Params, device: torch.device, root: Path) -> Callable[[History], None]:
     """What `fit` calls after each epoch: logs the history to an MLflow database under `root`, opened already."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each new database
     environment = compute.bits_depend_on(device, params.compute)
     run = runs.describe(model, 0, data.dataset, data.views.sha256, params.train, environment)
     tracked = tracking.training_run(root, run)
