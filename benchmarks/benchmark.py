@@ -35,6 +35,7 @@ from frugalnet.config import Params
 from frugalnet.efficiency import describe_machine
 from frugalnet.files import write_json
 from frugalnet.training import Trainer
+from frugalnet.workers import cores
 
 WARM_UP = 2  # steps before the clock starts
 
@@ -58,7 +59,7 @@ def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path
         "plain": rivals.endless(rivals.albumentations_folder(data, params), BATCH_SIZE),
         "torchvision": rivals.endless(rivals.torchvision_folder(data), BATCH_SIZE),
     }
-    in_flight = 2 * compute.cores()  # batches that a DataLoader has made or begun when it is left alone
+    in_flight = 2 * cores()  # batches that a DataLoader has made or begun when it is left alone
     for loader in loaders.values():
         next(loader)  # its workers start, from a process that has no threads yet
     device = compute.setup(params.compute)

@@ -10,8 +10,8 @@ import numpy as np
 from frugalnet import arrays, config, sample
 from frugalnet.augment import AugmentConfig, write_views
 from frugalnet.batches import Views
-from frugalnet.compute import cores
 from frugalnet.config import Params
+from frugalnet.workers import cores
 
 BATCH_SIZE = 256
 IMAGES = 20_000  # of the sample, by repetition; and JPEG files at most

@@ -19,8 +19,8 @@ from torchvision.transforms import InterpolationMode, v2  # type: ignore[import-
 from benchmarks.data import Data
 from frugalnet import models
 from frugalnet.augment import build_policy
-from frugalnet.compute import cores
 from frugalnet.config import Params
+from frugalnet.workers import cores
 
 
 def albumentations_folder(data: Data, params: Params) -> ImageFolder:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from frugalnet import config
 from frugalnet.augment import contact_sheet, write_views
 from frugalnet.errors import run_stage
 
 
 def main() -> None:
+    from frugalnet import config  # here: worker processes import this file, and would wait for torch
+
     params = config.load()
     images, views = Path("data/arrays/train_images.npy"), Path("data/views")
     write_views(images, views, params.augment, workers=params.compute.workers)

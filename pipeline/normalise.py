@@ -2,19 +2,21 @@
 
 from pathlib import Path
 
-from frugalnet import compute, config
 from frugalnet.arrays import normalise
 from frugalnet.errors import run_stage
+from frugalnet.workers import cores
 
 
 def main() -> None:
+    from frugalnet import config  # here: worker processes import this file, and would wait for torch
+
     params = config.load()
     normalise(
         Path("data/archive.zip"),
         Path("data/arrays"),
         params.data,
         is_sample=params.data.source == "sample",
-        workers=params.compute.workers or compute.cores(),
+        workers=params.compute.workers or cores(),
     )
 
 

@@ -23,11 +23,10 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from tqdm import tqdm
 
 from frugalnet.arrays import IMAGE_SHAPE
-from frugalnet.compute import cores
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, write_json
 from frugalnet.schema import Config
-from frugalnet.workers import settle
+from frugalnet.workers import cores, settle
 
 if TYPE_CHECKING:
     import albumentations

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from frugalnet.errors import UserError
 from frugalnet.schema import Config
+from frugalnet.workers import cores
 
 
 class ComputeConfig(Config):
@@ -18,11 +19,6 @@ class ComputeConfig(Config):
     threads: int = Field(ge=0)
     workers: int = Field(ge=0)
     deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def setup(config: ComputeConfig) -> torch.device:

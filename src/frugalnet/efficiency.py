@@ -25,8 +25,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from frugalnet.compute import cores
 from frugalnet.schema import Config
+from frugalnet.workers import cores
 
 
 class MeasureConfig(Config):

@@ -1,4 +1,4 @@
-"""What the processes that decode and augment pictures have in common."""
+"""What the processes that decode and augment pictures have in common. They start fast: nothing here needs torch."""
 
 import multiprocessing
 import os
@@ -6,6 +6,11 @@ import signal
 import threading
 
 import cv2
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def settle() -> None:
