@@ -1,8 +1,8 @@
 """What could make the training step itself faster: python -m benchmarks.variants [--networks residual ...].
 
 Each variant is a process that stays and trains on one synthetic batch; rounds ask each in turn for a few steps, while
-the others wait. The rate of a variant is divided by the baseline's of the same round. Beside it: page faults a step, and
-whether 5 steps from the same weights end in the baseline's very bits, else by how much they differ.
+the others wait. The rate of a variant is divided by the baseline's of the same round. Beside it: page faults a step,
+and whether 5 steps from the same weights end in the baseline's very bits, else by how much they differ.
 """
 
 import argparse
