@@ -46,7 +46,7 @@ params: .venv/installed ## compose conf/ into params.yaml, as `dvc exp run` does
 		compose('params.yaml', '$(CURDIR)/conf', None, 'config', '', [])"
 
 lock: ## resolve pyproject.toml anew: names, versions and hashes for every platform, no host
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 		--group dev pyproject.toml -o requirements.lock
 
 .venv/installed: requirements.lock
