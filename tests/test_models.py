@@ -98,6 +98,27 @@ def test_the_same_weights_make_residual_and_depthwise_differ_by_the_shortcuts_on
     torch.testing.assert_close(residual.get_submodule("conv5")(x), x + conv5(x))
 
 
+@pytest.mark.parametrize(
+    ("name", "trainable"),  # torchvision's parameters, less the classifier's 800 classes and the changes
+    [
+        ("resnet18", 11_689_512 - 800 * (512 + 1) - 64 * 3 * (7 * 7 - 3 * 3)),
+        ("mobilenet_v3_small", 2_542_856 - 800 * (1024 + 1)),
+        ("shufflenet_v2_x0_5", 1_366_792 - 800 * (1024 + 1)),
+        # A batch norm has a scale and a shift; the convolution it follows has lost its bias.
+        ("squeezenet1_1", 1_235_496 - 800 * (512 + 1) + (64 + 2 * (16 + 128 + 32 + 256 + 48 + 384 + 64 + 512))),
+    ],
+)
+def test_torchvision_s_networks_keep_their_parameters_and_end_in_features_of_4_by_4(name: str, trainable: int) -> None:
+    network = models.build(name).eval()
+    assert size(network)[0] == trainable
+    seen: list[torch.Size] = []
+    # What reaches the average over the picture: the last tensor that has an extent.
+    for layer in network.modules():
+        layer.register_forward_hook(lambda _, __, output: seen.append(output.shape) if output.ndim == 4 else None)
+    network(torch.zeros(1, 3, 64, 64))
+    assert [tuple(shape[2:]) for shape in seen if shape[2] > 1][-1] == (4, 4)
+
+
 @pytest.mark.parametrize("name", models.available())
 @pytest.mark.parametrize("num_classes", [10, 200])
 def test_logits_are_one_row_an_image_and_one_column_a_class(name: str, num_classes: int) -> None:
