@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -12,6 +12,7 @@ from frugalnet import models
 from frugalnet.arrays import DataConfig
 from frugalnet.augment import AugmentConfig
 from frugalnet.compute import ComputeConfig
+from frugalnet.distributed import DistributedConfig, GlobalNet
 from frugalnet.efficiency import MeasureConfig
 from frugalnet.errors import UserError
 from frugalnet.schema import Config
@@ -48,9 +49,20 @@ class Params(Config):
     augment: AugmentConfig
     model: ModelConfig
     train: TrainConfig
+    distributed: DistributedConfig
     compute: ComputeConfig
     evaluate: MeasureConfig
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_once)]
+
+    @field_validator("distributed")
+    @classmethod
+    def _exchanges(cls, distributed: DistributedConfig, info: ValidationInfo) -> DistributedConfig:
+        train = info.data.get("train")
+        if isinstance(distributed, GlobalNet) and train and distributed.period > train.epochs:
+            raise ValueError(
+                f"a period of {distributed.period} epochs is longer than the run, train.epochs={train.epochs}"
+            )
+        return distributed
 
 
 def load(path: Path = Path("params.yaml")) -> Params:

@@ -1,0 +1,375 @@
+"""Training with several workers: sub-models that exchange with a global network, and replicas that go in step.
+
+The paper's section 5.2: sub-models of one structure train independently; at the end of every T epochs each gives its
+parameters to the global network and takes the updated ones back. Averaged are parameters *and* the running statistics
+of batch normalisation, weighted by the images that each share holds. Counts of batches are not: all workers take
+the same number of steps.
+"""
+
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from math import nan
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from frugalnet.arrays import Split
+from frugalnet.batches import batches, epoch_turns, resident
+from frugalnet.distributed import Ddp, GlobalNet, Lost, Peers, Resumption, Workers, flatten, share, unflatten
+from frugalnet.errors import UserError
+from frugalnet.optim import learning_rate
+from frugalnet.replicas import Replica, synchronise
+from frugalnet.training import LOOK_EVERY, History, Interrupted, Stopwatch, Trainer, noting_signals
+
+_FAILED, _STOPPED = 255, 254  # codes beyond every signal's number: here, and elsewhere
+_LEAVES, _ASKS = -1, -2  # in place of a share: what a worker that is done, or that begins, says
+_STOP = "stop"  # a key of the store, which all look at after each step; its value is why, or nothing when all is done
+_CURVES = ("train_loss", "train_top1", "validation_top1")  # of each sub-model, beside the global network's
+
+
+class Worker:
+    """One of the workers: its trainer, what it reads, and the others."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        peers: Peers,
+        config: Workers,
+        images_of: Callable[[int], np.ndarray],
+        labels: np.ndarray,
+        validation: Split,
+    ) -> None:
+        self.trainer, self.peers, self.config = trainer, peers, config
+        self.images_of, self.labels, self.validation = images_of, labels, validation
+        self.network = trainer.network
+        self.failure: UserError | None = None
+        if isinstance(config, Ddp):
+            if config.sync_batch_norm:
+                synchronise(self.network, peers)
+            trainer.network = Replica(self.network, peers)
+
+    def train_share(self, part: int, stop: Callable[[], int]) -> int:
+        """Train on a share of the epoch under way, from the step that is reached, until its end or until `stop` says
+        a code other than 0; that code."""
+        trainer = self.trainer
+        turns = epoch_turns(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps)
+        mine = share(turns, part, self.peers.world)
+        images = resident(self.images_of(trainer.epoch), trainer.device)
+        if trainer.step == 0 and part:  # what is random within an epoch differs between shares
+            torch.manual_seed(int(np.random.default_rng([trainer.seed, trainer.epoch, 1, part]).integers(2**62)))
+        stopwatch = Stopwatch(trainer.device)
+        for batch, targets in batches(images, self.labels, mine[trainer.step :], trainer.device):
+            if isinstance(trainer.network, Replica):
+                trainer.network.weight = len(targets) * self.peers.world / len(turns[trainer.step])
+                with self.peers.expecting_answers():
+                    trainer.train_batch(batch, targets)
+            else:
+                trainer.train_batch(batch, targets)
+            if trainer.step % LOOK_EVERY == 0 or trainer.step == trainer.steps:
+                try:
+                    trainer.check_losses()
+                except UserError as error:
+                    self.failure = error
+            trainer.spend(*stopwatch.lap())
+            if code := stop():
+                return code
+        return 0
+
+    def exchanged(self) -> list[Tensor]:
+        """What an exchange averages. Replicas differ in their running statistics only, if at all."""
+        if isinstance(self.config, Ddp):
+            return [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+        floats = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
+        if self.config.momentum == "averaged":
+            state = self.trainer.optimiser.state_dict()["state"]
+            floats += [t for key in sorted(state) for t in state[key].values() if isinstance(t, Tensor)]
+        return floats
+
+    def after_exchange(self) -> None:
+        if isinstance(self.config, GlobalNet) and self.config.momentum == "reset":
+            self.trainer.optimiser.state.clear()
+
+    def tell(self) -> None:
+        row = self.trainer.history.rows[-1]
+        if self.peers.rank == 0:
+            print(
+                f"epoch {row['epoch']}/{self.trainer.config.epochs}: loss {row['train_loss']:.3f}, top-1 "
+                f"{row['train_top1']:.2%} (validation {row['validation_loss']:.3f}, {row['validation_top1']:.2%}), "
+                f"{self.peers.world} workers, {self.trainer.history.seconds[-1]:.1f} s",
+                file=sys.stderr,
+            )
+
+    def row(
+        self, epoch: int, shares: Sequence[tuple[int, dict[str, float]]], validated: dict[str, float]
+    ) -> dict[str, float]:
+        """An epoch's row: how its shares were trained, each with its worker, and how the global network was measured;
+        beside them every sub-model's own curves, nan where it trained none."""
+        trainer, config = self.trainer, self.trainer.config
+        row = {
+            "epoch": epoch + 1,
+            "learning_rate": learning_rate(config, (epoch + 1) * trainer.steps - 1, config.epochs * trainer.steps),
+            "train_macs": trainer.epoch_macs(epoch),
+            **{key: sum(figures[key] for _, figures in shares) for key in ("train_loss", "train_top1")},
+            **{key: value for key, value in validated.items() if key.startswith("validation")},
+        }
+        if isinstance(self.config, GlobalNet):
+            row |= {f"sub_models/{key}_{rank}": nan for key in _CURVES for rank in range(self.config.workers)}
+            for rank, figures in shares:
+                # Sums over a share, divided by the images of all: times the number of shares they are the share's own.
+                own = {key: figures[key] * (1 if key == "validation_top1" else len(shares)) for key in _CURVES}
+                row |= {f"sub_models/{key}_{rank}": value for key, value in own.items()}
+        return row
+
+
+def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], None] = lambda history: None) -> None:
+    """Train to the last epoch, from the newest checkpoint if there is one; the trainer then holds the global network.
+
+    on_epoch: called on worker 0 as by `training.fit`. Raises as that does, on all workers.
+    """
+    saved = resumption.load(worker.trainer)
+    trainer = worker.trainer
+    if saved and worker.peers.rank == 0:
+        print(f"going on from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
+    with noting_signals() as noted:
+        if isinstance(worker.config, GlobalNet) and worker.config.exchange == "asynchronous":
+            _asynchronous(worker, worker.config, resumption, saved, noted, on_epoch)
+        else:
+            _synchronous(worker, resumption, noted, on_epoch)
+
+
+def _synchronous(worker: Worker, resumption: Resumption, noted: list[int], on_epoch: Callable[[History], None]) -> None:
+    trainer, peers, config = worker.trainer, worker.peers, worker.config
+    in_step = isinstance(config, Ddp)
+    period = config.period if isinstance(config, GlobalNet) else 1
+    own_momentum = isinstance(config, GlobalNet) and config.momentum == "kept"
+    weight = len(range(peers.rank, trainer.n_train, peers.world)) / trainer.n_train
+    on_epoch(trainer.history)
+    validated = trainer.history.rows[-1] if trainer.history.rows else trainer.figures(worker.validation)
+
+    def wish() -> int:
+        return _FAILED if worker.failure else noted[0] if noted else 0
+
+    while trainer.epoch < trainer.config.epochs:
+        # Replicas must stop after the same step.
+        code = worker.train_share(peers.rank, (lambda: peers.meet(wish())) if in_step else wish)
+        code = peers.meet(code)
+        if code == _FAILED:
+            raise next(failure for failure in peers.gather(worker.failure) if failure)
+        if code:
+            resumption.save(trainer, peers.gather(trainer.state()))
+            raise Interrupted(code)
+        if in_step:
+            peers.average(worker.exchanged(), weight)
+        own = trainer.figures(worker.validation)
+        gathered = peers.gather((own, trainer.cpu_seconds))
+        shares = [(rank, figures) for rank, (figures, _) in enumerate(gathered)]
+        trainer.cpu_seconds = sum(spent for _, spent in gathered)
+        trainer.joules = None  # a counter is a machine's or a GPU's: what each worker reads can't be added up
+        last = trainer.epoch + 1
+        due = last % period == 0 or last == trainer.config.epochs
+        if in_step:
+            validated = own
+        elif due:
+            peers.average(worker.exchanged(), weight)
+            worker.after_exchange()
+            validated = peers.hear(trainer.figures(worker.validation) if peers.rank == 0 else None, 0)
+        trainer.end_epoch(worker.row(trainer.epoch, shares, validated))
+        peers.end_costs()
+        if due:
+            resumption.share(trainer)
+            resumption.save(trainer, peers.gather(trainer.state()) if own_momentum else None)
+        worker.tell()
+        on_epoch(trainer.history)
+
+
+class GlobalNetwork:
+    """The global network of an asynchronous run, kept by worker 0: every worker gives and takes when it likes.
+
+    Work is handed out in shares of T epochs, so that a slow worker trains fewer of them instead of being waited for;
+    shares that nobody has finished are handed out again once there are no others. What a worker gives moves the global
+    network towards it by 1 / (1 + staleness), the staleness being the number of gives since it took: N workers that
+    took the same parameters give their average, as a synchronous exchange does, and a late one moves little
+    (elastic averaging, Zhang, Choromanska and LeCun 2015, whose moving rate is constant).
+    """
+
+    def __init__(
+        self, vector: Tensor, shares: int, given: dict[int, list[float]], recorded: int, bound: int, peers: Peers
+    ) -> None:
+        self.vector, self.shares, self.bound, self.peers = vector, shares, bound, peers
+        self.lock = threading.Lock()
+        self.given = given  # share → who trained it, the seconds of his exchange before, his figures; in order of time
+        # After as many gives as there are workers, and when; what was given before a restart and not recorded too.
+        self.snapshots = [(vector.clone(), time.monotonic())] * (len(given) // peers.world - recorded)
+        self.turn = itertools.count()
+        self.handed_out: dict[int, int] = {}  # share → at which turn
+        self.taken_at = [0] * peers.world
+        self.version = 0
+        self.left: set[int] = set()
+        self.error: Exception | None = None
+
+    def exchange(self, rank: int, message: Tensor) -> None:
+        """Give and take: a worker's message becomes the answer."""
+        with self.lock:
+            share, figures = int(message[0]), message[1 : -len(self.vector)].tolist()
+            staleness = self.version - self.taken_at[rank]
+            if share >= 0 and share not in self.given and staleness <= self.bound:
+                self.vector.lerp_(message[-len(self.vector) :], 1 / (1 + staleness))
+                self.version += 1
+                self.given[share] = [rank, *figures]
+                if len(self.given) % self.peers.world == 0:
+                    self.snapshots.append((self.vector.clone(), time.monotonic()))
+            self.taken_at[rank] = self.version
+            message[0] = _LEAVES if share == _LEAVES else self._next()
+            message[-len(self.vector) :] = self.vector
+            if message[0] == _LEAVES:
+                self.left.add(rank)
+
+    def _next(self) -> int:
+        waiting = [share for share in range(self.shares) if share not in self.given]
+        if not waiting:
+            self.peers.store.set(_STOP, "")
+            return _LEAVES
+        share = min(waiting, key=lambda share: self.handed_out.get(share, -1))
+        self.handed_out[share] = next(self.turn)
+        return share
+
+    def serve(self, message: Tensor) -> None:
+        """Answer the other workers until all have left: what a thread of worker 0 does."""
+        others = set(range(1, self.peers.world))
+        try:
+            while not others <= self.left:
+                rank = dist.recv(message)
+                self.exchange(rank, message)
+                dist.send(message, rank)
+        except RuntimeError:
+            silent = ", ".join(map(str, sorted(others - self.left)))
+            self.error = Lost(f"worker 0: no word from worker {silent} of {self.peers.world}")
+            print(self.error, file=sys.stderr, flush=True)
+
+
+def _begin_momentum(optimiser: torch.optim.Optimizer) -> None:
+    """Give the optimiser the zeros from which its first step sets out: an exchange may come before it."""
+    for group in optimiser.param_groups:
+        group["lr"] = 0.0  # each step of training sets its own
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    for state in optimiser.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
+
+
+def _asynchronous(
+    worker: Worker,
+    config: GlobalNet,
+    resumption: Resumption,
+    saved: dict[str, Any],
+    noted: list[int],
+    on_epoch: Callable[[History], None],
+) -> None:
+    trainer, peers, epochs = worker.trainer, worker.peers, worker.trainer.config.epochs
+    periods = [range(first, min(first + config.period, epochs)) for first in range(0, epochs, config.period)]
+    recorded = sum(period[-1] < len(trainer.history.rows) for period in periods)
+    # Other workers than before divide the epochs otherwise: they go on after the last one that was recorded.
+    whole: dict[int, list[float]] = {share: [] for share in range(recorded * peers.world)}
+    given = saved["given"] if saved.get("workers") == peers.world else whole
+    if config.momentum == "averaged" and not trainer.optimiser.state:
+        _begin_momentum(trainer.optimiser)
+    header = 2 + len(_CURVES) * config.period  # share, seconds of the exchange before, figures
+    message = torch.cat([torch.zeros(header), flatten(worker.exchanged()).cpu()])
+    shares = len(periods) * peers.world
+    network = GlobalNetwork(message[header:].clone(), shares, given, recorded, config.staleness, peers)
+    thread = threading.Thread(target=network.serve, args=(message.clone(),), daemon=True)
+    validated = trainer.history.rows[-1] if trainer.history.rows else trainer.figures(worker.validation)
+    recorded_at = time.monotonic()
+    if peers.rank == 0:
+        thread.start()
+        on_epoch(trainer.history)
+
+    def stop() -> int:
+        if worker.failure:
+            peers.store.set(_STOP, str(worker.failure))
+        return noted[0] if noted else _STOPPED if network.error or peers.store.check([_STOP]) else 0
+
+    def record() -> None:
+        """Measure the global network wherever an epoch's worth of shares was given, and write a checkpoint."""
+        nonlocal recorded, recorded_at, validated
+        while network.snapshots:
+            vector, at = network.snapshots.pop(0)
+            unflatten(vector.to(trainer.device), worker.exchanged())
+            fresh = trainer.figures(worker.validation)
+            window = list(network.given.values())[recorded * peers.world : (recorded + 1) * peers.world]
+            for number, epoch in enumerate(periods[recorded]):
+                validated = fresh if epoch == periods[recorded][-1] else validated
+                trained = [
+                    (int(rank), dict(zip(_CURVES, figures[number * len(_CURVES) :], strict=False)))
+                    for rank, _, *figures in window
+                ]
+                trainer.history.rows.append(worker.row(epoch, trained, validated))
+                trainer.history.seconds.append((at - recorded_at) / len(periods[recorded]))
+                trainer.history.cpu_seconds.append(None)
+                trainer.history.joules.append(None)
+                of_others = sum(rank != 0 for rank, *_ in window)
+                peers.bytes = of_others * message.nbytes // (peers.world * len(periods[recorded]))
+                peers.seconds = sum(seconds for _, seconds, *_ in window) / (peers.world * len(periods[recorded]))
+                peers.end_costs()
+                worker.tell()
+            recorded, recorded_at = recorded + 1, at
+            on_epoch(trainer.history)
+        with network.lock:
+            save()
+
+    def save() -> None:
+        unflatten(network.vector.to(trainer.device), worker.exchanged())
+        trainer.epoch = len(trainer.history.rows)
+        trainer.begin_epoch()
+        resumption.share(trainer)
+        resumption.save(trainer, given=network.given, workers=peers.world)
+
+    share, seconds, figures = _ASKS, 0.0, [nan] * (header - 2)
+    while True:
+        message[:header] = torch.tensor([share, seconds, *figures])
+        message[header:] = flatten(worker.exchanged())
+        started = time.monotonic()
+        if peers.rank == 0:
+            network.exchange(0, message)
+        else:
+            with peers.expecting_answers([0]):
+                dist.send(message, 0)
+                dist.recv(message, 0)
+        seconds = time.monotonic() - started
+        if peers.rank == 0:
+            record()
+        unflatten(message[header:].to(trainer.device), worker.exchanged())
+        worker.after_exchange()
+        share = int(message[0])
+        if share == _LEAVES:
+            break
+        figures = []
+        for epoch in periods[share // peers.world]:
+            trainer.epoch = epoch
+            trainer.begin_epoch()
+            if code := worker.train_share(share % peers.world, stop):
+                share = _LEAVES
+                break
+            own = trainer.figures(worker.validation)
+            figures += [own[key] for key in _CURVES]
+        figures += [nan] * (header - 2 - len(figures))
+        if noted:
+            if peers.rank == 0:
+                with network.lock:
+                    save()
+            raise Interrupted(code)
+    if network.error is None and (reason := peers.store.get(_STOP).decode()):
+        raise UserError(reason)
+    if peers.rank == 0:
+        thread.join()
+    if network.error is not None:
+        raise network.error

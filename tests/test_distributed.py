@@ -1,0 +1,379 @@
+"""Several workers, as real processes; what they must agree on with one process, and with themselves."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import distributed_worker
+import numpy as np
+import pytest
+import torch
+from distributed_worker import DDP, GLOBAL_NET, new_trainer, work
+from dvc.utils.hydra import compose_and_dump
+from test_training import RECIPE, TRAIN, VALIDATION, bits, images_of
+
+from frugalnet import config, distributed
+from frugalnet.batches import epoch_turns
+from frugalnet.checkpoint import Checkpoints
+from frugalnet.distributed import share
+from frugalnet.errors import UserError
+from frugalnet.global_network import _ASKS, _LEAVES, _STOP, GlobalNetwork
+from frugalnet.training import TrainConfig, Trainer, fit
+
+ROOT = Path(__file__).parents[1]
+EVEN, UNEVEN = 160, 157  # images: the second leave batches, and shares of them, of unequal sizes
+
+
+def write(folder: Path, trainings: dict[str, tuple[Any, TrainConfig, int]], workers: int, fault: Any = None) -> None:
+    folder.mkdir(exist_ok=True)
+    plain = {
+        name: (config.model_copy(update={"workers": workers}).model_dump(), recipe.model_dump(), count, fault)
+        for name, (config, recipe, count) in trainings.items()
+    }
+    (folder / "trainings.json").write_text(json.dumps(plain))
+
+
+def run(
+    folder: Path, trainings: dict[str, tuple[Any, TrainConfig, int]], workers: int, fault: Any = None
+) -> dict[str, list[dict]]:
+    """Run the trainings in so many processes; what each of them left in each."""
+    write(folder, trainings, workers, fault)
+    config = next(iter(trainings.values()))[0].model_copy(update={"workers": workers})
+    distributed.launch(config, work, str(folder))
+    return {name: [torch.load(folder / name / f"{rank}.pt") for rank in range(workers)] for name in trainings}
+
+
+def start(folder: Path, config: Any, fault: Any = None) -> subprocess.Popen:
+    """Two workers under a parent of their own."""
+    write(folder, {"run": (config, RECIPE, UNEVEN)}, 2, fault)
+    return subprocess.Popen(
+        [sys.executable, distributed_worker.__file__, str(folder)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def assert_nothing_is_left(parent: subprocess.Popen) -> None:
+    """No process of those that it started, some seconds later: Python's resource tracker goes last."""
+    deadline = time.monotonic() + 30
+    while True:
+        fields = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has just ended
+                fields[stat.parent.name] = stat.read_text().rsplit(")", 1)[1].split()
+        mine = {pid: state for pid, (state, _, _, session, *_) in fields.items() if int(session) == parent.pid}
+        left = [pid for pid, state in mine.items() if state != "Z"]
+        if not left:
+            return
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def alone(folder: Path, recipe: TrainConfig = RECIPE, count: int = EVEN) -> Trainer:
+    trainer = new_trainer(recipe, count)
+    fit(trainer, lambda epoch: images_of(epoch)[:count], TRAIN.labels[:count], VALIDATION, Checkpoints(folder))
+    return trainer
+
+
+def bits_of(weights: dict[str, torch.Tensor]) -> dict[str, bytes]:
+    return {name: tensor.contiguous().numpy().tobytes() for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(("count", "steps", "world"), [(160, 5, 2), (157, 5, 3), (1000, 4, 7), (10, 5, 1)])
+def test_shares_are_disjoint_and_cover_the_epoch_step_by_step(count, steps, world):
+    turns = epoch_turns(0, 3, count, steps)
+    shares = [share(turns, rank, world) for rank in range(world)]
+    for step, turn in enumerate(turns):
+        assert sorted(np.concatenate([mine[step] for mine in shares])) == sorted(turn)
+    sizes = [sum(map(len, mine)) for mine in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_images_of_a_share_depend_on_seed_epoch_rank_and_world_alone():
+    for steps in (1, 5, 40):  # not on the batches
+        mine = np.concatenate(share(epoch_turns(0, 3, 160, steps), 1, 3))
+        assert (mine == np.concatenate(share(epoch_turns(0, 3, 160, 1), 1, 3))).all()
+
+
+KEPT, RESET = (GLOBAL_NET.model_copy(update={"momentum": policy}) for policy in ("kept", "reset"))
+EVERY_SECOND = GLOBAL_NET.model_copy(update={"period": 2})
+ASYNCHRONOUS = GLOBAL_NET.model_copy(update={"exchange": "asynchronous", "momentum": "kept"})
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> dict[str, list[dict]]:
+    trainings = {
+        "global": (GLOBAL_NET, RECIPE, UNEVEN),
+        "again": (GLOBAL_NET, RECIPE, UNEVEN),
+        "kept": (KEPT, RECIPE, UNEVEN),
+        "reset": (RESET, RECIPE, UNEVEN),
+        "every second": (EVERY_SECOND, RECIPE, UNEVEN),
+        "asynchronous": (ASYNCHRONOUS, RECIPE, UNEVEN),
+        "ddp": (DDP, RECIPE, EVEN),
+        "ddp again": (DDP, RECIPE, EVEN),
+        "ddp uneven": (DDP, RECIPE, UNEVEN),
+        "ddp own statistics": (DDP.model_copy(update={"sync_batch_norm": False}), RECIPE, EVEN),
+    }
+    return run(tmp_path_factory.mktemp("two"), trainings, workers=2)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> dict[str, list[dict]]:
+    trainings = {
+        "global": (GLOBAL_NET, RECIPE, UNEVEN),
+        "kept": (KEPT, RECIPE, UNEVEN),
+        "asynchronous": (ASYNCHRONOUS, RECIPE, UNEVEN),
+        "asynchronous averaged": (GLOBAL_NET.model_copy(update={"exchange": "asynchronous"}), RECIPE, UNEVEN),
+        "ddp": (DDP, RECIPE, UNEVEN),
+    }
+    return run(tmp_path_factory.mktemp("one"), trainings, workers=1)
+
+
+@pytest.mark.parametrize("name", ["global", "kept", "asynchronous", "asynchronous averaged", "ddp"])
+def test_one_worker_gives_the_bits_of_a_single_process(tmp_path, one, name):
+    single = alone(tmp_path / "single", count=UNEVEN)
+    assert bits_of(one[name][0]["weights"]) == bits(single)
+    for row, mine in zip(single.history.rows, one[name][0]["rows"], strict=True):
+        # Figures travel as 32-bit numbers to an asynchronous global network.
+        assert mine | row == (pytest.approx(mine, nan_ok=True) if name.startswith("asynchronous") else mine)
+
+
+def test_the_same_run_gives_the_same_bits_again(two):
+    for name in ("global", "ddp"):
+        assert bits_of(two[name][0]["weights"]) == bits_of(
+            two[f"{name} again" if name == "ddp" else "again"][0]["weights"]
+        )
+    assert two["global"][0]["rows"] == two["again"][0]["rows"]
+
+
+@pytest.mark.parametrize("name", ["global", "kept", "reset", "every second", "ddp", "ddp own statistics"])
+def test_all_workers_end_with_the_same_network(two, name):
+    assert bits_of(two[name][0]["weights"]) == bits_of(two[name][1]["weights"])
+    assert two[name][0]["rows"] == two[name][1]["rows"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("ddp", EVEN), ("ddp uneven", UNEVEN)])
+def test_replicas_that_share_batch_statistics_are_one_process_within_rounding(tmp_path, two, name, count):
+    single = alone(tmp_path / "single", count=count)
+    for key, tensor in single.network.state_dict().items():
+        torch.testing.assert_close(two[name][0]["weights"][key], tensor, rtol=2e-3, atol=2e-4)
+    for row, mine in zip(single.history.rows, two[name][0]["rows"], strict=True):
+        assert mine["train_loss"] == pytest.approx(row["train_loss"], rel=1e-4)
+    own = two["ddp own statistics"][0]["weights"]
+    assert not all(torch.allclose(own[k], t, rtol=2e-3, atol=2e-4) for k, t in single.network.state_dict().items())
+
+
+def test_sub_models_curves_stand_beside_the_global_networks(two):
+    for name in ("global", "every second", "asynchronous"):
+        for row in two[name][0]["rows"]:
+            own = [row[f"sub_models/train_loss_{rank}"] for rank in range(2)]
+            assert row["train_loss"] == pytest.approx(np.mean(own), rel=0.02) or np.isnan(own).any()
+            assert row["validation_top1"] <= 1
+    assert [row["epoch"] for row in two["every second"][0]["rows"]] == [1, 2, 3]
+
+
+def test_a_longer_period_exchanges_fewer_bytes_and_a_step_wise_one_more(two):
+    given = {name: [cost["bytes_given"] for cost in left[0]["costs"]] for name, left in two.items()}
+    floats = sum(t.numel() for t in two["kept"][0]["weights"].values() if t.is_floating_point())
+    assert given["kept"] == [4 * floats] * 3
+    assert given["every second"][0] == 0  # the last exchange is at the end of the run
+    assert given["every second"][1] == given["every second"][2] == given["global"][0] > given["kept"][0]
+    assert given["ddp"][0] > 5 * 4 * sum(p.numel() for p in new_trainer().network.parameters())  # five steps
+
+
+def parameter_server(world: int, shares: int, bound: int = 16) -> tuple[GlobalNetwork, dict[str, str]]:
+    store: dict[str, str] = {}
+    peers = SimpleNamespace(world=world, store=SimpleNamespace(set=store.__setitem__))
+    return GlobalNetwork(torch.zeros(2), shares, {}, 0, bound, peers), store
+
+
+def give(network: GlobalNetwork, rank: int, share: int, value: float) -> tuple[int, float]:
+    """The next share, and the global network's numbers as they are taken."""
+    message = torch.tensor([share, 0.0, value, value])
+    network.exchange(rank, message)
+    return int(message[0]), float(message[-1])
+
+
+def test_gives_of_all_that_took_the_same_make_their_average():
+    network, _ = parameter_server(world=3, shares=6)
+    assert [give(network, rank, _ASKS, 0.0) for rank in range(3)] == [(0, 0.0), (1, 0.0), (2, 0.0)]
+    assert give(network, 2, 2, 3.0) == (3, 3.0)
+    assert give(network, 0, 0, 6.0) == (4, 4.5)
+    assert give(network, 1, 1, 0.0)[1] == pytest.approx(3.0)
+    ((average, at),) = network.snapshots
+    assert average.tolist() == pytest.approx([3.0, 3.0])
+    assert at <= time.monotonic()
+
+
+def test_a_give_that_is_too_stale_is_thrown_away_and_its_share_handed_out_again():
+    network, store = parameter_server(world=2, shares=6, bound=2)
+    late = give(network, 1, _ASKS, 0.0)[0]
+    share = give(network, 0, _ASKS, 0.0)[0]
+    for _ in range(3):
+        share = give(network, 0, share, 1.0)[0]
+    assert give(network, 1, late, 9.0)[1] == 1.0
+    assert late not in network.given
+    handed_out = []
+    while share != _LEAVES:
+        handed_out.append(share)
+        share = give(network, 0, share, 1.0)[0]
+    assert late in handed_out
+    assert sorted(network.given) == list(range(6))
+    assert store == {_STOP: ""}
+
+
+def test_a_share_is_counted_once_however_often_it_is_given():
+    network, _ = parameter_server(world=2, shares=2)
+    assert [give(network, rank, _ASKS, 0.0)[0] for rank in range(2)] == [0, 1]
+    assert give(network, 0, 0, 1.0) == (1, 1.0)  # the other one's, for lack of any else
+    assert give(network, 0, 1, 2.0) == (_LEAVES, 2.0)
+    assert give(network, 1, 1, 9.0) == (_LEAVES, 2.0)
+
+
+def compose(folder: Path, *overrides: str) -> config.Params:
+    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", list(overrides))
+    return config.load(folder / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (
+            ["distributed=global_net", "distributed.workers=0"],
+            "distributed.global_net.workers: .*greater than or equal",
+        ),
+        (["distributed=ddp", "distributed.workers=-1"], "distributed.ddp.workers: .*greater than or equal to 1"),
+        (["distributed=ddp", "distributed.backend=mpi"], "distributed.ddp.backend: .*'auto', 'gloo' or 'nccl'"),
+        (["distributed.kind=horovod"], "distributed: .*horovod.*expected tags: 'none', 'ddp', 'global_net'"),
+        (["distributed=global_net", "distributed.period=31"], "distributed: .*31 epochs is longer.*train.epochs=30"),
+        (["distributed=global_net", "distributed.period=0"], "distributed.global_net.period: .*greater than or equal"),
+        (
+            [
+                "distributed=global_net",
+                "distributed.exchange=asynchronous",
+                "distributed.staleness=2",
+            ],
+            "distributed.global_net: .*staleness bound of 2 .* it takes 3 or more",
+        ),
+        (["+distributed.workers=4"], "distributed.none.workers: .*not permitted"),
+    ],
+)
+def test_an_impossible_configuration_is_refused_in_one_line(tmp_path, overrides, reason):
+    with pytest.raises(UserError, match=rf"^[^\n]*params.yaml: {reason}[^\n]*$"):
+        compose(tmp_path, *overrides)
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "count", "reason"),
+    [
+        ({"workers": 17}, CPU, 160, "17 are more than batches of 32 images can feed: .*; 16 workers at most"),
+        ({"workers": 4, "batch": "whole"}, CPU, 7, "4 are more than batches of 7 images can feed"),
+        ({"backend": "nccl"}, CPU, 160, "backend: 'nccl' is not there for cpu; say auto"),
+        ({}, torch.device("mps"), 160, "not on mps: compute.device=cpu"),
+    ],
+)
+def test_what_this_machine_or_the_data_cannot_do_is_refused_in_one_line(changes, device, count, reason):
+    with pytest.raises(UserError, match=rf"^distributed[^\n]*{reason}[^\n]*$"):
+        distributed.check(GLOBAL_NET.model_copy(update=changes), RECIPE, device, count)
+
+
+def test_the_most_workers_that_can_be_fed_are_accepted():
+    assert distributed.check(GLOBAL_NET.model_copy(update={"workers": 16}), RECIPE, CPU, 160) == "gloo"
+
+
+def test_a_checkpoint_of_more_workers_is_gone_on_from_its_last_exchange(tmp_path, capfd):
+    start(tmp_path, KEPT, {"signal": "SIGTERM", "rank": 1, "epoch": 1, "step": 3}).communicate(timeout=600)
+    write(tmp_path, {"run": (KEPT, RECIPE, UNEVEN)}, workers=1)
+    distributed.launch(KEPT.model_copy(update={"workers": 1}), work, str(tmp_path))
+    assert "2 workers wrote the checkpoint, 1 go on from its last exchange" in capfd.readouterr().err
+    rows = torch.load(tmp_path / "run" / "0.pt")["rows"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+SIGKILL = {"signal": "SIGKILL", "rank": 1, "epoch": 1, "step": 3}
+
+
+@pytest.mark.parametrize(("name", "config"), [("global", GLOBAL_NET), ("kept", KEPT)])
+def test_a_killed_worker_is_started_again_and_the_run_ends_with_the_same_bits(tmp_path, capfd, two, name, config):
+    once = config.model_copy(update={"restarts": 1})
+    left = run(tmp_path, {"run": (once, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL)
+    assert "going on from the checkpoint: epoch 2, step 1" in capfd.readouterr().err
+    assert bits_of(left["run"][0]["weights"]) == bits_of(two[name][0]["weights"])
+    assert left["run"][0]["rows"] == two[name][0]["rows"]
+
+
+def test_a_worker_that_fails_once_too_often_ends_the_run_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^worker 1 failed once more than distributed.restarts allows: .*SIGKILL.*$"):
+        run(tmp_path, {"run": (GLOBAL_NET, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL)
+
+
+@pytest.mark.parametrize("config", [GLOBAL_NET, ASYNCHRONOUS, DDP])
+def test_a_loss_that_is_not_finite_ends_all_workers_without_another_start(tmp_path, capfd, config):
+    with pytest.raises(UserError, match=r"^the loss is (nan|inf) at epoch \d, step \d of 5; [^\n]*$"):
+        run(tmp_path, {"run": (config, RECIPE.model_copy(update={"learning_rate": 1e30}), UNEVEN)}, workers=2)
+    assert "going on" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["kept", "asynchronous", "ddp"])
+def test_a_signal_ends_all_in_ten_seconds_with_a_checkpoint(tmp_path, two, name, number):
+    config = {"kept": KEPT, "asynchronous": ASYNCHRONOUS, "ddp": DDP}[name]
+    parent = start(tmp_path, config, {"seconds": [0.2, 0.2]})
+    while not list(tmp_path.glob("run/checkpoints/host-0/*.ckpt")):  # of the first epoch
+        assert parent.poll() is None
+        time.sleep(0.05)
+    sent = time.monotonic()
+    parent.send_signal(number)
+    said = parent.communicate(timeout=60)[1]
+    assert time.monotonic() - sent < 10
+    assert parent.returncode == 128 + number
+    assert f"stopped by {signal.Signals(number).name}; a checkpoint is written" in said
+    assert_nothing_is_left(parent)
+    again = start(tmp_path, config)
+    assert "going on from the checkpoint" in again.communicate(timeout=600)[1]
+    if name == "kept":
+        assert bits_of(torch.load(tmp_path / "run" / "0.pt")["weights"]) == bits_of(two[name][0]["weights"])
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    parent = start(tmp_path, GLOBAL_NET, {"seconds": [0.2, 0.2]})
+    while not list(tmp_path.glob("run/checkpoints/host-0/*.ckpt")):
+        time.sleep(0.05)
+    parent.kill()
+    parent.communicate()
+    assert_nothing_is_left(parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [GLOBAL_NET, ASYNCHRONOUS, DDP])
+def test_a_worker_that_hangs_is_named_and_the_run_goes_on_without_waiting_for_it(tmp_path, capfd, config):
+    impatient = config.model_copy(update={"restarts": 1, "timeout_minutes": 0.5})
+    run(tmp_path, {"run": (impatient, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL | {"signal": "SIGSTOP"})
+    said = capfd.readouterr().err
+    assert "worker 0: no word from worker 1 of 2" in said
+    assert "going on from the checkpoint" in said
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_a_straggler_in_an_asynchronous_run(tmp_path):
+    fast, slow, recipe = 0.1, 0.4, RECIPE.model_copy(update={"epochs": 12})
+    four = {"seconds": [fast, fast, fast, slow]}
+    asynchronous = run(tmp_path / "four", {"run": (ASYNCHRONOUS, recipe, EVEN)}, workers=4, fault=four)["run"]
+    synchronous = run(tmp_path / "in step", {"run": (GLOBAL_NET, recipe, EVEN)}, workers=4, fault=four)["run"]
+    others = run(tmp_path / "three", {"run": (ASYNCHRONOUS, recipe, EVEN)}, workers=3, fault=four)["run"]
+    seconds = [left[0]["seconds"] for left in (asynchronous, synchronous, others)]
+    print("asynchronous {:.1f} s, synchronous {:.1f} s, the others alone {:.1f} s".format(*seconds))
+    assert seconds[0] <= 1.3 * seconds[2]
+    assert seconds[1] > 2 * seconds[0]
