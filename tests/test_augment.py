@@ -1,9 +1,12 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from functools import reduce
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,6 @@ from ruamel.yaml import YAML
 from frugalnet import augment
 from frugalnet.augment import AugmentConfig, contact_sheet, write_views
 from frugalnet.errors import UserError
-from frugalnet.files import sha256
 
 
 def policy(*transforms: dict[str, Any], views: int = 1, seed: int = 0) -> AugmentConfig:
@@ -43,11 +45,31 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> Non
         write_views(images, tmp_path / "views", noisy, workers=workers)
         written.append(json.loads((tmp_path / "views/views.json").read_text()))
     assert written[0] == written[1] == written[2]
-    assert written[0]["sha256"] == {f"view_{v}.npy": sha256(tmp_path / f"views/view_{v}.npy") for v in (0, 1)}
-    assert len(set(written[0]["sha256"].values())) == 2
+    views = {f"view_{v}.npy": np.load(tmp_path / f"views/view_{v}.npy") for v in (0, 1)}
+    assert written[0]["sha256"] == {
+        name: [sha256(view[start : start + 1000].tobytes()).hexdigest() for start in (0, 1000, 2000)]
+        for name, view in views.items()
+    }
+    assert len({part for parts in written[0]["sha256"].values() for part in parts}) == 6
     view = np.load(tmp_path / "views/view_1.npy")
     assert (view.shape, view.dtype) == ((2300, 64, 64, 3), np.uint8)
     np.testing.assert_array_equal(view[2000:], augment.augment(pictures(2300)[2000:], noisy, view=1, start=2000))
+
+
+def test_what_it_makes_is_what_albumentations_makes() -> None:
+    config = policy(
+        *(t.model_dump() | {"p": max(t.p, 0.5)} for t in augment.DEFAULT_POLICY[:3]),
+        {"name": "RandomRotate90", "p": 0.5},  # its result is a view of its input
+        {"name": "Affine", "p": 0.5, "shear": [-5, 5], "rotate": [-9, 9]},
+        {"name": "ColorJitter", "p": 0.5},
+        {"name": "ElasticTransform", "p": 0.3},  # draws as many numbers as the picture has pixels
+        *(t.model_dump() | {"p": 0.5} for t in augment.DEFAULT_POLICY[3:]),
+    )
+    images, seeds = pictures(40), np.random.SeedSequence((0, 3, 1000)).generate_state(2)
+    compose = augment.build_policy(config.policy)
+    compose.set_random_state(np.random.default_rng(seeds[0]), random.Random(int(seeds[1])))
+    expected = np.stack([reduce(lambda image, transform: transform(image=image)["image"], compose, i) for i in images])
+    np.testing.assert_array_equal(augment.augment(images, config, view=3, start=1000), expected)
 
 
 def test_seed_view_and_position_each_change_the_pictures() -> None:
@@ -96,7 +118,7 @@ def test_shifts_are_whole_pixels() -> None:
 def test_no_views_leave_a_list_of_none_and_a_sheet_of_originals(tmp_path: Path) -> None:
     write_views(saved(tmp_path / "images.npy", 5), tmp_path / "views", AugmentConfig(views=0), workers=0)
     assert [path.name for path in (tmp_path / "views").iterdir()] == ["views.json"]
-    assert json.loads((tmp_path / "views/views.json").read_text()) == {"sha256": {}}
+    assert json.loads((tmp_path / "views/views.json").read_text())["sha256"] == {}
     contact_sheet(pictures(5), [], tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 

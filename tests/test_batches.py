@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from frugalnet.batches import Normaliser, batches, epoch_order, steps_per_epoch
+from frugalnet.batches import Normaliser, batches, epoch_order, epoch_turns, steps_per_epoch
 
 CPU = torch.device("cpu")
 
@@ -19,23 +19,20 @@ def test_order_is_a_function_of_seed_and_epoch_alone():
 def test_an_epoch_gives_every_image_once_in_batches_of_like_size(count, batch_size):
     images = np.zeros((count, 4, 4, 3), np.uint8)
     labels = np.arange(count)
-    seen = [targets for _, targets in batches(images, labels, epoch_order(0, 0, count), batch_size, CPU)]
+    turns = epoch_turns(0, 0, count, steps_per_epoch(count, batch_size))
+    seen = [targets for _, targets in batches(images, labels, turns, CPU)]
     sizes = [len(targets) for targets in seen]
-    assert len(sizes) == steps_per_epoch(count, batch_size)
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert sorted(torch.cat(seen).tolist()) == list(range(count))
 
 
-def test_starting_late_gives_the_rest_of_the_same_epoch():
+def test_a_batch_holds_the_images_and_labels_of_its_turn():
     images = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), np.uint8)
-    order, labels = epoch_order(0, 0, 100), np.arange(100)
-    whole = list(batches(images, labels, order, 30, CPU))
-    late = list(batches(images, labels, order, 30, CPU, first_step=2))
-    assert len(late) == len(whole) - 2
-    for (pixels, targets), (late_pixels, late_targets) in zip(whole[2:], late, strict=True):
-        assert torch.equal(pixels, late_pixels)
-        assert torch.equal(targets, late_targets)
+    turns = epoch_turns(0, 0, 100, 4)
+    for turn, (pixels, targets) in zip(turns, batches(images, np.arange(100), turns, CPU), strict=True):
+        assert (pixels.numpy() == images[turn]).all()
+        assert (targets.numpy() == turn).all()
 
 
 def test_normalised_floats_are_channels_last_with_mean_zero_and_deviation_one():
@@ -52,11 +49,11 @@ def test_normalised_floats_are_channels_last_with_mean_zero_and_deviation_one():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_a_gpu_gets_the_same_batches_resident_or_copied_ahead():
     images = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), np.uint8)
-    order, labels, cuda = epoch_order(0, 0, 100), np.arange(100), torch.device("cuda")
-    expected = list(batches(images, labels, order, 30, CPU))
+    turns, labels, cuda = epoch_turns(0, 0, 100, 4), np.arange(100), torch.device("cuda")
+    expected = list(batches(images, labels, turns, CPU))
     for stored in (images, torch.from_numpy(images).to(cuda)):
         for (pixels, targets), (gpu_pixels, gpu_targets) in zip(
-            expected, batches(stored, labels, order, 30, cuda), strict=True
+            expected, batches(stored, labels, turns, cuda), strict=True
         ):
             assert torch.equal(pixels, gpu_pixels.cpu())
             assert torch.equal(targets, gpu_targets.cpu())

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from frugalnet.errors import UserError
-from frugalnet.files import sha256
+from frugalnet.files import sha256_each
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which an epoch reads its images: (count,) int64, a function of (seed, epoch) alone."""
     return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def epoch_turns(seed: int, epoch: int, count: int, steps: int) -> list[np.ndarray]:
+    """An epoch's order, cut into its steps' batches.
+
+    Sizes differ by one at most, so that no image is dropped and no batch is too small for batch normalisation.
+    """
+    return np.array_split(epoch_order(seed, epoch, count), steps)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -47,12 +55,14 @@ class Normaliser(nn.Module):
 class Views:
     """The stored augmented views of the training split; epoch e (from 0) reads view e mod V.
 
-    Each is checked against its SHA-256 when it is first opened, and mapped from disk, not read.
+    Each is checked against its SHA-256, chunk by chunk, when it is first opened, and mapped from disk, not read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sha256: dict[str, str] = json.loads((folder / "views.json").read_text(encoding="utf-8"))["sha256"]
+        described = json.loads((folder / "views.json").read_text(encoding="utf-8"))
+        self.sha256: dict[str, list[str]] = described["sha256"]
+        self._images_per_hash: int = described["images_per_hash"]
         self._opened: dict[str, np.ndarray] = {}
 
     def of_epoch(self, epoch: int, unaugmented: np.ndarray) -> np.ndarray:
@@ -66,12 +76,17 @@ class Views:
         name = names[epoch % len(names)]
         if name not in self._opened:
             path = self.folder / name
-            if not path.is_file() or sha256(path) != self.sha256[name]:
+            try:
+                images = np.load(path, mmap_mode="r")
+                hashes = sha256_each(images, self._images_per_hash)
+            except (OSError, ValueError):
+                hashes = []
+            if hashes != self.sha256[name]:
                 raise UserError(
                     f"{path}: missing or damaged (its SHA-256 is not the one in views.json); delete {self.folder} and "
                     "run `dvc repro augment` to write it again"
                 )
-            self._opened[name] = np.load(path, mmap_mode="r")
+            self._opened[name] = images
         return self._opened[name]
 
 
@@ -85,17 +100,13 @@ def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
 def batches(
     images: np.ndarray | Tensor,
     labels: np.ndarray,
-    order: np.ndarray,
-    batch_size: int,
+    turns: Sequence[np.ndarray],
     device: torch.device,
-    first_step: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ((n, H, W, 3) uint8, (n,) int64) tensors of an epoch, from `first_step` on, as their turn in `order` comes.
+    """Yield ((n, H, W, 3) uint8, (n,) int64) tensors: for each of the turns, the images whose indices it holds.
 
-    Sizes differ by one at most, so that no image is dropped and no batch is too small for batch normalisation.
     On a GPU the next batch is copied from pinned memory while the present one computes.
     """
-    turns = np.array_split(order, steps_per_epoch(len(order), batch_size))[first_step:]
 
     def fetch(turn: np.ndarray) -> tuple[Tensor, Tensor]:
         targets = torch.from_numpy(labels[turn])

@@ -5,9 +5,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frugalnet.workers import cores
 
 
 @contextmanager
@@ -51,6 +57,13 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_each(array: NDArray[np.uint8], rows: int) -> list[str]:
+    """The SHA-256 of each so many rows of a contiguous array, the last of what is left; computed on all cores."""
+    parts = [array[start : start + rows] for start in range(0, len(array), rows)]
+    with ThreadPoolExecutor(cores()) as threads:  # hashing leaves the interpreter free
+        return list(threads.map(lambda part: hashlib.sha256(part.data).hexdigest(), parts))
 
 
 def sha256_of(value: Any) -> str:
