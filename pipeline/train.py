@@ -9,13 +9,14 @@ import numpy as np
 from frugalnet import arrays, compute, config, runs, tracking
 from frugalnet.batches import Normaliser, Views
 from frugalnet.errors import run_stage
-from frugalnet.files import sha256, write_json
-from frugalnet.inference import save_weights
 from frugalnet.training import Interrupted, Trainer, fit
+from pipeline import train_distributed
 
 
 def main(model: str, seed: str) -> None:
     params = config.load()
+    if params.distributed.kind != "none":
+        return train_distributed.main(params, model, seed)
     device = compute.setup(params.compute)
     data = arrays.load(Path("data/arrays"))
     views = Views(Path("data/views"))
@@ -26,6 +27,7 @@ def main(model: str, seed: str) -> None:
 
     tracked = tracking.training_run(root, run)
     checkpoints = runs.checkpoints(root, run)
+    runs.tell_of_other_checkpoints(root, run)
     normalise = Normaliser(data.mean, data.std, device)
     trainer = Trainer(model, int(seed), len(data.class_ids), len(data.train.labels), normalise, params.train)
     try:
@@ -46,12 +48,7 @@ def main(model: str, seed: str) -> None:
         tracked.finish("FAILED")
         raise
 
-    weights, out = Path("models") / f"{name}.safetensors", Path("results/train") / name
-    save_weights(trainer.network.state_dict(), weights)
-    runs.write_table(out / "history.csv", trainer.history.rows)
-    write_json(out / "timing.json", {"epoch_seconds": trainer.history.seconds, **tracking.provenance()})
-    write_json(out / "run.json", run | {"weights_sha256": sha256(weights)})
-    tracked.identify("weights_sha256", sha256(weights))
+    tracked.identify("weights_sha256", runs.write_results(run, trainer, tracking.provenance()))
     tracked.finish()
 
 

@@ -20,3 +20,17 @@ def small_disk(folder: Path, kilobytes: int, *, read_only: bool = False) -> Iter
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """The folder as it is, but nothing can be written there; skips the test where mounting isn't allowed."""
+    bind = ["mount", "--bind", "--options", "ro", folder, folder]
+    if (mount := subprocess.run(bind, capture_output=True, check=False)).returncode:
+        pytest.skip(f"no bind mounts here: {mount.stderr.decode().strip()}")
+    try:
+        with pytest.raises(OSError, match="Read-only"):
+            (folder / "written").touch()
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)

@@ -38,6 +38,15 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tmp_path, capfd
     assert f"{newest}: damaged" in capfd.readouterr().err
 
 
+def test_a_checkpoint_of_another_version_is_said_and_not_used(tmp_path, capfd):
+    checkpoints = Checkpoints(tmp_path / "run")
+    checkpoints.save({"epoch": 1}, 1, 0)
+    (path,) = (tmp_path / "run").glob("*.ckpt")
+    path.write_bytes(path.read_bytes().replace(b"checkpoint 1", b"checkpoint 9", 1))
+    assert checkpoints.load() is None
+    assert f"{path}: damaged, or of another version of frugalnet; not used" in capfd.readouterr().err
+
+
 def test_loading_runs_no_code(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run")
     checkpoints.save({"danger": os.getcwd}, 1, 0)

@@ -181,14 +181,13 @@ def test_mcnemar_stands_for_each_seed_in_common(records):
 
 def test_training_cost_of_a_hand_made_history(records):
     def history(*top1: float) -> list[dict[str, float]]:
-        return [{"epoch": e, "validation_top1": value} for e, value in enumerate(top1, start=1)]
+        return [{"epoch": e, "validation_top1": v, "train_macs": e * 100} for e, v in enumerate(top1, start=1)]
 
     timing = {"epoch_seconds": [10.0, 20.0, 40.0]}
     first = replace(records[0], history=history(0.1, 0.2, 0.3), timing=timing)
     second = replace(records[0], history=history(0.2, 0.1, 0.2), timing=timing)
     twenty, thirty, forty = comparison.training_cost([first, second], (0.20, 0.30, 0.40))
-    an_epoch = 3 * first.metrics["macs"] * first.run["n_train"]
-    assert (twenty.epochs, twenty.seconds, twenty.macs) == (1.5, 20.0, 1.5 * an_epoch)
+    assert (twenty.epochs, twenty.seconds, twenty.macs) == (1.5, 20.0, (100 + 100 + 200) / 2)
     assert (thirty.seeds_reached, thirty.seeds, thirty.epochs) == (1, 2, None)
     assert forty.seeds_reached == 0
 
@@ -265,6 +264,13 @@ def test_the_epoch_times_are_compared_by_their_ratio(full, depthwise, expected):
     ]
     found = [c for c in claims.claims(replace(full, rows=rows)) if c.says.startswith("An epoch takes")]
     assert [claim.outcome for claim in found] == [expected]
+
+
+def test_epoch_times_of_different_machines_are_not_judged(full):
+    others = [replace(r, run=r.run | {"environment": {"threads": 7}}) for r in full.records["depthwise"]]
+    table = claims.claims(replace(full, records=full.records | {"depthwise": others}))
+    (found,) = [claim for claim in table if claim.says.startswith("An epoch takes")]
+    assert (found.measured[:20], found.outcome) == ("trained on different", "not measured")
 
 
 def test_a_network_that_was_not_evaluated_leaves_its_claims_unmeasured(full):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from frugalnet import efficiency, models
@@ -54,6 +55,38 @@ def test_the_study_s_networks_cost_what_a_hand_counts(
     assert by_layer["fc"]["output_shape"] == "200"
 
 
+@pytest.mark.parametrize(
+    ("name", "trainable", "macs"),
+    [  # as torchvision publishes them, at 224×224 and 1,000 classes; MACs by the papers, or torchvision, rounded
+        ("resnet18", 11_689_512, 1.81e9),
+        ("mobilenet_v3_small", 2_542_856, 56e6),
+        ("shufflenet_v2_x0_5", 1_366_792, 41e6),
+        ("squeezenet1_1", 1_235_496, 349e6),
+    ],
+)
+def test_the_counts_of_torchvision_s_networks_are_the_published_ones(name: str, trainable: int, macs: float) -> None:
+    network = getattr(torchvision.models, name)(weights=None)
+    counts = efficiency.counts(network, (3, 224, 224))
+    assert counts["parameters_trainable"] == trainable
+    assert counts["macs"] == pytest.approx(macs, rel=0.015)
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_the_macs_of_every_architecture_are_what_its_convolutions_and_products_need(name: str) -> None:
+    """Counted a second way: output values × inputs that each of them meets, from the layers' own shapes."""
+    network, found = models.build(name).eval(), []
+
+    def note(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found.append(output[0].numel() * layer.weight[0].numel())
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(note)
+    network(torch.zeros(1, *SHAPE))
+    expected = sum(found)
+    assert efficiency.macs(network, SHAPE) == expected
+
+
 @pytest.mark.parametrize("name", models.available())
 def test_the_layers_of_every_architecture_add_up_to_the_whole(name: str) -> None:
     network = models.build(name)
@@ -84,6 +117,7 @@ def test_a_sequence_of_blocks_is_shown_block_by_block_and_kinds_tell_depthwise_f
         ("features.0", "depthwise Conv2d 3×3 + Conv2d 1×1"),
         ("features.1", "MaxPool2d"),
     ]
+    assert efficiency._kind(models.build("mobilenet_v3_small").get_submodule("features.4")) == "InvertedResidual"
 
 
 class Sleeper(nn.Module):
@@ -114,12 +148,14 @@ def test_times_are_of_the_right_thing_in_the_right_unit() -> None:
     assert cost["quick"]["layer_ms"]["2"] < 20
 
 
-def test_what_is_measured_is_json_with_the_machine_beside_it_and_the_networks_are_not_touched() -> None:
-    network = models.build("depthwise", 10)
+@pytest.mark.parametrize("name", models.available())
+def test_what_is_measured_is_json_with_the_machine_beside_it_and_the_networks_are_not_touched(name: str) -> None:
+    network = models.build(name, 10)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    cost = json.loads(json.dumps(efficiency.measure({"depthwise": network}, CPU, QUICK), allow_nan=False))["depthwise"]
+    cost = json.loads(json.dumps(efficiency.measure({name: network}, CPU, QUICK), allow_nan=False))[name]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+    assert cost["peak_memory_train_step_bytes"] > cost["peak_memory_forward_bytes"] > efficiency.weights_bytes(network)
     assert list(cost["layer_ms"]) == [row["layer"] for row in efficiency.layers(network, SHAPE)]
     machine = cost["machine"]
     assert (machine["device"], machine["threads"], machine["batch_size"]) == ("cpu", torch.get_num_threads(), 4)
@@ -175,24 +211,24 @@ def test_joules_are_summed_over_packages_and_survive_a_wrap(tmp_path: Path) -> N
     inside = zone(tmp_path / "intel-rapl:0:0", "core", 0)
     second = zone(tmp_path / "intel-rapl:1", "package-1", 999_000_000)
     around = zone(tmp_path / "intel-rapl:2", "psys", 0)
-    with EnergyMeter(CPU, tmp_path) as meter:
-        first.write_text("7500000\n")
-        second.write_text("500000\n")
-        inside.write_text("900000\n")
-        around.write_text("900000\n")
+    meter = EnergyMeter(CPU, tmp_path)
+    first.write_text("7500000\n")
+    second.write_text("500000\n")
+    inside.write_text("900000\n")
+    around.write_text("900000\n")
     assert meter.available
-    assert meter.joules == pytest.approx(2.5 + 1.5)
+    assert meter.lap() == pytest.approx(2.5 + 1.5)
+    assert meter.lap() == 0
+    first.write_text("8000000\n")
+    assert meter.lap() == pytest.approx(0.5)
 
 
 def test_energy_without_a_counter_is_none_never_a_guess(tmp_path: Path) -> None:
-    with EnergyMeter(CPU, tmp_path) as meter:
-        pass
-    assert not meter.available
-    assert meter.joules is None
+    assert not EnergyMeter(CPU, tmp_path).available
+    assert EnergyMeter(CPU, tmp_path).lap() is None
     zone(tmp_path / "intel-rapl:0", "package-0", 5_000_000).unlink()
-    with EnergyMeter(CPU, tmp_path) as meter:
-        pass
-    assert meter.joules is None
+    assert EnergyMeter(CPU, tmp_path).lap() is None
+    assert EnergyMeter(torch.device("mps"), tmp_path).lap() is None
 
 
 def test_energy_an_image_comes_from_the_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disks import read_only, small_disk
 from dvc.utils.hydra import compose_and_dump
 
 from frugalnet.arrays import NormaliseConfig, normalise
@@ -182,5 +184,82 @@ def test_checkpoints_of_other_parameters_are_not_used(project):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     compose(project, "train.learning_rate=0.05")
-    assert "going on" not in train(project)
+    said = train(project)
+    assert "going on" not in said
+    assert "checkpoints of depthwise-0 with other parameters, data, code or machine are not used" in said
     assert np.isfinite(np.loadtxt(project / RESULTS[1], delimiter=",", skiprows=1)).all()
+
+
+@pytest.mark.parametrize(("place", "kilobytes"), [(".checkpoints", 1100), ("models", 4)])
+def test_a_full_disk_is_said_and_costs_only_what_it_could_not_hold(project, uninterrupted, place, kilobytes):
+    with small_disk(project / place, kilobytes):
+        said = train(project, code=1)
+        assert "train: No space left on device" in said
+        assert "Traceback" not in said
+        assert not list((project / place).rglob("*.partial"))
+        kept = checkpoints(project)
+        shutil.copytree(project / ".checkpoints", project / "kept")
+    if place == ".checkpoints":  # what the small disk held is moved to a larger one
+        shutil.copytree(project / "kept", project / ".checkpoints", dirs_exist_ok=True)
+    assert len(kept) == 2
+    said = train(project)
+    assert f"going on from the checkpoint: epoch {int(kept[-1].stem[:5]) + 1}" in said
+    assert results(project) == uninterrupted
+    assert_one_run_with_the_whole_curve(project)
+
+
+def test_a_read_only_folder_is_said_and_costs_no_training(project, uninterrupted):
+    with small_disk(project / "models", 4, read_only=True):
+        said = train(project, code=1)
+        assert "train: Read-only file system: " in said
+        assert "Traceback" not in said
+    assert "going on from the checkpoint: epoch 5" in train(project)
+    assert results(project) == uninterrupted
+
+
+def test_data_are_only_read(project, uninterrupted):
+    with read_only(project / "data"):
+        train(project)
+    assert results(project) == uninterrupted
+
+
+@pytest.mark.slow
+def test_two_hundred_epochs_take_no_more_memory_and_files_than_twenty(project):
+    compose(project, "train.epochs=200", "train.checkpoint_minutes=5.0")
+    process = start(project)
+    used = {}
+    for line in process.stderr:
+        if found := re.search(r"epoch (20|200)/200: loss", line):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            used[found[1]] = (
+                int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]),
+                len(list(Path(f"/proc/{process.pid}/fd").iterdir())),
+            )
+    assert process.wait() == 0
+    (memory_20, files_20), (memory_200, files_200) = used["20"], used["200"]
+    assert memory_200 < 1.02 * memory_20
+    assert files_200 == files_20
+
+
+@pytest.mark.slow
+def test_workers_killed_end_with_the_same_bits_in_one_mlflow_run_with_every_sub_models_curve(project):
+    compose(project, "distributed=global_net", "distributed.workers=2")
+    train(project)
+    undisturbed = results(project)
+    shutil.rmtree(project / ".checkpoints")
+    shutil.rmtree(project / "mlruns")
+    process = start(project)
+    while not (found := list(project.glob(".checkpoints/train/*/host-0/*.ckpt"))):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    children = (Path("/proc") / str(process.pid) / "task" / str(process.pid) / "children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, said
+    assert "going on from the checkpoint" in said, found
+    assert results(project) == undisturbed
+    assert_one_run_with_the_whole_curve(project)
+    client, experiment_id = connect(project)
+    (run,) = client.search_runs([experiment_id])
+    assert {"distributed.kind", "distributed.workers"} <= run.data.params.keys()
+    assert {f"sub_models/validation_top1_{rank}" for rank in range(2)} <= run.data.metrics.keys()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -105,6 +106,7 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     assert tracked.data.metrics["final/top1"] == metrics["top1"]
     assert tracked.data.metrics["final/macs"] == metrics["macs"]
     assert tracked.data.metrics["cost/latency_ms"] > 0
+    assert tracked.data.metrics["cost/epoch_cpu_seconds"] > 0
     trained = json.loads((project / "results/train/depthwise-0/run.json").read_text())
     for tag in ("weights_sha256", "data_sha256", "fingerprint"):
         assert tracked.data.tags[tag] == trained[tag]
@@ -177,6 +179,35 @@ def test_an_archive_that_is_not_the_one_expected_ends_the_pipeline_in_words(proj
     )
     assert "90528d7ca1a48142e341f4ef8d21d0de" in said
     assert "Traceback" not in said
+
+
+def test_killed_in_every_stage_dvc_repro_ends_with_the_same_hashes(project, tmp_path):
+    other = clone(tmp_path)
+    shutil.copy2(project / "params.yaml", other / "params.yaml")
+    for stage, sign in {
+        "download": "data/archive.zip.partial",
+        "normalise": "data/arrays.partial",
+        "augment": "data/views.partial/*",
+        "train": ".checkpoints/train/*/*.ckpt",
+    }.items():
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / "dvc", "repro"],
+            cwd=other,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        )
+        while not list(other.glob(sign)):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert f"Running stage '{stage}" in process.communicate()[0]
+    run(other, "dvc", "repro")
+    assert hashes(other) == hashes(project)
+    (tracked,) = training_runs(other)[1]
+    assert tracked.info.status == "FINISHED"
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 import pytest
 
 from frugalnet import comparison, report
-from frugalnet.accuracy import Spread
-from frugalnet.comparison import Comparison
+from frugalnet.accuracy import Interval, Spread
+from frugalnet.comparison import Comparison, Measured
 
 SHA = "d" * 64
 
@@ -49,6 +49,7 @@ def test_everything_is_written(written):
     assert found == {
         "report.html",
         "report.md",
+        "comparison.json",
         "table.csv",
         "table.txt",
         "accuracy.csv",
@@ -113,7 +114,7 @@ def test_every_table_of_the_markdown_twin_is_whole(written):
             columns = line.count("|")
             assert len(re.findall(r"(?<!\\)\|", before)) == columns
             assert len(re.findall(r"(?<!\\)\|", after)) == columns
-    assert tables == 12
+    assert tables == 13
     for picture in re.findall(r'src="([^"]+)"', "\n".join(lines)):
         assert (written / picture).is_file()
 
@@ -137,14 +138,33 @@ def test_what_was_measured_stands_beside_the_machine_and_energy_is_never_invente
     assert "480 MB" in text
     assert "| 33.3 % |" in text.replace("\u00a0", " ")  # of conv1's time
     first = next(line for line in text.split("\n") if line.startswith("| alexnet |") and "480 MB" in line)
-    assert first.endswith("| not measured | not measured |")
+    assert first.endswith("| not measured on this machine | not measured on this machine |")
+    assert "n 100)" in text
 
 
 def test_measured_energy_is_shown_for_an_image_and_an_epoch(sample):
     cost = {"energy_joules_per_image": 0.012, "energy_joules_per_training_image": 0.5}
-    found = report.cost_details(replace(sample.first, cost=cost))
-    assert (found["energy an image"], found["energy an epoch"]) == ("0.012 J", "3 kJ")
-    assert found["training step"] == report.NOT_MEASURED
+    row = replace(sample.rows[0], epoch_joules=Measured(3000, 2900, 3100, 8), epoch_cpu_seconds=None)
+    tables = report.cost_details(replace(sample.first, cost=cost), row)
+    found = tables["Processor, memory and energy"]
+    assert [found[f"energy {per}"] for per in ("an image", "a training image", "an epoch")] == [
+        "0.012 J",
+        "0.5 J",
+        "3 kJ",
+    ]
+    assert found["CPU seconds an epoch"] == tables["Times"]["forward, batch 1"] == report.NOT_MEASURED
+    assert found["MACs an epoch"] == "1 T"  # 28 M × 3 × 6,000 images
+
+
+def test_nothing_is_called_better_or_worse_where_every_interval_spans_zero(tmp_path, sample):
+    report.write(sample, tmp_path / "apart")
+    assert "alexnet is better than depthwise" in (tmp_path / "apart" / "report.md").read_text()
+    even = [replace(d, interval=Interval(0.01, -0.01, 0.03)) for d in sample.differences]
+    report.write(replace(sample, differences=even), tmp_path / "even")
+    for file in ("report.md", "report.html"):
+        text = (tmp_path / "even" / file).read_text().replace(report.get_plotlyjs(), "")
+        assert "cannot be told apart" in text
+        assert not re.findall(r"\w+ is better|\w+ is worse|and is worse", text)
 
 
 def test_one_network_of_one_seed_and_one_epoch_is_enough(tmp_path):

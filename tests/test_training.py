@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from frugalnet import efficiency, models
 from frugalnet.accuracy import top_k
 from frugalnet.arrays import Split
 from frugalnet.batches import Normaliser
 from frugalnet.checkpoint import Checkpoints
+from frugalnet.compute import ComputeConfig, setup
+from frugalnet.efficiency import macs
 from frugalnet.errors import UserError
 from frugalnet.inference import infer, load_weights, save_weights
-from frugalnet.training import Interrupted, TrainConfig, Trainer, fit
+from frugalnet.training import Interrupted, TrainConfig, Trainer, fit, resolution
 
 RECIPE = TrainConfig(
     recipe="test",
@@ -25,6 +28,7 @@ RECIPE = TrainConfig(
     schedule="one_cycle",
     warmup=0.2,
     label_smoothing=0.1,
+    resolutions=[32],
     checkpoint_minutes=60.0,
 )
 
@@ -69,6 +73,12 @@ def test_each_network_learns(tmp_path, model):
     trainer = train(tmp_path / "run", RECIPE.model_copy(update={"epochs": 6}), model)
     assert trainer.history.rows[-1]["validation_top1"] > 0.9
     assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
+
+
+@pytest.mark.parametrize("model", sorted(set(models.available()) - {"alexnet", "depthwise", "residual"}))
+def test_every_other_architecture_trains(tmp_path, model):
+    rows = train(tmp_path / "run", model=model).history.rows
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
 
 
 def test_the_same_inputs_give_the_same_bits(tmp_path, uninterrupted):
@@ -116,6 +126,45 @@ def test_a_run_stopped_within_an_epoch_goes_on_at_the_very_step(tmp_path, uninte
     assert resumed.history.rows == uninterrupted.history.rows
 
 
+class Counter:
+    """A counter of energy that goes up by a joule whenever it is read."""
+
+    def __init__(self) -> None:
+        self.joules = 0
+
+    def read(self) -> int:
+        self.joules += 1
+        return self.joules
+
+
+def test_what_an_epoch_spent_survives_a_stop_and_energy_is_none_where_a_part_was_not_counted(tmp_path, monkeypatch):
+    train_batch = Trainer.train_batch
+
+    def stop_at_the_eighth(trainer, images, labels):
+        train_batch(trainer, images, labels)
+        if (trainer.epoch, trainer.step) == (1, 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(efficiency, "_rapl", lambda _: [efficiency._Counter(Counter().read, 1.0)])
+    for folder in ("counted", "uncounted"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "train_batch", stop_at_the_eighth)
+            with pytest.raises(Interrupted):
+                train(tmp_path / folder)
+    stopped = Checkpoints(tmp_path / "counted").load()
+    assert stopped is not None
+    assert stopped["seconds"] > 0
+
+    timing = train(tmp_path / "counted").history.timing()
+    # One reading counts an epoch, at its end; of the stopped epoch, another at the stop.
+    assert timing["epoch_joules"] == [1, 2, 1]
+    assert timing["epoch_seconds"][1] > stopped["seconds"]
+    assert timing["epoch_cpu_seconds"][1] > stopped["cpu_seconds"] > 0
+
+    monkeypatch.setattr(efficiency, "_rapl", lambda _: [])
+    assert train(tmp_path / "uncounted").history.timing()["epoch_joules"] == [1, None, None]
+
+
 def test_checkpoints_within_an_epoch_change_nothing(tmp_path, uninterrupted):
     assert bits(train(tmp_path / "run", RECIPE.model_copy(update={"checkpoint_minutes": 1e-9}))) == bits(uninterrupted)
 
@@ -138,7 +187,7 @@ def test_the_history_holds_what_the_weights_say(tmp_path, uninterrupted):
     logits = infer(uninterrupted.network, VALIDATION.images, uninterrupted.normalise)
     assert row["validation_top1"] == top_k(logits, VALIDATION.labels, 1)
     assert [r["epoch"] for r in uninterrupted.history.rows] == [1, 2, 3]
-    assert len(uninterrupted.history.seconds) == 3
+    assert [len(values) for values in uninterrupted.history.timing().values()] == [3, 3, 3]
 
 
 def test_weights_come_back_from_their_file_and_their_bytes_follow_from_them(tmp_path, uninterrupted):
@@ -157,3 +206,41 @@ def test_weights_of_another_network_or_no_weights_at_all_are_refused(tmp_path, u
     for name in ("depthwise", "nonsense", "missing"):
         with pytest.raises(UserError, match=f"{name}: not the weights of this network"):
             load_weights(network, tmp_path / name)
+
+
+def test_resolution_grows_as_the_recipe_says_and_validation_sees_whole_pictures(tmp_path):
+    seen = []
+    recipe = RECIPE.model_copy(update={"resolutions": [24, 32]})
+    trainer = Trainer("depthwise", 0, 4, 160, Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu")), recipe)
+    trainer.network.register_forward_pre_hook(
+        lambda network, inputs: seen.append((trainer.epoch, network.training, *inputs[0].shape[2:]))
+    )
+    fit(trainer, images_of, TRAIN.labels, VALIDATION, Checkpoints(tmp_path))
+    assert set(seen) == {
+        *((0, True, 24, 24), (1, True, 24, 24), (2, True, 32, 32)),
+        *((epoch, False, 32, 32) for epoch in range(3)),
+    }
+    spent = [3 * 160 * macs(trainer.network, (3, size, size)) for size in (24, 24, 32)]
+    assert [row["train_macs"] for row in trainer.history.rows] == spent
+
+
+def test_resolutions_are_spread_evenly_over_the_epochs():
+    recipe = RECIPE.model_copy(update={"resolutions": [32, 48, 64], "epochs": 7})
+    assert [resolution(recipe, epoch) for epoch in range(7)] == [32, 32, 32, 48, 48, 64, 64]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_on_a_gpu_a_network_learns_and_deterministic_algorithms_give_the_same_bits(tmp_path):
+    settings = ComputeConfig(device="cuda", threads=1, workers=1, deterministic=True)
+    normalise = Normaliser([120.0] * 3, [60.0] * 3, setup(settings))
+    recipe = RECIPE.model_copy(update={"epochs": 6})
+    try:
+        trainers = [Trainer("depthwise", 0, 4, len(TRAIN.labels), normalise, recipe) for _ in range(2)]
+        for number, trainer in enumerate(trainers):
+            fit(trainer, images_of, TRAIN.labels, VALIDATION, Checkpoints(tmp_path / str(number)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    first, second = (trainer.network.cpu() for trainer in trainers)
+    assert trainers[0].history.rows[-1]["validation_top1"] > 0.9
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

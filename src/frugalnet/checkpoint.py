@@ -13,14 +13,15 @@ import torch
 
 from frugalnet.files import atomic, remove
 
+_VERSION = b"frugalnet checkpoint 1\n"  # of what a state holds: another one can't be gone on from
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Checkpoints:
     """The checkpoints of one run: a folder that is keyed by everything that determines the run's bits.
 
-    A file is the SHA-256 of the rest, then `torch.save`'s bytes (which load without unpickling code). The newest two
-    are kept: should the newest be damaged, the one before is used.
+    A file is a line with its version, the SHA-256 of the rest, then `torch.save`'s bytes (which load without unpickling
+    code). The newest two are kept: should the newest be damaged, the one before is used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,21 +45,24 @@ class Checkpoints:
         torch.save(state, buffer)
         payload = buffer.getbuffer()
         with atomic(self.folder / f"{epoch:05d}-{step:08d}.ckpt") as partial, partial.open("wb") as file:
-            file.write(hashlib.sha256(payload).digest())
+            file.write(_VERSION + hashlib.sha256(payload).digest())
             file.write(payload)
         for old in self._newest_first()[2:]:
             remove(old)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole state, on the CPU; None if there is none. A damaged file is said and passed over."""
+        """The newest whole state, on the CPU; None if there is none. What can't be used is said and passed over."""
         for path in self._newest_first():
             content = path.read_bytes()
-            if hashlib.sha256(content[_DIGEST_BYTES:]).digest() == content[:_DIGEST_BYTES]:
-                state: dict[str, Any] = torch.load(
-                    io.BytesIO(content[_DIGEST_BYTES:]), map_location="cpu", weights_only=True
-                )
-                return state
-            print(f"{path}: damaged (its checksum does not fit); using the one before it", file=sys.stderr)
+            if content[: len(_VERSION)] != _VERSION:
+                print(f"{path}: damaged, or of another version of frugalnet; not used", file=sys.stderr)
+                continue
+            digest, payload = content[len(_VERSION) :][:_DIGEST_BYTES], content[len(_VERSION) + _DIGEST_BYTES :]
+            if hashlib.sha256(payload).digest() != digest:
+                print(f"{path}: damaged (its checksum does not fit); using the one before it", file=sys.stderr)
+                continue
+            state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            return state
         return None
 
     def remove(self) -> None:

@@ -168,13 +168,13 @@ def measured(values: Sequence[float]) -> Measured | None:
     return Measured(float(median), float(p5), float(p95), len(values))
 
 
-def _pooled(records: Sequence[Record], key: str, scale: float = 1.0) -> Measured | None:
+def _pooled(records: Sequence[Record], key: str) -> Measured | None:
     """One figure of cost.json over a model's seeds: the same network, so the medians of medians and percentiles."""
     found = [record.cost[key] for record in records if isinstance(record.cost.get(key), Mapping)]
     found = [one for i, one in enumerate(found) if one not in found[:i]]  # one measurement may serve several seeds
     if not found:
         return None
-    middle = {part: float(np.median([one[part] for one in found])) * scale for part in ("median", "p5", "p95")}
+    middle = {part: float(np.median([one[part] for one in found])) for part in ("median", "p5", "p95")}
     return Measured(**middle, n=sum(int(one["n"]) for one in found))
 
 
@@ -199,6 +199,8 @@ class Row:
     throughput: Measured | None
     train_step_ms: Measured | None
     epoch_seconds: Measured | None
+    epoch_cpu_seconds: Measured | None
+    epoch_joules: Measured | None
     train_seconds: Spread | None
     epochs: int
     best_validation_top1: Spread
@@ -214,6 +216,10 @@ def row(records: Sequence[Record]) -> Row:
 
     confused = [accuracy.confusion(r.predicted, r.labels, len(r.class_ids)) for r in records]
     seconds = [record.timing["epoch_seconds"] for record in records if record.timing.get("epoch_seconds")]
+
+    def by_epoch(key: str) -> Measured | None:
+        return measured([v for record in records for v in record.timing.get(key, []) if v is not None])
+
     return Row(
         model=first.model,
         seeds=[record.seed for record in records],
@@ -231,7 +237,9 @@ def row(records: Sequence[Record]) -> Row:
         latency_ms=_pooled(records, "latency_ms"),
         throughput=_pooled(records, "throughput"),
         train_step_ms=_pooled(records, "train_step_ms"),
-        epoch_seconds=measured([second for run in seconds for second in run]),
+        epoch_seconds=by_epoch("epoch_seconds"),
+        epoch_cpu_seconds=by_epoch("epoch_cpu_seconds"),
+        epoch_joules=by_epoch("epoch_joules"),
         train_seconds=accuracy.across_seeds([sum(run) for run in seconds]) if seconds else None,
         epochs=len(first.history),
         best_validation_top1=accuracy.across_seeds([max(e["validation_top1"] for e in r.history) for r in records]),
@@ -327,11 +335,7 @@ class Reached:
 
 
 def training_cost(records: Sequence[Record], milestones: Sequence[float] = MILESTONES) -> list[Reached]:
-    """Epochs, seconds and MACs until the end of the first epoch whose validation top-1 reached each milestone.
-
-    MACs of training: three times the forward pass's an image (the backward pass computes a gradient for the inputs and
-    one for the weights, each about as costly as the forward pass).
-    """
+    """Epochs, seconds and MACs until the end of the first epoch whose validation top-1 reached each milestone."""
     table = []
     for milestone in milestones:
         epochs, seconds, macs = [], [], []
@@ -340,7 +344,7 @@ def training_cost(records: Sequence[Record], milestones: Sequence[float] = MILES
             if epoch is None:
                 continue
             epochs.append(epoch)
-            macs.append(3 * record.metrics["macs"] * record.run["n_train"] * epoch)
+            macs.append(sum(e["train_macs"] for e in record.history[:epoch]))
             if len(record.timing.get("epoch_seconds", [])) >= epoch:
                 seconds.append(sum(record.timing["epoch_seconds"][:epoch]))
         every = len(epochs) == len(records)
@@ -380,6 +384,11 @@ class Comparison:
             if (one.first, one.second) == (second, first):
                 return Interval(-one.interval.estimate, -one.interval.high, -one.interval.low)
         return None
+
+    def trained_alike(self, *models: str) -> bool:
+        """Whether all were trained on one kind of machine, with the same versions and threads."""
+        environments = [record.run.get("environment") for model in models for record in self.records[model]]
+        return all(one == environments[0] for one in environments)
 
     def row(self, model: str) -> Row | None:
         return next((row for row in self.rows if row.model == model), None)
@@ -501,7 +510,7 @@ def verdict(comparison: Comparison) -> list[str]:
     last += (
         f"; {listed(beaten)} {'do' if len(beaten) > 1 else 'does'} not."
         if beaten
-        else ", so each is the best at its price."
+        else ", so none is beaten by another in both."
     )
     return [first, middle, last]
 

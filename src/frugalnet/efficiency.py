@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 # The profiler's C++ side writes to stderr whenever it starts; it reads this when it is first used.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -130,7 +130,9 @@ def _kind(layer: nn.Module) -> str:
         return f"{depthwise}Conv2d {layer.kernel_size[0]}×{layer.kernel_size[1]}"
     if isinstance(layer, nn.Sequential):
         return " + ".join(map(_kind, inner))
-    return f"{type(layer).__name__}({_kind(inner[0])})" if len(inner) == 1 else type(layer).__name__
+    if len(inner) == 1 and not any(list(part.children()) for part in inner[0].children()):
+        return f"{type(layer).__name__}({_kind(inner[0])})"
+    return type(layer).__name__
 
 
 # Measured
@@ -281,13 +283,12 @@ class _Subject:
         found: dict[str, float | None] = {}
         for key, step in (("image", self.forward), ("training_image", self.backward)):
             meter, images = EnergyMeter(self.device), 0
-            if meter.available:
-                with meter:
-                    end = time.perf_counter() + seconds
-                    while time.perf_counter() < end:
-                        self._seconds(lambda step=step: step(self.images))  # type: ignore[misc]
-                        images += len(self.images)
-            found[f"energy_joules_per_{key}"] = None if meter.joules is None else meter.joules / images
+            end = time.perf_counter() + seconds
+            while meter.available and time.perf_counter() < end:
+                self._seconds(lambda step=step: step(self.images))  # type: ignore[misc]
+                images += len(self.images)
+            joules = meter.lap()
+            found[f"energy_joules_per_{key}"] = None if joules is None else joules / images
         return found
 
     def _seconds(self, step: Callable[[], None]) -> tuple[float, float]:
@@ -352,33 +353,30 @@ class _Counter:
 
 
 class EnergyMeter:
-    """`with EnergyMeter(device) as meter: ...`; then `meter.joules`, or None: not measured on this machine.
+    """Joules from a hardware counter: `lap()` gives those since the meter was made or the last lap.
 
     On CUDA the GPU's own counter (NVML, Volta or newer); on the CPU the packages' (RAPL), other processes included,
-    where this user may read it. A RAPL counter wraps after some 262 kJ: measure no longer than half an hour at once.
+    where this user may read it. A RAPL counter wraps after some 262 kJ: read it more often than every half hour.
     """
 
     def __init__(self, device: torch.device, powercap: Path = Path("/sys/class/powercap")) -> None:
-        self.joules: float | None = None
         self._counters = {"cuda": lambda: _nvml(device), "cpu": lambda: _rapl(powercap)}.get(device.type, list)()
         self._device = device
-        self._start: list[int] = []
+        self._start = [counter.read() for counter in self._counters]
 
     @property
     def available(self) -> bool:
         """Whether there is a counter to read."""
         return bool(self._counters)
 
-    def __enter__(self) -> Self:
+    def lap(self) -> float | None:
+        """Joules since the last lap, once what was queued is done; None: not measured on this machine."""
+        if not self._counters:
+            return None
         _synchronize(self._device)
-        self._start = [counter.read() for counter in self._counters]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _synchronize(self._device)
-        if self._counters:
-            ends = zip(self._counters, self._start, strict=True)
-            self.joules = sum(counter.between(start, counter.read()) for counter, start in ends)
+        start, self._start = self._start, [counter.read() for counter in self._counters]
+        laps = zip(self._counters, start, self._start, strict=True)
+        return sum(counter.between(before, now) for counter, before, now in laps)
 
 
 def _nvml(device: torch.device) -> list[_Counter]:

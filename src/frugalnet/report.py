@@ -4,7 +4,7 @@ import base64
 import csv
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,10 @@ from frugalnet.comparison import (
     points,
     verdict,
 )
-from frugalnet.files import atomic
+from frugalnet.files import atomic, write_json
 
 NOT_MEASURED = "not measured"
+NO_COUNTER = "not measured on this machine"
 SAMPLE_BANNER = "sample data: not Tiny ImageNet"
 # Mid-tones that stand out against white and against near-black: more than 3:1 on both.
 PALETTE = ("#2f7fd6", "#d9661f", "#23946a", "#9560cf", "#d1466b", "#1593a5", "#a8800c", "#7d7f86")
@@ -637,7 +638,7 @@ def _picture_url(image: NDArray[np.uint8]) -> str:
 
 
 def write(comparison: Comparison, out: Path, images: NDArray[np.uint8] | None = None) -> None:
-    """Fill the folder `out`: report.html, report.md, figures/, table.csv, accuracy.csv, curves.csv, confusion.csv.
+    """Fill the folder `out`: report.html, report.md, figures/, comparison.json and tables as CSV.
 
     images: the validation images (N, H, W, 3) uint8 RGB, for the examples in report.html; None leaves them out.
     """
@@ -693,9 +694,9 @@ def write(comparison: Comparison, out: Path, images: NDArray[np.uint8] | None = 
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters["markdown"] = _markdown
-        markdown = environment.get_template("report.md.j2").render(context)
-        (folder / "report.md").write_text(markdown, encoding="utf-8")
+        environment.filters["markdown"] = markdown
+        twin = environment.get_template("report.md.j2").render(context)
+        (folder / "report.md").write_text(twin, encoding="utf-8")
 
         drawn = {f"cost-{key}": _cost_figure(c, comparison, colours) for key, c in charts.items() if c}
         for model, records in comparison.records.items():
@@ -724,7 +725,7 @@ def _unique_names(record: Record) -> list[str]:
     ]
 
 
-def _markdown(text: object) -> str:
+def markdown(text: object) -> str:
     """Data in a GitHub-flavoured table: no markup, no new column."""
     return "".join("\\" + c if c in "\\`*_[]|~#" else html.escape(c, quote=False) for c in str(text))
 
@@ -763,7 +764,10 @@ def _context(comparison: Comparison, charts: Mapping[str, CostChart | None]) -> 
         },
         "pairs": {row.model: accuracy.most_confused_pairs(row.confusion, comparison.first.class_names) for row in rows},
         "layers": {model: layer_table(records[0]) for model, records in comparison.records.items()},
-        "details": {model: cost_details(records[0]) for model, records in comparison.records.items()},
+        "details": {
+            title: {row.model: cost_details(comparison.records[row.model][0], row)[title] for row in rows}
+            for title in cost_details(comparison.first, rows[0])
+        },
         "claims": claims(comparison),
         "not_measured": NOT_MEASURED,
     }
@@ -817,15 +821,14 @@ def layer_table(record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def cost_details(record: Record) -> dict[str, str]:
-    """What else cost.json has: training step, processor time, memory and energy; "not measured" where it has not."""
-    cost = record.cost
+def cost_details(record: Record, row: Row) -> dict[str, dict[str, str]]:
+    """What else was measured of a network, in two tables: times, and processor, memory and energy."""
 
-    def shown(key: str, factor: float, form: Callable[[float], str]) -> str:
-        value = cost.get(key)
+    def shown(key: str, form: Callable[[float], str], missing: str = NOT_MEASURED) -> str:
+        value = record.cost.get(key)
         if isinstance(value, Mapping):
-            return f"{form(value['median'])} ({number(value['p5'])} to {number(value['p95'])})"
-        return NOT_MEASURED if value is None else form(factor * value)
+            return f"{form(value['median'])} ({number(value['p5'])} to {number(value['p95'])}, n {value['n']})"
+        return missing if value is None else form(value)
 
     def milliseconds(value: float) -> str:
         return f"{number(value)} ms"
@@ -833,15 +836,26 @@ def cost_details(record: Record) -> dict[str, str]:
     def joules(value: float) -> str:
         return f"{human(value)}J" if value >= 1000 else f"{human(value)} J"
 
+    def median(value: Measured | None, form: Callable[[float], str], missing: str = NOT_MEASURED) -> str:
+        return form(value.median) if value else missing
+
     return {
-        "training step": shown("train_step_ms", 1, milliseconds),
-        "images a second, training": shown("train_throughput", 1, number),
-        "CPU time an image": shown("cpu_seconds_per_image", 1000, milliseconds),
-        "CPU time a training image": shown("cpu_seconds_per_training_image", 1000, milliseconds),
-        "peak memory, forward": shown("peak_memory_forward_bytes", 1, lambda size: f"{human(size)}B"),
-        "peak memory, training step": shown("peak_memory_train_step_bytes", 1, lambda size: f"{human(size)}B"),
-        "energy an image": shown("energy_joules_per_image", 1, joules),
-        "energy an epoch": shown("energy_joules_per_training_image", record.run["n_train"], joules),
+        "Times": {
+            "forward, batch 1": shown("latency_ms", milliseconds),
+            "forward and backward, batch 1": shown("train_latency_ms", milliseconds),
+            "images a second, forward": shown("throughput", number),
+            "images a second, forward and backward": shown("train_throughput", number),
+        },
+        "Processor, memory and energy": {
+            "MACs an epoch": human(float(np.mean([epoch["train_macs"] for epoch in record.history]))),
+            "CPU seconds an epoch": median(row.epoch_cpu_seconds, number),
+            "CPU time an image": shown("cpu_seconds_per_image", lambda seconds: milliseconds(1000 * seconds)),
+            "peak memory, forward": shown("peak_memory_forward_bytes", lambda size: f"{human(size)}B"),
+            "peak memory, training step": shown("peak_memory_train_step_bytes", lambda size: f"{human(size)}B"),
+            "energy an image": shown("energy_joules_per_image", joules, NO_COUNTER),
+            "energy a training image": shown("energy_joules_per_training_image", joules, NO_COUNTER),
+            "energy an epoch": median(row.epoch_joules, joules, NO_COUNTER),
+        },
     }
 
 
@@ -866,7 +880,24 @@ def _gallery(comparison: Comparison, row: Row, images: NDArray[np.uint8] | None)
     return gallery
 
 
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """Every figure of the comparison's tables, ready for JSON: what the README is made of."""
+    return {
+        "is_sample": comparison.first.run["is_sample"],
+        "facts": facts(comparison),
+        "notes": comparison.notes,
+        "verdict": verdict(comparison),
+        "networks": [
+            {key: value for key, value in asdict(row).items() if key != "confusion"} for row in comparison.rows
+        ],
+        "differences": [asdict(one) for one in comparison.differences],
+        "training_cost": {model: [asdict(one) for one in reached] for model, reached in comparison.costs.items()},
+        "claims": [asdict(one) for one in claims(comparison)],
+    }
+
+
 def _write_tables(comparison: Comparison, folder: Path) -> None:
+    write_json(folder / "comparison.json", summary(comparison))
     (folder / "table.txt").write_text(table_text(comparison.rows) + "\n", encoding="utf-8")
     _write_csv(
         folder / "table.csv",

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -9,20 +10,23 @@ from typing import Any
 
 from frugalnet.arrays import Dataset
 from frugalnet.checkpoint import Checkpoints
-from frugalnet.files import atomic, sha256_of
-from frugalnet.training import TrainConfig
+from frugalnet.files import atomic, sha256, sha256_of, write_json
+from frugalnet.inference import save_weights
+from frugalnet.training import TrainConfig, Trainer
 
 # The code that decides a run's bits, besides the architecture's own file.
 _SOURCES = ("batches.py", "optim.py", "training.py", "models/layers.py")
+_CHECKPOINTS = Path(".checkpoints/train")
 
 
 def describe(
     model: str,
     seed: int,
     data: Dataset,
-    views_sha256: Mapping[str, str],
+    views_sha256: Mapping[str, Sequence[str]],
     config: TrainConfig,
     environment: Mapping[str, Any],
+    distributed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A run's identity, as run.json and MLflow hold it.
 
@@ -43,7 +47,7 @@ def describe(
         "n_validation": len(data.validation.labels),
         "train": config.model_dump(exclude={"checkpoint_minutes"}),
         "environment": dict(environment),
-    }
+    } | ({"distributed": dict(distributed)} if distributed else {})
     return run | {"fingerprint": sha256_of(run)}
 
 
@@ -62,7 +66,29 @@ def name(run: Mapping[str, Any]) -> str:
 
 def checkpoints(root: Path, run: Mapping[str, Any]) -> Checkpoints:
     """A run's checkpoints: under the project's root, since DVC deletes a stage's outputs before it runs again."""
-    return Checkpoints(root / ".checkpoints" / "train" / f"{name(run)}-{run['fingerprint'][:16]}")
+    return Checkpoints(root / _CHECKPOINTS / f"{name(run)}-{run['fingerprint'][:16]}")
+
+
+def tell_of_other_checkpoints(root: Path, run: Mapping[str, Any]) -> None:
+    """Say on stderr that checkpoints of this network and seed lie there whose other inputs keep them from use."""
+    found = (root / _CHECKPOINTS).glob(f"{name(run)}-*/**/*.ckpt")
+    folders = {path.relative_to(root / _CHECKPOINTS).parts[0] for path in found}
+    if others := folders - {checkpoints(root, run).folder.name}:
+        print(
+            f"{root / _CHECKPOINTS}: checkpoints of {name(run)} with other parameters, data, code or machine "
+            f"are not used, and stay for theirs: {', '.join(sorted(others))}",
+            file=sys.stderr,
+        )
+
+
+def write_results(run: Mapping[str, Any], trainer: Trainer, timing: Mapping[str, Any]) -> str:
+    """Write what a finished run leaves: weights, history, timing, run.json. Returns the weights' SHA-256."""
+    weights, out = Path("models") / f"{name(run)}.safetensors", Path("results/train") / name(run)
+    save_weights(trainer.network.state_dict(), weights)
+    write_table(out / "history.csv", trainer.history.rows)
+    write_json(out / "timing.json", {**trainer.history.timing(), **timing})
+    write_json(out / "run.json", {**run, "weights_sha256": sha256(weights)})
+    return sha256(weights)
 
 
 def write_table(path: Path, rows: Sequence[Any]) -> None:

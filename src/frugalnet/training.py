@@ -1,5 +1,6 @@
 """Training: one network, one seed, from random weights to the last epoch, exactly resumable at any step."""
 
+import importlib.util
 import signal
 import sys
 import time
@@ -7,23 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
 
-from frugalnet import accuracy, models
+from frugalnet import accuracy, efficiency, models
 from frugalnet.arrays import Split
-from frugalnet.batches import Normaliser, batches, epoch_order, resident, steps_per_epoch
+from frugalnet.batches import Normaliser, batches, epoch_turns, resident, steps_per_epoch
 from frugalnet.checkpoint import Checkpoints
 from frugalnet.errors import UserError
 from frugalnet.inference import infer
 from frugalnet.optim import OptimConfig, build_optimiser, learning_rate
 
-_LOOK_EVERY = 20  # steps between looks at loss and accuracy: on a GPU each look waits for it
+LOOK_EVERY = 20  # steps between looks at loss, accuracy and energy: on a GPU each look waits for it
+_COUNTS = ("epoch", "step", "seconds", "cpu_seconds", "joules")  # of a Trainer, as its checkpoints hold them
 
 
 class TrainConfig(OptimConfig):
@@ -33,7 +36,13 @@ class TrainConfig(OptimConfig):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     label_smoothing: float = Field(ge=0, lt=1)
+    resolutions: list[Annotated[int, Field(ge=24, le=64)]] = Field(min_length=1)  # pixels a side, over the epochs
     checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch; its end makes one anyway
+
+
+def resolution(config: TrainConfig, epoch: int) -> int:
+    """The pixels a side that epoch `epoch` (from 0) trains on: the list of them, spread evenly over the epochs."""
+    return config.resolutions[epoch * len(config.resolutions) // config.epochs]
 
 
 class Interrupted(Exception):
@@ -46,14 +55,24 @@ class Interrupted(Exception):
 
 @dataclass
 class History:
-    """What a run has to show: a row of figures and the seconds of training, for each finished epoch."""
+    """What a run has to show for each finished epoch: a row of figures, and what its training steps spent.
+
+    Processor seconds are of all threads. None: not measured, as joules are where a counter could not be read over the
+    whole epoch.
+    """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float | None] = field(default_factory=list)
+    joules: list[float | None] = field(default_factory=list)
+
+    def timing(self) -> dict[str, list[Any]]:
+        """epoch_seconds, epoch_cpu_seconds, epoch_joules: what timing.json holds."""
+        return {f"epoch_{key}": values for key, values in vars(self).items() if key != "rows"}
 
 
 @contextmanager
-def _noting_signals() -> Iterator[list[int]]:
+def noting_signals() -> Iterator[list[int]]:
     """Give a list that SIGINT and SIGTERM are added to, in place of what they otherwise do."""
     noted: list[int] = []
 
@@ -68,6 +87,20 @@ def _noting_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+class Stopwatch:
+    """Wall-clock seconds, processor seconds over all threads, and joules where there is a counter."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._meter = efficiency.EnergyMeter(device)
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def lap(self) -> tuple[float, float, float | None]:
+        """What was spent since the last lap."""
+        joules = self._meter.lap()
+        wall, cpu, self._wall, self._cpu = self._wall, self._cpu, time.monotonic(), time.process_time()
+        return self._wall - wall, self._cpu - cpu, joules
+
+
 class Trainer:
     """A network on its way: everything that its next step depends on, and how that is saved and restored."""
 
@@ -78,7 +111,10 @@ class Trainer:
         self.config, self.seed, self.n_train, self.normalise = config, seed, n_train, normalise
         self.device = normalise.device
         self.network: nn.Module = models.build(name, num_classes)
+        self.macs = {size: efficiency.macs(self.network, (3, size, size)) for size in set(config.resolutions)}
         self.network.to(self.device).to(memory_format=torch.channels_last)
+        if self.device.type == "cuda" and importlib.util.find_spec("triton"):
+            self.network.compile()
         self.optimiser = build_optimiser(self.network, config)
         self.steps = steps_per_epoch(n_train, config.batch_size)
         self.history = History()
@@ -89,7 +125,8 @@ class Trainer:
         self.step = 0  # finished steps of the epoch under way
         self.losses = torch.zeros(self.steps, device=self.device)  # a batch's sum, for each of them
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0  # spent on the finished steps
+        self.joules: float | None = 0.0
         # What is random within an epoch (dropout) follows from the seed and the epoch, not from what went before.
         torch.manual_seed(int(np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62)))
 
@@ -98,7 +135,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "history": vars(self.history),
-            **{name: getattr(self, name) for name in ("epoch", "step", "losses", "correct", "seconds")},
+            **{name: getattr(self, name) for name in (*_COUNTS, "losses", "correct")},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
@@ -107,7 +144,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])  # type: ignore[arg-type]
         self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         self.history = History(**state["history"])  # type: ignore[arg-type]
-        for name in ("epoch", "step", "seconds"):
+        for name in _COUNTS:
             setattr(self, name, state[name])
         self.losses, self.correct = (state[name].to(self.device) for name in ("losses", "correct"))  # type: ignore[attr-defined]
         torch.set_rng_state(state["random"])  # type: ignore[arg-type]
@@ -118,8 +155,11 @@ class Trainer:
         rate = learning_rate(self.config, self.epoch * self.steps + self.step, self.config.epochs * self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        inputs = self.normalise(images)
+        if (size := resolution(self.config, self.epoch)) != images.shape[1]:
+            inputs = interpolate(inputs, size=(size, size), mode="bilinear", antialias=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.network(self.normalise(images))
+            logits = self.network(inputs)
             loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -128,24 +168,41 @@ class Trainer:
         self.correct += (logits.detach().argmax(1) == labels).sum()
         self.step += 1
 
-    def end_epoch(self, validation: Split) -> None:
-        """Measure on the validation images and add the epoch to the history."""
+    def epoch_macs(self, epoch: int) -> int:
+        """MACs of training in epoch `epoch` (from 0): the backward pass computes gradients for inputs and for weights,
+        each at the price of a forward pass."""
+        return 3 * self.n_train * self.macs[resolution(self.config, epoch)]
+
+    def figures(self, validation: Split) -> dict[str, float]:
+        """The epoch's row of the history: what its batches gave, and the network measured on the validation images."""
         logits = infer(self.network, validation.images, self.normalise)
         labels = np.asarray(validation.labels)
         total_steps = self.config.epochs * self.steps
-        row = {
+        return {
             "epoch": self.epoch + 1,
             "learning_rate": learning_rate(self.config, (self.epoch + 1) * self.steps - 1, total_steps),
+            "train_macs": self.epoch_macs(self.epoch),
             "train_loss": self.losses.sum().item() / self.n_train,
             "train_top1": self.correct.item() / self.n_train,
             "validation_loss": accuracy.cross_entropy(logits, labels),
             "validation_top1": accuracy.top_k(logits, labels, 1),
             "validation_top5": accuracy.top_k(logits, labels, 5),
         }
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Add the epoch to the history and begin the next one."""
         self.history.rows.append(row)
         self.history.seconds.append(self.seconds)
+        self.history.cpu_seconds.append(self.cpu_seconds)
+        self.history.joules.append(self.joules)
         self.epoch += 1
         self.begin_epoch()
+
+    def spend(self, seconds: float, cpu_seconds: float, joules: float | None) -> None:
+        """Add what the latest steps took to what the epoch has spent."""
+        self.seconds += seconds
+        self.cpu_seconds += cpu_seconds
+        self.joules = None if self.joules is None or joules is None else self.joules + joules
 
     def check_losses(self) -> None:
         """Raise UserError, naming epoch and step, if a loss of this epoch is not finite."""
@@ -179,36 +236,39 @@ def fit(
         print(f"going on from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
     on_epoch(trainer.history)
 
+    stopwatch = Stopwatch(trainer.device)
+
     def save() -> None:
         checkpoints.save(trainer.state(), trainer.epoch, trainer.step)
 
     images_done = trainer.epoch * trainer.n_train + trainer.step * config.batch_size
     total = config.epochs * trainer.n_train
     bar = tqdm(total=total, initial=images_done, unit=" images", mininterval=1.0, disable=None)
-    with _noting_signals() as stop, bar:
+    with noting_signals() as stop, bar:
         while trainer.epoch < config.epochs:
             bar.set_description(f"epoch {trainer.epoch + 1}/{config.epochs}")
-            order = epoch_order(trainer.seed, trainer.epoch, trainer.n_train)
+            turns = epoch_turns(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps)
             images = resident(images_of(trainer.epoch), trainer.device)
-            started = time.monotonic() - trainer.seconds
+            stopwatch.lap()  # the epoch's time begins here
             saved_at = time.monotonic()
-            for batch, targets in batches(images, labels, order, config.batch_size, trainer.device, trainer.step):
+            for batch, targets in batches(images, labels, turns[trainer.step :], trainer.device):
                 trainer.train_batch(batch, targets)
                 bar.update(len(targets))
-                if trainer.step % _LOOK_EVERY == 0 or trainer.step == trainer.steps:
+                if trainer.step % LOOK_EVERY == 0 or trainer.step == trainer.steps:
                     trainer.check_losses()
-                    seen = len(order) * trainer.step / trainer.steps
+                    seen = trainer.n_train * trainer.step / trainer.steps
                     loss, top1 = trainer.losses.sum().item() / seen, trainer.correct.item() / seen
                     bar.set_postfix_str(f"loss {loss:.3f}, top-1 {top1:.1%}", refresh=False)
-                trainer.seconds = time.monotonic() - started
+                    trainer.spend(*stopwatch.lap())
                 due = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
                 if stop or (due and trainer.step < trainer.steps):
                     trainer.check_losses()
+                    trainer.spend(*stopwatch.lap())
                     save()
                     saved_at = time.monotonic()
                 if stop:
                     raise Interrupted(stop[0])
-            trainer.end_epoch(validation)
+            trainer.end_epoch(trainer.figures(validation))
             save()
             row, rate = trainer.history.rows[-1], trainer.n_train / trainer.history.seconds[-1]
             tqdm.write(
