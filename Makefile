@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all bench lint ui params lock
+.PHONY: help install demo test test-all bench results readme lint ui params lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: .venv/installed ## the whole pipeline on the sample data, in a throw-away 
 	@cat demo/table.txt
 	@echo
 	@echo "Report: $(CURDIR)/demo/report.html"
-	@echo "Runs:   make ui, then open http://127.0.0.1:5000"
+	@echo "Runs:   make ui, then open http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART"
 
 test: lint ## linters, type check and the whole suite but for what is marked slow
 	pytest -n 2 --dist loadfile
@@ -30,6 +30,15 @@ test-all: lint ## the slow tests too
 
 bench: .venv/installed ## training's speed and memory beside its own step alone and the usual ways; ten minutes
 	python -m benchmarks.benchmark
+
+results: .venv/installed ## keep the last comparison: its figures in docs/results, the README's tables made of them
+	python -m frugalnet.readme results/compare/comparison.json
+	rm -rf docs/results && mkdir -p docs/results
+	cp -r results/compare/{report.md,comparison.json,figures} docs/results
+	(cd results/evaluate && tar -cf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
+
+readme: .venv/installed ## the README's tables, from the figures in docs/results
+	python -m frugalnet.readme docs/results/comparison.json
 
 lint: .venv/installed
 	ruff check .
