@@ -70,7 +70,7 @@ def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path
     theirs = {(name, rival): rivals.build(name, data, params) for name in names for rival in loaders}
     images = data.views.of_epoch(0, data.dataset.train.images)
     first = np.random.default_rng(0).permutation(len(images))[:BATCH_SIZE]
-    batch = next(batches(images, np.array(data.dataset.train.labels), first, BATCH_SIZE, device))
+    batch = next(batches(images, np.array(data.dataset.train.labels), [first], device))
 
     samples: dict[str, dict[str, list[float]]] = {
         name: {key: [] for key in ("limit", "ours", "beside", *loaders)} for name in names

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from benchmarks.data import BATCH_SIZE, load_params
-from frugalnet import compute
 from frugalnet.batches import Normaliser
 from frugalnet.training import Trainer
+from frugalnet.workers import cores
 
 _KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26)}
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -72,6 +72,10 @@ def _bfloat16(trainer: Trainer) -> None:
     trainer.network.forward = autocast
 
 
+def _deterministic(trainer: Trainer) -> None:
+    torch.use_deterministic_algorithms(True)
+
+
 def _unchanged(trainer: Trainer) -> None:
     pass
 
@@ -84,13 +88,14 @@ def _compile_separable(trainer: Trainer) -> None:
 VARIANTS: dict[str, tuple[dict[str, str], Callable[[Trainer], None]]] = {
     "baseline": ({}, _unchanged),
     "malloc hugetlb=1": (_HUGE, _unchanged),
-    "malloc keeps memory": (_KEEP, _unchanged),
+    "malloc keeps memory (in use)": (_KEEP, _unchanged),
     "malloc keeps, hugetlb=1": (_KEEP | _HUGE, _unchanged),
     "OMP passive": (_PASSIVE, _unchanged),
     "separable pools": ({}, _separable_pools),
     "SGD foreach": ({}, _sgd(foreach=True)),
     "SGD for-loop": ({}, _sgd(foreach=False)),
     "set_to_none=False": ({}, _keep_gradients),
+    "deterministic algorithms": ({}, _deterministic),
     "bfloat16 autocast": ({}, _bfloat16),
     "compile": ({}, _compile),
     "compile, separable pools": ({}, _compile_separable),
@@ -101,8 +106,8 @@ VARIANTS: dict[str, tuple[dict[str, str], Callable[[Trainer], None]]] = {
 
 def serve(variant: str, network: str) -> None:
     """Say the state after 5 steps, then answer each number of steps on stdin by their seconds and page faults."""
-    params = load_params()
-    device = compute.setup(params.compute)
+    params, device = load_params(), torch.device("cpu")
+    torch.set_num_threads(cores())
     trainer = Trainer(
         network, 0, 200, 100_000, Normaliser([122.5, 114.2, 101.4], [70.5, 68.6, 71.9], device), params.train
     )
