@@ -8,25 +8,20 @@ what the measured steps and bytes would mean for 1 to 1,024 workers (`scaled_epo
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from math import ceil, log2
 from pathlib import Path
-from statistics import mean, median
 
 import matplotlib
-from dvc.utils.hydra import compose_and_dump
 
-from frugalnet import config, runs
+from benchmarks.settings import figures, train
+from frugalnet import config
 from frugalnet.files import atomic, write_json
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-ROOT = Path(__file__).parents[1]
 GRID = {
     "single": ["distributed=none"],
     **{f"ddp-{n}": ["distributed=ddp", f"distributed.workers={n}"] for n in (2, 4)},
@@ -43,31 +38,6 @@ GRID = {
 }
 GIGABITS = (1, 10, 100)
 WORKERS = [2**power for power in range(11)]
-
-
-def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None:
-    """Run the train stage in `folder`, on this folder's data."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "data").is_symlink():
-        (folder / "data").symlink_to(Path("data").resolve())
-    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", list(overrides))
-    if not (folder / "results/train" / f"{model}-0" / "run.json").is_file():
-        print(f"\n{name}: {' '.join(overrides)}", file=sys.stderr)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder.resolve())}
-        subprocess.run([sys.executable, "-m", "pipeline.train", model, "0"], cwd=folder, env=environment, check=True)
-
-
-def figures(folder: Path, model: str) -> dict[str, float]:
-    """What a finished setting has to show."""
-    trained = folder / "results/train" / f"{model}-0"
-    last, timing = runs.read_history(trained / "history.csv")[-1], json.loads((trained / "timing.json").read_text())
-    exchange = timing.get("exchange", [{"bytes_given": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}])
-    return {
-        "validation_top1": last["validation_top1"],
-        "train_top1": last["train_top1"],
-        "epoch_seconds": median(timing["epoch_seconds"]),
-        **{key: mean(epoch[key] for epoch in exchange) for key in exchange[0] if key != "workers"},
-    }
 
 
 def all_reduce_seconds(size: float, workers: int, gigabits: float, latency: float) -> float:

@@ -72,8 +72,8 @@ def test_an_unknown_choice_is_refused_with_the_valid_ones(tmp_path):
 
 def test_a_number_in_scientific_notation_is_a_number(tmp_path):
     path = compose(tmp_path / "params.yaml")
-    path.write_text(path.read_text().replace("weight_decay: 5.0e-05", "weight_decay: 5e-5"))
-    assert config.load(path).train.weight_decay == 5e-5
+    path.write_text(path.read_text().replace("weight_decay: 0.0005", "weight_decay: 5e-4"))
+    assert config.load(path).train.weight_decay == 5e-4
 
 
 @pytest.mark.parametrize("content", ["", "a: [", "- 1"])

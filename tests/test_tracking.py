@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from frugalnet.tracking import connect, flatten, numbers, training_run
+from frugalnet.tracking import connect, flatten, numbers, provenance, training_run
 
 RUN = {
     "model": "depthwise",
@@ -25,6 +25,21 @@ def all_runs(root):
 
 def curve(client, run):
     return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "validation_top1")]
+
+
+def test_a_run_names_its_commit_and_the_files_that_differ_from_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("a: 1\n")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "m"]):
+        subprocess.run([*git, *command], check=True)
+    (tmp_path / "dvc.lock").touch()  # what every first run writes
+    tags = provenance()
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    assert "git_uncommitted_changes" not in tags
+    (tmp_path / "params.yaml").write_text("a: 2\n")
+    (tmp_path / "tiny.py").touch()
+    assert provenance()["git_uncommitted_changes"] == "params.yaml, tiny.py"
 
 
 def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_results_and_tags(tmp_path, monkeypatch):

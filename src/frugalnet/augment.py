@@ -146,9 +146,10 @@ def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: 
     # One generator for all transforms: `set_random_seed` would give each its own of the same seed, and their draws
     # could coincide (pictures mirrored either both ways or not at all).
     policy.set_random_state(np.random.default_rng(seeds[0]), random.Random(int(seeds[1])))
-    augmented = np.array(images)
-    for place in augmented:
-        image = place
+    images = np.asarray(images)  # of a mapped file: its rows would be mapped arrays too, which are slow to make
+    augmented = np.empty_like(images)
+    for original, place in zip(images, augmented, strict=True):
+        image = np.array(original)
         for transform in policy:
             if transform.should_apply():
                 image = _apply(transform, image)

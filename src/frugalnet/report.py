@@ -799,7 +799,7 @@ def facts(comparison: Comparison) -> dict[str, str]:
         )
     commits = {
         record.timing["mlflow.source.git.commit"]
-        + (" with uncommitted changes" if record.timing.get("git_uncommitted_changes") == "true" else "")
+        + (f" with uncommitted changes: {changed}" if (changed := record.timing.get("git_uncommitted_changes")) else "")
         for record in everyone
         if "mlflow.source.git.commit" in record.timing
     }

@@ -37,10 +37,14 @@ def project_root() -> Path:
 def provenance() -> dict[str, str]:
     """Tags that lead back: git commit, DVC experiment and stage, as far as they are known."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
+    # Untracked files count, an architecture may be one; DVC's lock does not, it is written by the very run.
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", ".", ":!dvc.lock"], capture_output=True, text=True, check=False
+    )
+    paths = [line[3:] for line in changed.stdout.splitlines()]
     tags = {
         "mlflow.source.git.commit": git.stdout.strip(),
-        "git_uncommitted_changes": str(bool(changed.stdout.strip())).lower() if git.stdout else "",
+        "git_uncommitted_changes": ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
         "dvc_stage": os.environ.get("DVC_STAGE", ""),
     }

@@ -1,0 +1,52 @@
+"""What each part of the recipe gives: `python -m benchmarks.ablation`.
+
+Trains the speedrun recipe with one part changed at a time; the table shows top-1 on what `data/` holds for validation.
+For choices that has to be a hold-out of the training split: before, `dvc exp run -S data.holdout=5000 augment`. Each
+setting is the train stage itself, run in results/ablation/<setting>; what is finished is not run again.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.settings import figures, train
+from frugalnet.files import write_json
+
+FLIP = "{name: HorizontalFlip, p: 0.5}"
+SHIFT = "{name: Pad, p: 1.0, padding: 6, border_mode: 4}, {name: RandomCrop, p: 1.0, height: 64, width: 64}"
+SETTINGS = {
+    "recipe": [],
+    "smoothing": ["train.label_smoothing=0.1"],
+    "decay-5e-4": ["train.weight_decay=0.0005"],
+    "no-decay": ["train.weight_decay=0"],
+    "rate-0.2": ["train.learning_rate=0.2"],
+    "rate-0.8": ["train.learning_rate=0.8"],
+    "batch-128": ["train.batch_size=128"],
+    "adam": ["train.optimiser=adam", "train.learning_rate=0.004"],
+    "flips-and-shifts": [f"augment.policy=[{FLIP}, {SHIFT}]"],
+    "flips": [f"augment.policy=[{FLIP}]"],
+    "one-view": ["augment.views=1"],
+    "no-augmentation": ["augment=none"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="residual")
+    parser.add_argument("--only", nargs="*", choices=SETTINGS, default=list(SETTINGS), metavar="SETTING")
+    parser.add_argument("overrides", nargs="*", help="of all settings, as dvc's -S takes them")
+    arguments = parser.parse_args()
+    out = Path("results/ablation")
+    measured = {}
+    for name in arguments.only:
+        common = [f"model={arguments.model}", "train=speedrun", *arguments.overrides]
+        train(name, [*common, *SETTINGS[name]], out / name, arguments.model)
+        measured[name] = figures(out / name, arguments.model)
+        write_json(out / "table.json", measured)
+    print("| setting | changed | top-1 | training top-1 | seconds |\n|---|---|--:|--:|--:|")
+    for name, row in measured.items():
+        top1 = f"{row['validation_top1']:.1%} | {row['train_top1']:.1%}"
+        print(f"| {name} | {' '.join(SETTINGS[name]) or 'nothing'} | {top1} | {row['train_seconds']:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The train stage with other parameters, each setting in a folder of its own, on the pictures in `data/`."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median
+
+from dvc.utils.hydra import compose_and_dump
+
+from frugalnet import runs
+from frugalnet.files import remove
+
+ROOT = Path(__file__).parents[1]
+
+
+def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None:
+    """Train in `folder` unless that is done; what was interrupted goes on. Other views than data's are made first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", list(overrides))
+    if (folder / "results/train" / f"{model}-0" / "run.json").is_file():
+        return
+    print(f"\n{name}: {' '.join(overrides)}", file=sys.stderr)
+    own_views = any(override.startswith("augment") for override in overrides)
+    shared = "data/arrays" if own_views else "data"
+    if not (folder / shared).is_symlink():
+        (folder / shared).parent.mkdir(exist_ok=True)
+        (folder / shared).symlink_to(Path(shared).resolve())
+    if own_views and not (folder / "data/views").is_dir():
+        _stage(folder, "augment")
+    _stage(folder, "train", model, "0")
+    if own_views:
+        remove(folder / "data/views")
+
+
+def _stage(folder: Path, *stage: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder.resolve())}
+    command = [sys.executable, "-m", f"pipeline.{stage[0]}", *stage[1:]]
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+
+
+def figures(folder: Path, model: str) -> dict[str, float]:
+    """What a finished setting has to show."""
+    trained = folder / "results/train" / f"{model}-0"
+    last, timing = runs.read_history(trained / "history.csv")[-1], json.loads((trained / "timing.json").read_text())
+    exchange = timing.get("exchange", [{"bytes_given": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}])
+    return {
+        "validation_top1": last["validation_top1"],
+        "train_top1": last["train_top1"],
+        "epoch_seconds": median(timing["epoch_seconds"]),
+        "train_seconds": sum(timing["epoch_seconds"]),
+        **{key: mean(epoch[key] for epoch in exchange) for key in exchange[0] if key != "workers"},
+    }
