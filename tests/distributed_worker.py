@@ -95,6 +95,8 @@ def work(folder: str) -> str | None:
 
 
 if __name__ == "__main__":
+    if distributed.launched():
+        sys.exit(work(sys.argv[1]))
     with_workers = json.loads((Path(sys.argv[1]) / "trainings.json").read_text()).values()
     configuration = next(iter(with_workers))[0]
     distributed.launch(

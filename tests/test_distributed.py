@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -53,8 +54,12 @@ def run(
 def start(folder: Path, config: Any, fault: Any = None) -> subprocess.Popen:
     """Two workers under a parent of their own."""
     write(folder, {"run": (config, RECIPE, UNEVEN)}, 2, fault)
+    return process(folder)
+
+
+def process(folder: Path, *launcher: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, distributed_worker.__file__, str(folder)],
+        [sys.executable, *launcher, distributed_worker.__file__, str(folder)],
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
         stderr=subprocess.PIPE,
         text=True,
@@ -345,6 +350,40 @@ def test_a_signal_ends_all_in_ten_seconds_with_a_checkpoint(tmp_path, two, name,
     assert "going on from the checkpoint" in again.communicate(timeout=600)[1]
     if name == "kept":
         assert bits_of(torch.load(tmp_path / "run" / "0.pt")["weights"]) == bits_of(two[name][0]["weights"])
+
+
+def test_two_runs_at_once_on_one_machine_do_not_meet(tmp_path, two):
+    both = [start(tmp_path / name, GLOBAL_NET) for name in "ab"]
+    for parent in both:
+        parent.communicate(timeout=600)
+    for name, parent in zip("ab", both, strict=True):
+        assert parent.returncode == 0
+        assert bits_of(torch.load(tmp_path / name / "run" / "0.pt")["weights"]) == bits_of(two["global"][0]["weights"])
+        assert_nothing_is_left(parent)
+
+
+@pytest.mark.slow
+def test_a_host_that_is_lost_leaves_the_others_to_finish(tmp_path):
+    write(tmp_path, {"run": (GLOBAL_NET, RECIPE, UNEVEN)}, 2, {"seconds": [0.2, 0.2]})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = "-m torch.distributed.run --nnodes=1:2 --nproc-per-node=1 --max-restarts=3 --rdzv-id=hosts"
+    words += f" --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{port} --local-addr=127.0.0.1 --rdzv-conf=is_host="
+    stays, goes = (process(tmp_path, *f"{words}{is_host}".split()) for is_host in (1, 0))
+    while not list(tmp_path.glob("run/checkpoints/host-0/*.ckpt")):  # of the first epoch
+        assert stays.poll() is None
+        time.sleep(0.05)
+    workers = Path(f"/proc/{goes.pid}/task/{goes.pid}/children").read_text().split()
+    for pid in (goes.pid, *map(int, workers)):
+        os.kill(pid, signal.SIGKILL)
+    goes.communicate()
+    stays.communicate(timeout=600)
+    assert stays.returncode == 0
+    left = torch.load(tmp_path / "run" / "0.pt")
+    assert [row["epoch"] for row in left["rows"]] == [1, 2, 3]
+    assert [cost["workers"] for cost in left["costs"]] == [2, 1, 1]
+    assert_nothing_is_left(stays)
 
 
 def test_workers_end_with_their_parent(tmp_path):

@@ -138,7 +138,7 @@ def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], No
         print(f"going on from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
     with noting_signals() as noted:
         if isinstance(worker.config, GlobalNet) and worker.config.exchange == "asynchronous":
-            _asynchronous(worker, worker.config, resumption, saved, noted, on_epoch)
+            _Asynchronous(worker, worker.config, resumption, saved, noted, on_epoch).run()
         else:
             _synchronous(worker, resumption, noted, on_epoch)
 
@@ -266,110 +266,132 @@ def _begin_momentum(optimiser: torch.optim.Optimizer) -> None:
                 value.zero_()
 
 
-def _asynchronous(
-    worker: Worker,
-    config: GlobalNet,
-    resumption: Resumption,
-    saved: dict[str, Any],
-    noted: list[int],
-    on_epoch: Callable[[History], None],
-) -> None:
-    trainer, peers, epochs = worker.trainer, worker.peers, worker.trainer.config.epochs
-    periods = [range(first, min(first + config.period, epochs)) for first in range(0, epochs, config.period)]
-    recorded = sum(period[-1] < len(trainer.history.rows) for period in periods)
-    # Other workers than before divide the epochs otherwise: they go on after the last one that was recorded.
-    whole: dict[int, list[float]] = {share: [] for share in range(recorded * peers.world)}
-    given = saved["given"] if saved.get("workers") == peers.world else whole
-    if config.momentum == "averaged" and not trainer.optimiser.state:
-        _begin_momentum(trainer.optimiser)
-    header = 2 + len(_CURVES) * config.period  # share, seconds of the exchange before, figures
-    message = torch.cat([torch.zeros(header), flatten(worker.exchanged()).cpu()])
-    shares = len(periods) * peers.world
-    network = GlobalNetwork(message[header:].clone(), shares, given, recorded, config.staleness, peers)
-    thread = threading.Thread(target=network.serve, args=(message.clone(),), daemon=True)
-    validated = trainer.history.rows[-1] if trainer.history.rows else trainer.figures(worker.validation)
-    recorded_at = time.monotonic()
-    if peers.rank == 0:
-        thread.start()
-        on_epoch(trainer.history)
+class _Asynchronous:
+    """A worker of an asynchronous run. Worker 0 also keeps the global network, measures it and writes checkpoints."""
 
-    def stop() -> int:
-        if worker.failure:
-            peers.store.set(_STOP, str(worker.failure))
-        return noted[0] if noted else _STOPPED if network.error or peers.store.check([_STOP]) else 0
+    def __init__(
+        self,
+        worker: Worker,
+        config: GlobalNet,
+        resumption: Resumption,
+        saved: dict[str, Any],
+        noted: list[int],
+        on_epoch: Callable[[History], None],
+    ) -> None:
+        self.worker, self.trainer, self.peers = worker, worker.trainer, worker.peers
+        self.resumption, self.noted, self.on_epoch = resumption, noted, on_epoch
+        trainer, peers, epochs = self.trainer, self.peers, self.trainer.config.epochs
+        self.periods = [range(first, min(first + config.period, epochs)) for first in range(0, epochs, config.period)]
+        self.recorded = sum(period[-1] < len(trainer.history.rows) for period in self.periods)
+        # Other workers than before divide the epochs otherwise: they go on after the last one that was recorded.
+        whole: dict[int, list[float]] = {share: [] for share in range(self.recorded * peers.world)}
+        given = saved["given"] if saved.get("workers") == peers.world else whole
+        if config.momentum == "averaged" and not trainer.optimiser.state:
+            _begin_momentum(trainer.optimiser)
+        self.header = 2 + len(_CURVES) * config.period  # share, seconds of the exchange before, figures
+        self.message = torch.cat([torch.zeros(self.header), flatten(worker.exchanged()).cpu()])
+        shares = len(self.periods) * peers.world
+        vector = self.message[self.header :].clone()
+        self.network = GlobalNetwork(vector, shares, given, self.recorded, config.staleness, peers)
+        self.validated = trainer.history.rows[-1] if trainer.history.rows else trainer.figures(worker.validation)
+        self.recorded_at = time.monotonic()
 
-    def record() -> None:
+    def run(self) -> None:
+        """Train one share after the other, until none is left."""
+        keeper = threading.Thread(target=self.network.serve, args=(self.message.clone(),), daemon=True)
+        if self.peers.rank == 0:
+            keeper.start()
+            self.on_epoch(self.trainer.history)
+        share, seconds, figures = _ASKS, 0.0, list[float]()
+        while True:
+            share, seconds = self._exchange(share, seconds, figures)
+            if share == _LEAVES:
+                break
+            figures = self._train(share)
+            if self.noted:
+                if self.peers.rank == 0:
+                    with self.network.lock:
+                        self._save()
+                raise Interrupted(self.noted[0])
+            if not figures:  # stopped within it
+                share = _LEAVES
+        if self.network.error is None and (reason := self.peers.store.get(_STOP).decode()):
+            raise UserError(reason)
+        if self.peers.rank == 0:
+            keeper.join()
+        if self.network.error is not None:
+            raise self.network.error
+
+    def _exchange(self, share: int, seconds: float, figures: list[float]) -> tuple[int, float]:
+        """Give what was trained and take the global network: the next share, and the seconds that this took."""
+        message, header, worker = self.message, self.header, self.worker
+        padding = [nan] * (header - 2 - len(figures))
+        message[:header] = torch.tensor([share, seconds, *figures, *padding])
+        message[header:] = flatten(worker.exchanged())
+        started = time.monotonic()
+        if self.peers.rank == 0:
+            self.network.exchange(0, message)
+        else:
+            with self.peers.expecting_answers([0]):
+                dist.send(message, 0)
+                dist.recv(message, 0)
+        seconds = time.monotonic() - started
+        if self.peers.rank == 0:
+            self._record()
+        unflatten(message[header:].to(self.trainer.device), worker.exchanged())
+        worker.after_exchange()
+        return int(message[0]), seconds
+
+    def _train(self, share: int) -> list[float]:
+        """Train a share through the epochs of its period; its curves' figures, or [] if it was stopped before."""
+        figures = []
+        for epoch in self.periods[share // self.peers.world]:
+            self.trainer.epoch = epoch
+            self.trainer.begin_epoch()
+            if self.worker.train_share(share % self.peers.world, self._stop):
+                return []
+            own = self.trainer.figures(self.worker.validation)
+            figures += [own[key] for key in _CURVES]
+        return figures
+
+    def _stop(self) -> int:
+        if self.worker.failure:
+            self.peers.store.set(_STOP, str(self.worker.failure))
+        return self.noted[0] if self.noted else _STOPPED if self.network.error or self.peers.store.check([_STOP]) else 0
+
+    def _record(self) -> None:
         """Measure the global network wherever an epoch's worth of shares was given, and write a checkpoint."""
-        nonlocal recorded, recorded_at, validated
+        trainer, peers, network = self.trainer, self.peers, self.network
         while network.snapshots:
             vector, at = network.snapshots.pop(0)
-            unflatten(vector.to(trainer.device), worker.exchanged())
-            fresh = trainer.figures(worker.validation)
-            window = list(network.given.values())[recorded * peers.world : (recorded + 1) * peers.world]
-            for number, epoch in enumerate(periods[recorded]):
-                validated = fresh if epoch == periods[recorded][-1] else validated
+            unflatten(vector.to(trainer.device), self.worker.exchanged())
+            fresh = trainer.figures(self.worker.validation)
+            period = self.periods[self.recorded]
+            window = list(network.given.values())[self.recorded * peers.world : (self.recorded + 1) * peers.world]
+            for number, epoch in enumerate(period):
+                self.validated = fresh if epoch == period[-1] else self.validated
                 trained = [
                     (int(rank), dict(zip(_CURVES, figures[number * len(_CURVES) :], strict=False)))
                     for rank, _, *figures in window
                 ]
-                trainer.history.rows.append(worker.row(epoch, trained, validated))
-                trainer.history.seconds.append((at - recorded_at) / len(periods[recorded]))
+                trainer.history.rows.append(self.worker.row(epoch, trained, self.validated))
+                trainer.history.seconds.append((at - self.recorded_at) / len(period))
                 trainer.history.cpu_seconds.append(None)
                 trainer.history.joules.append(None)
                 of_others = sum(rank != 0 for rank, *_ in window)
-                peers.bytes = of_others * message.nbytes // (peers.world * len(periods[recorded]))
-                peers.seconds = sum(seconds for _, seconds, *_ in window) / (peers.world * len(periods[recorded]))
+                peers.bytes = of_others * self.message.nbytes // (peers.world * len(period))
+                peers.seconds = sum(seconds for _, seconds, *_ in window) / (peers.world * len(period))
                 peers.end_costs()
-                worker.tell()
-            recorded, recorded_at = recorded + 1, at
-            on_epoch(trainer.history)
+                self.worker.tell()
+            self.recorded, self.recorded_at = self.recorded + 1, at
+            self.on_epoch(trainer.history)
         with network.lock:
-            save()
+            self._save()
 
-    def save() -> None:
-        unflatten(network.vector.to(trainer.device), worker.exchanged())
+    def _save(self) -> None:
+        trainer = self.trainer
+        unflatten(self.network.vector.to(trainer.device), self.worker.exchanged())
         trainer.epoch = len(trainer.history.rows)
         trainer.begin_epoch()
-        resumption.share(trainer)
-        resumption.save(trainer, given=network.given, workers=peers.world)
-
-    share, seconds, figures = _ASKS, 0.0, [nan] * (header - 2)
-    while True:
-        message[:header] = torch.tensor([share, seconds, *figures])
-        message[header:] = flatten(worker.exchanged())
-        started = time.monotonic()
-        if peers.rank == 0:
-            network.exchange(0, message)
-        else:
-            with peers.expecting_answers([0]):
-                dist.send(message, 0)
-                dist.recv(message, 0)
-        seconds = time.monotonic() - started
-        if peers.rank == 0:
-            record()
-        unflatten(message[header:].to(trainer.device), worker.exchanged())
-        worker.after_exchange()
-        share = int(message[0])
-        if share == _LEAVES:
-            break
-        figures = []
-        for epoch in periods[share // peers.world]:
-            trainer.epoch = epoch
-            trainer.begin_epoch()
-            if code := worker.train_share(share % peers.world, stop):
-                share = _LEAVES
-                break
-            own = trainer.figures(worker.validation)
-            figures += [own[key] for key in _CURVES]
-        figures += [nan] * (header - 2 - len(figures))
-        if noted:
-            if peers.rank == 0:
-                with network.lock:
-                    save()
-            raise Interrupted(code)
-    if network.error is None and (reason := peers.store.get(_STOP).decode()):
-        raise UserError(reason)
-    if peers.rank == 0:
-        thread.join()
-    if network.error is not None:
-        raise network.error
+        self.resumption.share(trainer)
+        self.resumption.save(trainer, given=self.network.given, workers=self.peers.world)
