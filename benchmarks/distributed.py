@@ -3,12 +3,13 @@
 Each setting is the train stage itself, run in results/distributed/<setting>: what is finished is not run again, what
 was interrupted goes on. The table shows validation accuracy after equal passes over the data, the bytes that a worker
 gives to the others in an epoch, and the seconds that it communicates and waits. results/distributed/scaling.png draws
-what the measured steps and bytes would mean for 1 to 1,024 workers (`scaled_epoch_seconds` says how).
+what the measured steps and bytes would mean for 1 to 1,024 workers (`epoch_seconds` says how).
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from math import ceil, log2
 from pathlib import Path
 
@@ -40,72 +41,69 @@ GIGABITS = (1, 10, 100)
 WORKERS = [2**power for power in range(11)]
 
 
-def all_reduce_seconds(size: float, workers: int, gigabits: float, latency: float) -> float:
-    """Seconds to add `size` bytes over the workers: 2 (N-1)/N of them cross each worker's link, in 2 log₂ N rounds, the
-    lower bounds of both (Thakur, Rabenseifner and Gropp 2005)."""
+def all_reduce_seconds(size: float, count: float, workers: int, gigabits: float, latency: float) -> float:
+    """Seconds of so many all-reduces of `size` bytes together. 2 (N-1)/N of the bytes cross each worker's link, the
+    fewest that can, in 2 log₂ N rounds each: Rabenseifner's algorithm (Thakur, Rabenseifner and Gropp 2005)."""
     if workers == 1:
         return 0.0
-    return 2 * (workers - 1) / workers * size * 8 / (gigabits * 1e9) + 2 * log2(workers) * latency
+    return 2 * (workers - 1) / workers * size * 8 / (gigabits * 1e9) + count * 2 * log2(workers) * latency
 
 
-def scaled_epoch_seconds(
-    workers: int, images: int, image_seconds: float, size: float, exchanges: float, gigabits: float, latency: float
-) -> float:
-    """Seconds of an epoch of `images` shared by workers that each need `image_seconds` an image and together exchange
-    `size` bytes `exchanges` times an epoch. Nothing overlaps, nobody straggles, evaluation is left out."""
-    return ceil(images / workers) * image_seconds + exchanges * all_reduce_seconds(size, workers, gigabits, latency)
-
-
-def stops_scaling(seconds: Sequence[float]) -> int:
+def stops_scaling(seconds: Mapping[int, float]) -> int:
     """The most workers that are used at least half: one worker's seconds, over theirs, is half their number or more."""
-    return max(n for n, epoch in zip(WORKERS, seconds, strict=True) if seconds[0] / epoch >= n / 2)
+    return max(n for n in seconds if seconds[1] / seconds[n] >= n / 2)
 
 
-def scale(
-    images: int,
-    batch_size: int,
-    epoch_seconds: float,
-    step_bytes: float,
-    exchange_bytes: float,
-    latency: float,
-    path: Path,
-) -> dict[str, dict[str, int]]:
-    """Draw epoch time against workers; bandwidth → scheme → the workers at which it stops scaling.
+@dataclass(frozen=True)
+class Talk:
+    """What is exchanged at a time: payload in bytes, and the all-reduces that carry it."""
 
-    step_bytes: of a gradient, and of the batch statistics that go with it. exchange_bytes: of one of parameters.
+    size: float
+    all_reduces: float
+
+
+def epoch_seconds(
+    images: int, batch_size: int, image_seconds: float, step: Talk, exchange: Talk, gigabits: float, latency: float
+) -> dict[str, dict[int, float]]:
+    """Scheme → workers → seconds of an epoch. Nothing overlaps, nobody straggles, evaluation is left out.
+
+    Workers that divide a batch get two images of it or more. Sub-models read batches of their own, of any size.
     """
-    image = epoch_seconds / images
-    figure, axes = plt.subplots(1, len(GIGABITS), figsize=(13, 4.2), sharey=True, layout="constrained")
-    stops: dict[str, dict[str, int]] = {}
-    for gigabits, plot in zip(GIGABITS, axes, strict=True):
-        schemes = {
-            f"DDP, {batch_size} images a step together": [
-                scaled_epoch_seconds(n, images, image, step_bytes, images / batch_size, gigabits, latency)
-                for n in WORKERS
-            ],
-            f"DDP, {batch_size} images a step each": [
-                scaled_epoch_seconds(n, images, image, step_bytes, ceil(images / (batch_size * n)), gigabits, latency)
-                for n in WORKERS
-            ],
-        } | {
-            f"global network, T = {period}": [
-                scaled_epoch_seconds(n, images, image, exchange_bytes, 1 / period, gigabits, latency) for n in WORKERS
-            ]
-            for period in (1, 2, 5)
-        }
+
+    def talking(what: Talk, times: float, workers: int) -> float:
+        return times * all_reduce_seconds(what.size, what.all_reduces, workers, gigabits, latency)
+
+    steps, each = ceil(images / batch_size), {n: ceil(images / n) * image_seconds for n in WORKERS}
+    return {
+        f"DDP, {batch_size} images a step together": {
+            n: steps * ceil(batch_size / n) * image_seconds + talking(step, steps, n)
+            for n in WORKERS
+            if batch_size >= 2 * n
+        },
+        f"DDP, {batch_size} images a step each": {
+            n: each[n] + talking(step, ceil(images / (batch_size * n)), n) for n in WORKERS
+        },
+    } | {
+        f"global network, T = {period}": {n: each[n] + talking(exchange, 1 / period, n) for n in WORKERS}
+        for period in (1, 2, 5)
+    }
+
+
+def draw(scaled: Mapping[int, Mapping[str, Mapping[int, float]]], path: Path) -> None:
+    """Epoch time against workers: bandwidth in Gbit/s → scheme → workers → seconds."""
+    figure, axes = plt.subplots(1, len(scaled), figsize=(13, 4.2), sharey=True, layout="constrained")
+    for (gigabits, schemes), plot in zip(scaled.items(), axes, strict=True):
         for (scheme, seconds), style in zip(schemes.items(), ("--", "-.", "-", "-", "-"), strict=True):
-            plot.plot(WORKERS, seconds, style, label=scheme)
+            plot.plot(list(seconds), list(seconds.values()), style, label=scheme)
         plot.set(title=f"{gigabits} Gbit/s", xlabel="workers", xscale="log", yscale="log")
         plot.set_xticks(WORKERS[::2], [f"{n:,}" for n in WORKERS[::2]])
         plot.minorticks_off()
         plot.grid(alpha=0.3)
-        stops[f"{gigabits} Gbit/s"] = {scheme: stops_scaling(seconds) for scheme, seconds in schemes.items()}
     axes[0].set_ylabel("seconds an epoch, without evaluation")
     axes[-1].legend(fontsize="small")
     with atomic(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
     plt.close(figure)
-    return stops
 
 
 def main() -> None:
@@ -132,16 +130,23 @@ def main() -> None:
     if {"single", "ddp-2", "global-2-every-1"} <= measured.keys():
         train_config = config.load(out / "single/params.yaml").train
         images = json.loads((out / "single/results/train" / f"{arguments.model}-0" / "run.json").read_text())["n_train"]
-        stops = scale(
-            images,
-            train_config.batch_size,
-            measured["single"]["epoch_seconds"],
-            measured["ddp-2"]["bytes_given"] / ceil(images / train_config.batch_size),
-            measured["global-2-every-1"]["bytes_given"],
-            arguments.latency,
-            out / "scaling.png",
-        )
-        write_json(out / "scaling.json", stops)
+        steps, ddp, averaged = ceil(images / train_config.batch_size), measured["ddp-2"], measured["global-2-every-1"]
+        step = Talk(ddp["bytes_given"] / steps, ddp["all_reduces"] / steps)
+        exchange = Talk(averaged["bytes_given"], averaged["all_reduces"])
+        image_seconds = measured["single"]["epoch_seconds"] / images
+        scaled = {
+            gigabits: epoch_seconds(
+                images, train_config.batch_size, image_seconds, step, exchange, gigabits, arguments.latency
+            )
+            for gigabits in GIGABITS
+        }
+        draw(scaled, out / "scaling.png")
+        stops = {
+            f"{gigabits} Gbit/s": {scheme: stops_scaling(seconds) for scheme, seconds in schemes.items()}
+            for gigabits, schemes in scaled.items()
+        }
+        facts = {"image_seconds": image_seconds, "step": asdict(step), "exchange": asdict(exchange)}
+        write_json(out / "scaling.json", facts | {"latency_seconds": arguments.latency, "half_used_up_to": stops})
         for speed, schemes in stops.items():
             print(
                 f"{speed}: at least half used up to " + ", ".join(f"{n:,} ({scheme})" for scheme, n in schemes.items())

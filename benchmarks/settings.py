@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
 from dvc.utils.hydra import compose_and_dump
 
@@ -18,9 +18,11 @@ ROOT = Path(__file__).parents[1]
 
 def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None:
     """Train in `folder` unless that is done; what was interrupted goes on. Other views than data's are made first."""
+    params, done = folder / "params.yaml", folder / "results/train" / f"{model}-0" / "run.json"
+    before = params.read_text() if done.is_file() else ""
     folder.mkdir(parents=True, exist_ok=True)
-    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", list(overrides))
-    if (folder / "results/train" / f"{model}-0" / "run.json").is_file():
+    compose_and_dump(params, str(ROOT / "conf"), None, "config", "", list(overrides))
+    if done.is_file() and params.read_text() == before:
         return
     print(f"\n{name}: {' '.join(overrides)}", file=sys.stderr)
     own_views = any(override.startswith("augment") for override in overrides)
@@ -45,11 +47,12 @@ def figures(folder: Path, model: str) -> dict[str, float]:
     """What a finished setting has to show."""
     trained = folder / "results/train" / f"{model}-0"
     last, timing = runs.read_history(trained / "history.csv")[-1], json.loads((trained / "timing.json").read_text())
-    exchange = timing.get("exchange", [{"bytes_given": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}])
+    alone = {"bytes_given": 0, "all_reduces": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}
+    exchange = timing.get("exchange", [alone])
     return {
         "validation_top1": last["validation_top1"],
         "train_top1": last["train_top1"],
-        "epoch_seconds": median(timing["epoch_seconds"]),
+        "epoch_seconds": mean(timing["epoch_seconds"]),
         "train_seconds": sum(timing["epoch_seconds"]),
         **{key: mean(epoch[key] for epoch in exchange) for key in exchange[0] if key != "workers"},
     }

@@ -39,7 +39,7 @@ for host in 0 1; do
         --local-addr="10.77.0.$((host + 1))" -m pipeline.train depthwise 0 &
     agents+=($!)
 done
-wait "${agents[@]}"
+for agent in "${agents[@]}"; do wait "$agent"; done
 agents=()
 for host in 0 1; do
     echo "host $host sent $(ip netns exec "${names[host]}" cat /sys/class/net/cable/statistics/tx_bytes) bytes"

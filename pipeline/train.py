@@ -10,12 +10,13 @@ from frugalnet import arrays, compute, config, runs, tracking
 from frugalnet.batches import Normaliser, Views
 from frugalnet.errors import run_stage
 from frugalnet.training import Interrupted, Trainer, fit
-from pipeline import train_distributed
 
 
 def main(model: str, seed: str) -> None:
     params = config.load()
     if params.distributed.kind != "none":
+        from pipeline import train_distributed  # here: one process needs nothing of it
+
         return train_distributed.main(params, model, seed)
     device = compute.setup(params.compute)
     data = arrays.load(Path("data/arrays"))

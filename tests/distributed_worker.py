@@ -57,17 +57,19 @@ def train(peers: Peers, folder: Path, config: distributed.Workers, recipe: Train
 
 
 def misbehave(peers: Peers, folder: Path, what: dict[str, Any]) -> None:
-    """From now on: worker `rank` sleeps `seconds` in every step; or gets a signal, once, at a step of an epoch, when
-    the checkpoint of that epoch's beginning is written."""
+    """From now on each worker sleeps its `seconds` for every image; or worker `rank` gets a signal or fails, once, at
+    a step of an epoch, when the checkpoint of that epoch's beginning is written."""
     train_batch = Trainer.train_batch
 
     def misbehaving(trainer: Trainer, images: torch.Tensor, labels: torch.Tensor) -> None:
-        time.sleep(what["seconds"][peers.rank] if "seconds" in what else 0)
+        time.sleep(what["seconds"][peers.rank] * len(labels) if "seconds" in what else 0)
         train_batch(trainer, images, labels)
         here = (peers.rank, trainer.epoch, trainer.step) == (what.get("rank"), what.get("epoch"), what.get("step"))
         if here and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             while not list(folder.glob(f"checkpoints/host-0/{trainer.epoch:05d}-*.ckpt")):
                 time.sleep(0.01)
+            if what["signal"] == "none":
+                raise OSError("the disk is broken")
             os.kill(os.getpid(), signal.Signals[what["signal"]])
 
     Trainer.train_batch = misbehaving  # type: ignore[method-assign]

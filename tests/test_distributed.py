@@ -25,7 +25,7 @@ from frugalnet.batches import epoch_turns
 from frugalnet.checkpoint import Checkpoints
 from frugalnet.distributed import share
 from frugalnet.errors import UserError
-from frugalnet.global_network import _ASKS, _LEAVES, _STOP, GlobalNetwork
+from frugalnet.global_network import _ASKS, _LEAVES, _STOP, GlobalNetwork, Worker
 from frugalnet.training import TrainConfig, Trainer, fit
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +51,9 @@ def run(
     return {name: [torch.load(folder / name / f"{rank}.pt") for rank in range(workers)] for name in trainings}
 
 
+SLOWLY = {"seconds": [0.0125, 0.0125]}  # an image: each of two workers takes a second for an epoch
+
+
 def start(folder: Path, config: Any, fault: Any = None) -> subprocess.Popen:
     """Two workers under a parent of their own."""
     write(folder, {"run": (config, RECIPE, UNEVEN)}, 2, fault)
@@ -60,7 +63,12 @@ def start(folder: Path, config: Any, fault: Any = None) -> subprocess.Popen:
 def process(folder: Path, *launcher: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *launcher, distributed_worker.__file__, str(folder)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        },
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -175,6 +183,39 @@ def test_replicas_that_share_batch_statistics_are_one_process_within_rounding(tm
         assert mine["train_loss"] == pytest.approx(row["train_loss"], rel=1e-4)
     own = two["ddp own statistics"][0]["weights"]
     assert not all(torch.allclose(own[k], t, rtol=2e-3, atol=2e-4) for k, t in single.network.state_dict().items())
+
+
+def test_an_exchange_averages_weights_statistics_and_momentum_by_the_images_of_each_share(tmp_path):
+    once = RECIPE.model_copy(update={"epochs": 1})
+    left = run(tmp_path, {"run": (GLOBAL_NET, once, UNEVEN)}, workers=2)["run"]
+    sub_models = []
+    for rank in range(2):
+        trainer, peers = new_trainer(once, UNEVEN), SimpleNamespace(rank=rank, world=2)
+        images, labels = images_of(0)[:UNEVEN], TRAIN.labels[:UNEVEN]
+        worker = Worker(trainer, peers, GLOBAL_NET, lambda epoch, images=images: images, labels, VALIDATION)
+        assert worker.train_share(rank, lambda: 0) == 0
+        sub_models.append(worker.exchanged())
+    weighted = [first * 79 / 157 + second * 78 / 157 for first, second in zip(*sub_models, strict=True)]
+    equally = [(first + second) / 2 for first, second in zip(*sub_models, strict=True)]
+    for worker_left in left:
+        momentum = worker_left["optimiser"]["state"]
+        got = [tensor for tensor in worker_left["weights"].values() if tensor.is_floating_point()]
+        got += [momentum[key]["momentum_buffer"] for key in sorted(momentum)]
+        torch.testing.assert_close(got, weighted, rtol=1e-5, atol=1e-7)
+        assert not all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(got, equally, strict=True))
+
+
+def test_the_momentum_after_an_exchange_is_averaged_kept_or_reset(two):
+    first, second = ({name: left[rank]["optimiser"]["state"] for name, left in two.items()} for rank in range(2))
+    assert first["reset"] == second["reset"] == {}
+    same = {
+        name: all(
+            torch.equal(first[name][key]["momentum_buffer"], second[name][key]["momentum_buffer"]) for key in keys
+        )
+        for name in ("global", "kept")
+        if (keys := list(first[name]))
+    }
+    assert same == {"global": True, "kept": False}
 
 
 def test_sub_models_curves_stand_beside_the_global_networks(two):
@@ -319,9 +360,10 @@ def test_a_killed_worker_is_started_again_and_the_run_ends_with_the_same_bits(tm
     assert left["run"][0]["rows"] == two[name][0]["rows"]
 
 
-def test_a_worker_that_fails_once_too_often_ends_the_run_in_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"^worker 1 failed once more than distributed.restarts allows: .*SIGKILL.*$"):
-        run(tmp_path, {"run": (GLOBAL_NET, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL)
+@pytest.mark.parametrize(("signal", "reason"), [("SIGKILL", ".*SIGKILL.*"), ("none", "OSError: the disk is broken")])
+def test_a_worker_that_fails_once_too_often_ends_the_run_in_one_line(tmp_path, signal, reason):
+    with pytest.raises(UserError, match=f"^worker 1 failed once more than distributed.restarts allows: {reason}$"):
+        run(tmp_path, {"run": (GLOBAL_NET, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL | {"signal": signal})
 
 
 @pytest.mark.parametrize("config", [GLOBAL_NET, ASYNCHRONOUS, DDP])
@@ -335,7 +377,7 @@ def test_a_loss_that_is_not_finite_ends_all_workers_without_another_start(tmp_pa
 @pytest.mark.parametrize("name", ["kept", "asynchronous", "ddp"])
 def test_a_signal_ends_all_in_ten_seconds_with_a_checkpoint(tmp_path, two, name, number):
     config = {"kept": KEPT, "asynchronous": ASYNCHRONOUS, "ddp": DDP}[name]
-    parent = start(tmp_path, config, {"seconds": [0.2, 0.2]})
+    parent = start(tmp_path, config, SLOWLY)
     while not list(tmp_path.glob("run/checkpoints/host-0/*.ckpt")):  # of the first epoch
         assert parent.poll() is None
         time.sleep(0.05)
@@ -348,12 +390,13 @@ def test_a_signal_ends_all_in_ten_seconds_with_a_checkpoint(tmp_path, two, name,
     assert_nothing_is_left(parent)
     again = start(tmp_path, config)
     assert "going on from the checkpoint" in again.communicate(timeout=600)[1]
+    assert again.returncode == 0
     if name == "kept":
         assert bits_of(torch.load(tmp_path / "run" / "0.pt")["weights"]) == bits_of(two[name][0]["weights"])
 
 
 def test_two_runs_at_once_on_one_machine_do_not_meet(tmp_path, two):
-    both = [start(tmp_path / name, GLOBAL_NET) for name in "ab"]
+    both = [start(tmp_path / name, GLOBAL_NET, SLOWLY) for name in "ab"]
     for parent in both:
         parent.communicate(timeout=600)
     for name, parent in zip("ab", both, strict=True):
@@ -364,7 +407,7 @@ def test_two_runs_at_once_on_one_machine_do_not_meet(tmp_path, two):
 
 @pytest.mark.slow
 def test_a_host_that_is_lost_leaves_the_others_to_finish(tmp_path):
-    write(tmp_path, {"run": (GLOBAL_NET, RECIPE, UNEVEN)}, 2, {"seconds": [0.2, 0.2]})
+    write(tmp_path, {"run": (GLOBAL_NET, RECIPE, UNEVEN)}, 2, SLOWLY)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -378,8 +421,9 @@ def test_a_host_that_is_lost_leaves_the_others_to_finish(tmp_path):
     for pid in (goes.pid, *map(int, workers)):
         os.kill(pid, signal.SIGKILL)
     goes.communicate()
-    stays.communicate(timeout=600)
-    assert stays.returncode == 0
+    said = stays.communicate(timeout=600)[1]
+    assert stays.returncode == 0, said
+    assert "2 workers wrote the checkpoint, 1 go on from its last exchange" in said
     left = torch.load(tmp_path / "run" / "0.pt")
     assert [row["epoch"] for row in left["rows"]] == [1, 2, 3]
     assert [cost["workers"] for cost in left["costs"]] == [2, 1, 1]
@@ -387,8 +431,9 @@ def test_a_host_that_is_lost_leaves_the_others_to_finish(tmp_path):
 
 
 def test_workers_end_with_their_parent(tmp_path):
-    parent = start(tmp_path, GLOBAL_NET, {"seconds": [0.2, 0.2]})
+    parent = start(tmp_path, GLOBAL_NET, SLOWLY)
     while not list(tmp_path.glob("run/checkpoints/host-0/*.ckpt")):
+        assert parent.poll() is None
         time.sleep(0.05)
     parent.kill()
     parent.communicate()
@@ -396,18 +441,19 @@ def test_workers_end_with_their_parent(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])  # worker 0 keeps the store by which the others find out who is behind
 @pytest.mark.parametrize("config", [GLOBAL_NET, ASYNCHRONOUS, DDP])
-def test_a_worker_that_hangs_is_named_and_the_run_goes_on_without_waiting_for_it(tmp_path, capfd, config):
+def test_a_worker_that_hangs_is_named_and_the_run_goes_on_without_waiting_for_it(tmp_path, capfd, config, rank):
     impatient = config.model_copy(update={"restarts": 1, "timeout_minutes": 0.5})
-    run(tmp_path, {"run": (impatient, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL | {"signal": "SIGSTOP"})
+    run(tmp_path, {"run": (impatient, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL | {"signal": "SIGSTOP", "rank": rank})
     said = capfd.readouterr().err
-    assert "worker 0: no word from worker 1 of 2" in said
+    assert f"worker {1 - rank}: no word from worker {rank} of 2" in said
     assert "going on from the checkpoint" in said
 
 
 @pytest.mark.slow
 def test_nobody_waits_for_a_straggler_in_an_asynchronous_run(tmp_path):
-    fast, slow, recipe = 0.1, 0.4, RECIPE.model_copy(update={"epochs": 12})
+    fast, slow, recipe = 0.0125, 0.05, RECIPE.model_copy(update={"epochs": 12})
     four = {"seconds": [fast, fast, fast, slow]}
     asynchronous = run(tmp_path / "four", {"run": (ASYNCHRONOUS, recipe, EVEN)}, workers=4, fault=four)["run"]
     synchronous = run(tmp_path / "in step", {"run": (GLOBAL_NET, recipe, EVEN)}, workers=4, fault=four)["run"]

@@ -7,10 +7,11 @@ import copy
 import os
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -159,7 +160,8 @@ def launch(config: Workers, work: Callable[..., str | None], *words: str) -> Non
             sys.exit(128 + stop.sigval)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            reason = str(failure.message).strip().splitlines()[-1]
+            said: Any = failure.message  # a signal's is a sentence, an exception's a dictionary with its stack
+            reason = str(said["message"] if isinstance(said, dict) else said).strip().splitlines()[-1]
             raise UserError(f"worker {rank} failed once more than distributed.restarts allows: {reason}") from None
     for outcome in filter(None, outcomes.values()):
         raise UserError(outcome)
@@ -169,10 +171,29 @@ class Lost(Exception):
     """Another worker did not answer: hung, killed, or out of reach."""
 
 
+def within(seconds: float, ask: Callable[[], T], otherwise: T) -> T:
+    """What `ask` returns, or `otherwise` if it fails or takes longer: a store has no time limit of its own."""
+    answers: list[T] = []
+
+    def note() -> None:
+        with suppress(RuntimeError):  # its connection is gone
+            answers.append(ask())
+
+    thread = threading.Thread(target=note, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else otherwise
+
+
 class Peers:
     """This process among the workers of a run, and what talking to them has cost since the last epoch."""
 
     def __init__(self, config: Workers, backend: str) -> None:
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            raise UserError(
+                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 must be set for torchrun: its shared store would lead "
+                "workers that are started again to those that failed"
+            )
         self.timeout = timedelta(minutes=config.timeout_minutes)
         rendezvous = dist.rendezvous("env://", timeout=self.timeout)  # type: ignore[attr-defined]
         self.store, self.rank, self.world = next(rendezvous)
@@ -190,13 +211,19 @@ class Peers:
         self.begin_costs()
 
     def begin_costs(self) -> None:
-        self.bytes, self.seconds, self.waiting = 0, 0.0, 0.0
+        self.bytes, self.seconds, self.waiting, self.all_reduces = 0, 0.0, 0.0, 0
 
     def end_costs(self) -> None:
         """Book what was given to the others since the last time, in bytes and seconds."""
         cost = {"bytes_given": self.bytes, "communication_seconds": self.seconds, "waiting_seconds": self.waiting}
-        self.costs.append({"workers": self.world, **cost})
+        self.costs.append({"workers": self.world, **cost, "all_reduces": self.all_reduces})
         self.begin_costs()
+
+    def book(self, size: int, seconds: float) -> None:
+        """Book an all-reduce of so many bytes."""
+        self.bytes += size
+        self.seconds += seconds
+        self.all_reduces += 1
 
     def say(self) -> None:
         """Let the others know how far this worker is: whoever is behind is whom they wait for."""
@@ -212,17 +239,22 @@ class Peers:
             yield
         except RuntimeError as error:
             waited = time.monotonic() - started
-            behind = of or [rank for rank in range(self.world) if self._said(rank) < self.said]
-            if not behind:  # something else is wrong
+            behind = of or within(10, self._behind, [0])  # worker 0 keeps the store, and does not answer if it hangs
+            if not behind or isinstance(error, torch.OutOfMemoryError):  # something else is wrong
                 raise
-            named = ", ".join(map(str, behind))
-            lost = Lost(f"worker {self.rank}: no word from worker {named} of {self.world} in {waited:.0f} s")
-            print(lost, file=sys.stderr, flush=True)
-            raise lost from error
+            raise self.lost(behind, waited) from error
 
-    def _said(self, rank: int) -> int:
-        key = f"said/{rank}"
-        return int(self.store.get(key)) if self.store.check([key]) else 0
+    def lost(self, silent: Sequence[int], seconds: float) -> Lost:
+        """What is said, at once, and raised where workers did not answer."""
+        named = ", ".join(map(str, silent))
+        error = Lost(f"worker {self.rank}: no word from worker {named} of {self.world} in {seconds:.0f} s")
+        print(error, file=sys.stderr, flush=True)
+        return error
+
+    def _behind(self) -> list[int]:
+        keys = [f"said/{rank}" for rank in range(self.world)]
+        said = [int(self.store.get(key)) if self.store.check([key]) else 0 for key in keys]
+        return [rank for rank, count in enumerate(said) if count < self.said]
 
     def meet(self, code: int) -> int:
         """Wait for all and agree: the largest of their codes."""
@@ -231,6 +263,7 @@ class Peers:
         with self.expecting_answers():
             dist.all_reduce(agreed, dist.ReduceOp.MAX)
         self.waiting += time.monotonic() - started
+        self.all_reduces += 1
         return int(agreed)
 
     def gather(self, mine: T) -> list[T]:
@@ -258,8 +291,7 @@ class Peers:
             flat *= weight
             with self.expecting_answers():
                 dist.all_reduce(flat)
-            self.seconds += time.monotonic() - started
-            self.bytes += flat.nbytes
+            self.book(flat.nbytes, time.monotonic() - started)
         unflatten(flat, tensors)
 
     def agree(self, fingerprint: str, refusal: str | None) -> None:
@@ -313,7 +345,8 @@ class Resumption:
     def save(self, trainer: Trainer, everyone: list[dict[str, object]] | None = None, **more: object) -> None:
         """Write what is shared, and everyone's own state if it differs from that."""
         if self.peers.first_on_host:
-            state = {"shared": self.shared, "everyone": everyone, "costs": self.peers.costs, **more}
+            common = {"world": self.peers.world, "costs": self.peers.costs}
+            state = {"shared": self.shared, "everyone": everyone, **common, **more}
             self.own.save(state, trainer.epoch, trainer.step)
 
     def load(self, trainer: Trainer) -> dict[str, Any]:
@@ -326,13 +359,13 @@ class Resumption:
         state = peers.hear(newest, offers.index(max(offers)))
         if state:
             everyone = state["everyone"]
-            if everyone and len(everyone) != peers.world:
+            if (wrote := state["world"]) != peers.world:
+                everyone = None
                 if peers.rank == 0:
                     print(
-                        f"{len(everyone)} workers wrote the checkpoint, {peers.world} go on from its last exchange",
+                        f"{wrote} workers wrote the checkpoint, {peers.world} go on from its last exchange",
                         file=sys.stderr,
                     )
-                everyone = None
             trainer.restore(everyone[peers.rank] if everyone else state["shared"])
             peers.costs = state["costs"]
         self.shared = state["shared"] if state else copy.deepcopy(trainer.state())

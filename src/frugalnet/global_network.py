@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import nan
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from frugalnet.arrays import Split
 from frugalnet.batches import batches, epoch_turns, resident
-from frugalnet.distributed import Ddp, GlobalNet, Lost, Peers, Resumption, Workers, flatten, share, unflatten
+from frugalnet.distributed import Ddp, GlobalNet, Peers, Resumption, Workers, flatten, share, unflatten
 from frugalnet.errors import UserError
 from frugalnet.optim import learning_rate
 from frugalnet.replicas import Replica, synchronise
@@ -244,13 +245,12 @@ class GlobalNetwork:
         others = set(range(1, self.peers.world))
         try:
             while not others <= self.left:
+                heard_at = time.monotonic()
                 rank = dist.recv(message)
                 self.exchange(rank, message)
                 dist.send(message, rank)
         except RuntimeError:
-            silent = ", ".join(map(str, sorted(others - self.left)))
-            self.error = Lost(f"worker 0: no word from worker {silent} of {self.peers.world}")
-            print(self.error, file=sys.stderr, flush=True)
+            self.error = self.peers.lost(sorted(others - self.left), time.monotonic() - heard_at)
 
 
 def _begin_momentum(optimiser: torch.optim.Optimizer) -> None:
@@ -285,7 +285,7 @@ class _Asynchronous:
         self.recorded = sum(period[-1] < len(trainer.history.rows) for period in self.periods)
         # Other workers than before divide the epochs otherwise: they go on after the last one that was recorded.
         whole: dict[int, list[float]] = {share: [] for share in range(self.recorded * peers.world)}
-        given = saved["given"] if saved.get("workers") == peers.world else whole
+        given = saved["given"] if saved.get("world") == peers.world else whole
         if config.momentum == "averaged" and not trainer.optimiser.state:
             _begin_momentum(trainer.optimiser)
         self.header = 2 + len(_CURVES) * config.period  # share, seconds of the exchange before, figures
@@ -294,11 +294,13 @@ class _Asynchronous:
         vector = self.message[self.header :].clone()
         self.network = GlobalNetwork(vector, shares, given, self.recorded, config.staleness, peers)
         self.validated = trainer.history.rows[-1] if trainer.history.rows else trainer.figures(worker.validation)
-        self.recorded_at = time.monotonic()
+        self.recorded_at = self.heard_at = time.monotonic()
+        self.told_to_stop = False
 
     def run(self) -> None:
         """Train one share after the other, until none is left."""
         keeper = threading.Thread(target=self.network.serve, args=(self.message.clone(),), daemon=True)
+        threading.Thread(target=self._listen, daemon=True).start()
         if self.peers.rank == 0:
             keeper.start()
             self.on_epoch(self.trainer.history)
@@ -310,17 +312,16 @@ class _Asynchronous:
             figures = self._train(share)
             if self.noted:
                 if self.peers.rank == 0:
-                    with self.network.lock:
-                        self._save()
+                    self._save()
                 raise Interrupted(self.noted[0])
             if not figures:  # stopped within it
                 share = _LEAVES
-        if self.network.error is None and (reason := self.peers.store.get(_STOP).decode()):
-            raise UserError(reason)
         if self.peers.rank == 0:
-            keeper.join()
+            keeper.join()  # first, since the others can't leave without it
         if self.network.error is not None:
             raise self.network.error
+        if reason := self.peers.store.get(_STOP).decode():
+            raise UserError(reason)
 
     def _exchange(self, share: int, seconds: float, figures: list[float]) -> tuple[int, float]:
         """Give what was trained and take the global network: the next share, and the seconds that this took."""
@@ -357,7 +358,19 @@ class _Asynchronous:
     def _stop(self) -> int:
         if self.worker.failure:
             self.peers.store.set(_STOP, str(self.worker.failure))
-        return self.noted[0] if self.noted else _STOPPED if self.network.error or self.peers.store.check([_STOP]) else 0
+            return _STOPPED
+        if (silence := time.monotonic() - self.heard_at) > self.peers.timeout.total_seconds():
+            raise self.peers.lost([0], silence)
+        return self.noted[0] if self.noted else _STOPPED if self.network.error or self.told_to_stop else 0
+
+    def _listen(self) -> None:
+        """Note whether all shall stop: what a thread of each worker does, for it waits for ever if worker 0 hangs."""
+        store = self.peers.store
+        with suppress(RuntimeError):  # its connection is gone
+            while not self.told_to_stop:
+                self.told_to_stop = store.check([_STOP])
+                self.heard_at = time.monotonic()
+                time.sleep(0.1)
 
     def _record(self) -> None:
         """Measure the global network wherever an epoch's worth of shares was given, and write a checkpoint."""
@@ -385,13 +398,14 @@ class _Asynchronous:
                 self.worker.tell()
             self.recorded, self.recorded_at = self.recorded + 1, at
             self.on_epoch(trainer.history)
-        with network.lock:
-            self._save()
+        self._save()
 
     def _save(self) -> None:
         trainer = self.trainer
-        unflatten(self.network.vector.to(trainer.device), self.worker.exchanged())
+        with self.network.lock:  # not while the disk writes: the others would wait
+            vector, given = self.network.vector.clone(), dict(self.network.given)
+        unflatten(vector.to(trainer.device), self.worker.exchanged())
         trainer.epoch = len(trainer.history.rows)
         trainer.begin_epoch()
         self.resumption.share(trainer)
-        self.resumption.save(trainer, given=self.network.given, workers=self.peers.world)
+        self.resumption.save(trainer, given=given)

@@ -44,10 +44,9 @@ def _average(peers: Peers, bucket: dist.GradBucket) -> Future[Tensor]:  # type: 
     gradients = bucket.buffer().div_(peers.world)
     peers.say()
     started = time.monotonic()
-    peers.bytes += gradients.nbytes if peers.world > 1 else 0
 
     def book(reduced: Future[list[Tensor]]) -> Tensor:
-        peers.seconds += time.monotonic() - started
+        peers.book(gradients.nbytes if peers.world > 1 else 0, time.monotonic() - started)
         return reduced.value()[0]
 
     future: Future[Tensor] = dist.all_reduce(gradients, async_op=True).get_future().then(book)
@@ -103,10 +102,10 @@ class _Sum(torch.autograd.Function):
 
 def _sum(x: Tensor, peers: Peers) -> Tensor:
     total = x.clone()
+    peers.say()
     started = time.monotonic()
     dist.all_reduce(total)
-    peers.seconds += time.monotonic() - started
-    peers.bytes += total.nbytes
+    peers.book(total.nbytes, time.monotonic() - started)
     return total
 
 
