@@ -34,8 +34,8 @@ bench: .venv/installed ## training's speed and memory beside its own step alone 
 results: .venv/installed ## keep the last comparison: its figures in docs/results, the README's tables made of them
 	python -m frugalnet.readme results/compare/comparison.json
 	rm -rf docs/results && mkdir -p docs/results
-	cp -r results/compare/{report.md,comparison.json,figures} docs/results
-	(cd results/evaluate && tar -cf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
+	cp -rL results/compare/{report.md,comparison.json,figures} docs/results
+	(cd results/evaluate && tar -chf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
 
 readme: .venv/installed ## the README's tables, from the figures in docs/results
 	python -m frugalnet.readme docs/results/comparison.json

@@ -16,7 +16,8 @@ def main() -> None:
     tracked = tracking.TrackedRun(
         tracking.project_root(), "comparison", {"compared_runs_sha256": sha256_of(runs)}, {"data": data.name}
     )
-    tracked.log_results({}, [Path("results/compare")])
+    top1 = {row.model: row.top1.mean for row in compared.rows}
+    tracked.log_results(tracking.numbers("top1", top1), [Path("results/compare")])
     tracked.finish()
     print(report.table_text(compared.rows))
 

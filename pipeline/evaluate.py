@@ -46,8 +46,9 @@ def main(model: str, seed: str) -> None:
     tracked.log_history(runs.read_history(trained / "history.csv"))
     timing = json.loads((trained / "timing.json").read_text(encoding="utf-8"))
     epochs = {key: float(np.median(v)) for key, v in timing.items() if key.startswith("epoch_") and None not in v}
+    epochs["train_seconds"] = sum(timing["epoch_seconds"])
     figures = tracking.numbers("final", metrics) | tracking.numbers("cost", cost | epochs)
-    tracked.log_results(figures, [out, trained, weights, Path("data/contact_sheet.png")])
+    tracked.log_results(figures, [out, trained, weights, Path("data/contact_sheet.png"), Path("params.yaml")])
     model_of_pictures = torch.nn.Sequential(normalise, network).cpu().eval()
     tracked.log_model(model_of_pictures, np.array(data.validation.images[:2]))
     tracked.finish()

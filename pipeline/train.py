@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frugalnet import arrays, compute, config, runs, tracking
+from frugalnet import arrays, compute, config, efficiency, runs, tracking
 from frugalnet.batches import Normaliser, Views
 from frugalnet.errors import run_stage
 from frugalnet.training import Interrupted, Trainer, fit
@@ -21,12 +21,12 @@ def main(model: str, seed: str) -> None:
     device = compute.setup(params.compute)
     data = arrays.load(Path("data/arrays"))
     views = Views(Path("data/views"))
-    environment = compute.bits_depend_on(device, params.compute)
+    environment, machine = compute.bits_depend_on(device, params.compute), efficiency.describe_machine(device)
     run = runs.describe(model, int(seed), data, views.sha256, params.train, environment)
     name, root = runs.name(run), tracking.project_root()
     print(f"{name} on {data.name}; its bits depend on {json.dumps(environment)}")
 
-    tracked = tracking.training_run(root, run)
+    tracked, provenance = tracking.training_run(root, run), tracking.provenance()
     checkpoints = runs.checkpoints(root, run)
     runs.tell_of_other_checkpoints(root, run)
     normalise = Normaliser(data.mean, data.std, device)
@@ -49,7 +49,7 @@ def main(model: str, seed: str) -> None:
         tracked.finish("FAILED")
         raise
 
-    tracked.identify("weights_sha256", runs.write_results(run, trainer, tracking.provenance()))
+    tracked.identify("weights_sha256", runs.write_results(run, trainer, {**provenance, "machine": machine}))
     tracked.finish()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from frugalnet import arrays, compute, config, distributed, runs, tracking
+from frugalnet import arrays, compute, config, distributed, efficiency, runs, tracking
 from frugalnet.batches import Normaliser, Views
 from frugalnet.checkpoint import Checkpoints
 from frugalnet.errors import UserError
@@ -78,7 +78,7 @@ def _track(run: dict[str, Any], worker: Worker, resumption: distributed.Resumpti
     """Train as worker 0, which logs and writes for all."""
     trainer, peers = worker.trainer, worker.peers
     print(f"{runs.name(run)} on {run['data']}, {peers.world} workers; its bits depend on {run['environment']}")
-    tracked = tracking.training_run(root, run)
+    tracked, provenance = tracking.training_run(root, run), tracking.provenance()
     try:
         fit(worker, resumption, lambda history: tracked.log_history(history.rows))
     except Interrupted as stop:
@@ -88,7 +88,7 @@ def _track(run: dict[str, Any], worker: Worker, resumption: distributed.Resumpti
     except Exception:
         tracked.finish("FAILED")
         raise
-    timing = {"exchange": peers.costs, **tracking.provenance()}
+    timing = {"exchange": peers.costs, **provenance, "machine": efficiency.describe_machine(trainer.device)}
     tracked.identify("weights_sha256", runs.write_results(run, trainer, timing))
     tracked.finish()
 

@@ -123,6 +123,22 @@ def test_bootstrap_interval_widens_when_seeds_differ():
     assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
 
 
+def test_two_seeds_have_the_spread_of_the_sample_not_of_the_two_alone():
+    images = np.arange(10_000) / 10_000
+    found = accuracy.bootstrap(np.stack([images < 0.3, images < 0.5]))
+    # Means of two drawn from two lie 0.1 away at most; the sample's variance is twice that of the two.
+    assert (found.high - found.low) / 2 == pytest.approx(0.1 * np.sqrt(2), abs=0.01)
+
+
+def test_the_interval_of_a_class_counts_each_image_once_however_many_seeds_answered():
+    confused = np.array([[30, 20], [10, 40]])
+    one = accuracy.per_class(confused, ["a", "b"], ["A", "B"])
+    three = accuracy.per_class(3 * confused, ["a", "b"], ["A", "B"], seeds=3)
+    assert [(c.accuracy, c.wilson_low, c.wilson_high) for c in one] == [
+        (c.accuracy, c.wilson_low, c.wilson_high) for c in three
+    ]
+
+
 def test_bootstrap_is_the_same_every_time_and_fast_at_full_size():
     correct = np.random.default_rng(0).random((6, 10_000)) < 0.4
     start = time.perf_counter()

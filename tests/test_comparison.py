@@ -202,7 +202,9 @@ def test_the_verdict_is_three_sentences_that_keep_to_the_intervals(compared):
     first, second, third = comparison.verdict(compared)
     assert first.startswith("Of the 600 images of the validation split, alexnet gets the largest share right, 46.2")
     assert "15 % of alexnet's MACs and 18 % of its parameters" in second.replace("\u00a0", " ")
-    assert "alexnet and residual stand on the front of accuracy against MACs; depthwise does not." in third
+    assert third.startswith(
+        "By their means, alexnet and residual stand on the front of accuracy against MACs; depthwise"
+    )
     same = replace(
         compared, differences=[replace(d, interval=Interval(0.01, -0.01, 0.03)) for d in compared.differences]
     )
@@ -210,6 +212,14 @@ def test_the_verdict_is_three_sentences_that_keep_to_the_intervals(compared):
     assert "better" not in text
     assert "worse" not in text
     assert "cannot be told apart from residual" in text
+
+
+def test_a_network_is_beaten_on_the_front_only_where_the_interval_says_so(compared):
+    clear = [replace(d, interval=Interval(0.02, 0.01, 0.03)) for d in compared.differences]
+    assert comparison.verdict(replace(compared, differences=clear))[2].endswith("; depthwise does not.")
+    unclear = [replace(d, interval=Interval(0.01, -0.01, 0.03)) for d in compared.differences]
+    said = comparison.verdict(replace(compared, differences=unclear))[2]
+    assert said.endswith("accuracy against MACs; depthwise cannot be told apart from residual at as many MACs.")
 
 
 def test_the_verdict_says_when_the_data_are_a_sample(tmp_path):
@@ -287,15 +297,18 @@ def test_ranks_count_from_the_easiest_and_ties_share(compared):
         top1=Spread(0, None, 1),
     )
     found = claims.ranks(compared, row, ("trolleybus", "Dugong", "plunger", "submarine"))
-    assert [(one.name, one.rank, one.of) for one in found] == [
-        ("trolleybus", 1, 12),
-        ("Dugong", 1, 12),
-        ("plunger", 4, 12),
+    assert [(one.name, one.rank, one.from_hardest, one.of) for one in found] == [
+        ("trolleybus", 1, 11, 12),
+        ("Dugong", 1, 11, 12),
+        ("plunger", 4, 1, 12),
     ]
 
 
-def test_metrics_are_those_of_the_predictions(tmp_path):
-    evaluated, _ = fake_results.make(tmp_path, models=("alexnet",), seeds=(0,))
-    stored = np.load(evaluated / "alexnet-0" / "predictions.npz")
-    metrics = json.loads((evaluated / "alexnet-0" / "metrics.json").read_text())
-    assert metrics["top1"] == accuracy.figures(stored["logits"], stored["labels"])["top1"]
+def test_metrics_that_are_not_those_of_the_predictions_are_refused(tmp_path):
+    evaluated, trained = fake_results.make(tmp_path, models=("alexnet",), seeds=(0,))
+    path = evaluated / "alexnet-0" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"top1": 0.5}))
+    with pytest.raises(
+        UserError, match=r"metrics.json: top1 is 0.5, and 0.4\d+ by predictions.npz .* evaluate@alexnet-0$"
+    ):
+        comparison.load(evaluated, trained)

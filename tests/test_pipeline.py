@@ -139,6 +139,7 @@ def test_dvc_shows_metrics_experiments_and_plots(project):
     run(project, "dvc", "plots", "show", "--out", "plots")
     page = (project / "plots" / "index.html").read_text()
     assert "results_compare_curves_csv" in page
+    assert '"color": {"field": "model"' in page  # each network its own curve
     assert "results_compare_confusion_csv" in page
 
 

@@ -39,7 +39,8 @@ def test_what_compare_writes_becomes_the_tables_and_sample_data_do_not(tmp_path,
     (tmp_path / "README.md").write_text(
         "a\n<!-- results -->\nold\n<!-- /results -->\nb\n<!-- claims -->\n<!-- /claims -->\n"
     )
-    real, sample = write(tmp_path / "real", measured=False), write(tmp_path / "sample", is_sample=True)
+    real = write(tmp_path / "real", measured=False, num_classes=200)
+    sample, subset = write(tmp_path / "sample", is_sample=True), write(tmp_path / "subset")
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         readme.main(real)
@@ -47,9 +48,16 @@ def test_what_compare_writes_becomes_the_tables_and_sample_data_do_not(tmp_path,
         assert text.startswith("a\n<!-- results -->\n| network | seeds |")
         assert "| `alexnet` | 2 | 8 | 46.2 ± 0.2 % (" in text
         assert text.count("not measured |") > 3
+        assert "- Of the 600 images of the validation split, alexnet gets the largest share right" in text
+        assert "- By their means, " in text
         assert "old" not in text
     with pytest.raises(UserError, match="is of sample data"):
         readme.main(sample)
+    with pytest.raises(UserError, match="is of 12 classes and the validation split; README has 200"):
+        readme.main(subset)
+    (tmp_path / "half.json").write_text('{"is_sample":')
+    with pytest.raises(UserError, match=r"half.json cannot be read \(Expecting value"):
+        readme.main("half.json")
     with pytest.raises(UserError, match=r"nothing.json is missing: run `dvc repro` first"):
         readme.main("nothing.json")
     assert Path("README.md").read_text().replace("\u00a0", " ") == text

@@ -122,11 +122,16 @@ class ClassAccuracy:
     most_confused_with: str
 
 
-def per_class(confused: NDArray[np.int64], class_ids: Sequence[str], class_names: Sequence[str]) -> list[ClassAccuracy]:
-    """One row a class, in the order of the labels, from the counts that `confusion` gives."""
+def per_class(
+    confused: NDArray[np.int64], class_ids: Sequence[str], class_names: Sequence[str], seeds: int = 1
+) -> list[ClassAccuracy]:
+    """One row a class, in the order of the labels, from the counts that `confusion` gives.
+
+    Where these are summed over several seeds, an interval still has no more images than there are.
+    """
     n = confused.sum(axis=1)
     correct = confused.diagonal()
-    low, high = wilson_interval(correct, n)
+    low, high = wilson_interval(correct / seeds, n / seeds)
     mistakes = confused - np.diag(correct)
     taken_for = mistakes.argmax(axis=1)
     return [
@@ -228,7 +233,10 @@ def bootstrap(
 
 
 def _seed_weights(generator: np.random.Generator, seeds: int, size: int) -> NDArray[np.float64]:
-    return np.asarray(generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds)
+    """The weight of each seed in each resample. Their spread is widened, since drawing S seeds from S gives only
+    (S - 1) / S of the variance between them, which is little for two or three."""
+    drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
+    return np.asarray(1 / seeds + (drawn - 1 / seeds) * np.sqrt(seeds / max(seeds - 1, 1)))
 
 
 def mcnemar(correct: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

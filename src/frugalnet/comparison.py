@@ -55,12 +55,18 @@ def load(results_evaluate: Path, results_train: Path) -> list[Record]:
         run = _read(trained / "run.json", _json)
         classes = _read(folder / "per_class.csv", _rows)
         logits, labels = _read(folder / "predictions.npz", _predictions)
+        metrics = _read(folder / "metrics.json", _json)
+        if metrics["top1"] != (top1 := accuracy.figures(logits, labels)["top1"]):
+            raise UserError(
+                f"{folder / 'metrics.json'}: top1 is {metrics['top1']}, and {top1} by predictions.npz beside it; "
+                f"evaluate again: dvc repro --force --single-item evaluate@{folder.name}"
+            )
         records.append(
             Record(
                 model=run["model"],
                 seed=run["seed"],
                 run=run,
-                metrics=_read(folder / "metrics.json", _json),
+                metrics=metrics,
                 history=_read(trained / "history.csv", _numbers),
                 timing=_read(trained / "timing.json", _json),
                 cost=_read(folder / "cost.json", _json),
@@ -80,7 +86,7 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T:
         return reader(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {advice}") from error
-    except (ValueError, KeyError, zipfile.BadZipFile, UserError) as error:
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, UserError) as error:
         raise UserError(f"{path} cannot be read ({error}): {advice}") from error
 
 
@@ -94,7 +100,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _numbers(path: Path) -> list[dict[str, float]]:
-    return [{key: float(value) for key, value in row.items()} for row in _rows(path)]
+    rows = [{key: float(value) for key, value in row.items()} for row in _rows(path)]
+    if not rows:
+        raise ValueError("no epochs")
+    return rows
 
 
 def _predictions(path: Path) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
@@ -141,7 +150,8 @@ def comparable(records: Sequence[Record], data_sha256: str, validated_on: str) -
 
 
 def _recipe(record: Record) -> dict[str, Any]:
-    return {**record.run["train"], "views": record.run.get("views_sha256", "")[:12]}
+    workers = {f"distributed.{key}": value for key, value in record.run.get("distributed", {}).items()}
+    return {**record.run["train"], "views": record.run.get("views_sha256", "")[:12], **workers}
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
@@ -203,7 +213,7 @@ class Row:
     epoch_joules: Measured | None
     train_seconds: Spread | None
     epochs: int
-    best_validation_top1: Spread
+    recipe: str
     confusion: NDArray[np.int64]  # (C, C), summed over the seeds
 
 
@@ -242,7 +252,7 @@ def row(records: Sequence[Record]) -> Row:
         epoch_joules=by_epoch("epoch_joules"),
         train_seconds=accuracy.across_seeds([sum(run) for run in seconds]) if seconds else None,
         epochs=len(first.history),
-        best_validation_top1=accuracy.across_seeds([max(e["validation_top1"] for e in r.history) for r in records]),
+        recipe=first.run["train"]["recipe"],
         confusion=np.sum(confused, axis=0),
     )
 
@@ -387,15 +397,14 @@ class Comparison:
 
     def trained_alike(self, *models: str) -> bool:
         """Whether all were trained on one kind of machine, with the same versions and threads."""
-        environments = [record.run.get("environment") for model in models for record in self.records[model]]
-        return all(one == environments[0] for one in environments)
+        return len({_trained_on(record) for model in models for record in self.records[model]}) == 1
 
     def row(self, model: str) -> Row | None:
         return next((row for row in self.rows if row.model == model), None)
 
     def classes(self, row: Row) -> list[ClassAccuracy]:
         """A model's figures for each class, counted over all its seeds."""
-        return accuracy.per_class(row.confusion, self.first.class_ids, self.first.class_names)
+        return accuracy.per_class(row.confusion, self.first.class_ids, self.first.class_names, len(row.seeds))
 
 
 def compare(records: Sequence[Record], data_sha256: str, validated_on: str) -> Comparison:
@@ -432,8 +441,7 @@ def _notes(ordered: Mapping[str, Sequence[Record]]) -> list[str]:
             + "; ".join(f"{group[0].model} {', '.join(str(r.seed) for r in group)}" for group in groups)
             + "."
         )
-    trained_on = {json.dumps(record.run.get("environment"), sort_keys=True) for group in groups for record in group}
-    if len(trained_on) > 1:
+    if len({_trained_on(record) for group in groups for record in group}) > 1:
         notes.append("Not all were trained on the same machine and versions: their epoch times don't compare.")
     if len({json.dumps(r.cost.get("machine"), sort_keys=True) for group in groups for r in group if r.cost}) > 1:
         notes.append(
@@ -445,6 +453,10 @@ def _notes(ordered: Mapping[str, Sequence[Record]]) -> list[str]:
             "not the luck of training."
         )
     return notes
+
+
+def _trained_on(record: Record) -> str:
+    return json.dumps([record.run.get("environment"), record.timing.get("machine")], sort_keys=True)
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -502,17 +514,30 @@ def verdict(comparison: Comparison) -> list[str]:
             f"and {ratio(frugal.parameters_trainable / best.parameters_trainable)} of its parameters, {price}."
         )
 
+    return [first, middle, _front_sentence(comparison)]
+
+
+def _front_sentence(comparison: Comparison) -> str:
+    """Who stands on the front by the means; of whom that can't be said for sure, with whom it is confused."""
+    rows = comparison.rows
     on_front = pareto_front(np.array([r.macs for r in rows], float), np.array([r.top1.mean for r in rows]))
     front = [r.model for r, on in zip(rows, on_front, strict=True) if on]
-    beaten = [r.model for r, on in zip(rows, on_front, strict=True) if not on]
+    beaten, perhaps = [], []
+    for behind in (r for r, on in zip(rows, on_front, strict=True) if not on):
+        ahead = [r for r in rows if r.macs <= behind.macs and r.top1.mean >= behind.top1.mean and r is not behind]
+        differences = [comparison.difference(r.model, behind.model) for r in ahead]
+        if any(interval and interval.low > 0 for interval in differences):
+            beaten.append(behind.model)
+        else:
+            at = "as many" if ahead[0].macs == behind.macs else "fewer"
+            perhaps.append(f"{behind.model} cannot be told apart from {ahead[0].model} at {at} MACs")
     stand = "stand" if len(front) > 1 else "stands"
     last = f"By their means, {listed(front)} {stand} on the front of accuracy against MACs"
-    last += (
-        f"; {listed(beaten)} {'do' if len(beaten) > 1 else 'does'} not."
-        if beaten
-        else ", so none is beaten by another in both."
-    )
-    return [first, middle, last]
+    if beaten:
+        last += f"; {listed(beaten)} {'do' if len(beaten) > 1 else 'does'} not"
+    if perhaps:
+        last += f"; {listed(perhaps)}"
+    return last + ("." if beaten or perhaps else ", so none is beaten by another in both.")
 
 
 def listed(names: Sequence[str]) -> str:

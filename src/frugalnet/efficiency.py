@@ -218,25 +218,29 @@ class _Subject:
         self.labels = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.image = self.images[:1].clone(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> None:
+    def forward(self, images: Tensor) -> tuple[float, float]:
+        """A forward in evaluation mode; seconds of wall clock, and of the processor over all threads."""
         with _evaluation(self.network):
-            self.network(images)
+            return self._seconds(lambda: self.network(images))
 
-    def backward(self, images: Tensor, *, train: bool = True) -> None:
-        """Forward and backward of one training step, without the optimiser's part."""
+    def backward(self, images: Tensor, *, train: bool = True) -> tuple[float, float]:
+        """Forward and backward of one step, without the optimiser's part; seconds as of `forward`."""
         self.network.train(train)
         self.network.zero_grad(set_to_none=True)
+        return self._seconds(lambda: self._backward(images))
+
+    def _backward(self, images: Tensor) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = cross_entropy(self.network(images), self.labels[: len(images)])
         loss.backward()  # type: ignore[no-untyped-call]
 
     def sample(self, latencies: int) -> dict[str, list[float]]:
         """Seconds of everything that is timed, once round."""
-        forward, forward_cpu = self._seconds(lambda: self.forward(self.images))
-        backward, backward_cpu = self._seconds(lambda: self.backward(self.images))
+        forward, forward_cpu = self.forward(self.images)
+        backward, backward_cpu = self.backward(self.images)
         taken = {
-            "forward_1": [self._seconds(lambda: self.forward(self.image))[0] for _ in range(latencies)],
-            "backward_1": [self._seconds(lambda: self.backward(self.image, train=False))[0] for _ in range(latencies)],
+            "forward_1": [self.forward(self.image)[0] for _ in range(latencies)],
+            "backward_1": [self.backward(self.image, train=False)[0] for _ in range(latencies)],
             "forward": [forward],
             "backward": [backward],
             "forward_cpu": [forward_cpu],
@@ -285,14 +289,13 @@ class _Subject:
             meter, images = EnergyMeter(self.device), 0
             end = time.perf_counter() + seconds
             while meter.available and time.perf_counter() < end:
-                self._seconds(lambda step=step: step(self.images))  # type: ignore[misc]
+                step(self.images)
                 images += len(self.images)
             joules = meter.lap()
             found[f"energy_joules_per_{key}"] = None if joules is None else joules / images
         return found
 
-    def _seconds(self, step: Callable[[], None]) -> tuple[float, float]:
-        """Seconds of wall clock, and of the processor over all threads."""
+    def _seconds(self, step: Callable[[], object]) -> tuple[float, float]:
         _synchronize(self.device)
         cpu, wall = time.process_time(), time.perf_counter()
         step()

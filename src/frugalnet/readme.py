@@ -12,6 +12,7 @@ from frugalnet.files import atomic
 from frugalnet.report import NOT_MEASURED, duration, human, interval, markdown, number, spread
 
 README = Path("README.md")
+_WHOLE = (200, "validation split")
 
 
 def tables(figures: Mapping[str, Any]) -> dict[str, str]:
@@ -33,10 +34,11 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
     titles = ["network", "seeds", "epochs", "top-1 (95 % interval)", "top-5", "parameters, trainable"]
     titles += ["MACs an image", "latency, batch 1", "training"]
     judged = [[markdown(one[key]) for key in ("says", "measured", "outcome")] for one in figures["claims"]]
-    shown = ("data", "trained on", "cost measured on", "commit")
+    shown = ("data", "recipe", "trained on", "cost measured on", "commit")
     facts = "\n".join(f"- {name}: {markdown(figures['facts'][name])}" for name in shown)
+    said = "\n".join(f"- {markdown(note)}" for note in (*figures["verdict"], *figures["notes"]))
     return {
-        "results": _table(titles, networks, "---|" + "--:|" * 8) + f"\n\n{facts}",
+        "results": _table(titles, networks, "---|" + "--:|" * 8) + f"\n\n{said}\n\n{facts}",
         "claims": _table(["what the paper says", "measured here", "outcome"], judged, "---|---|---|"),
     }
 
@@ -65,9 +67,15 @@ def main(comparison: str) -> None:
         figures = json.loads(Path(comparison).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{comparison} is missing: run `dvc repro` first") from error
+    except ValueError as error:
+        raise UserError(f"{comparison} cannot be read ({error}): run `dvc repro`") from error
     if figures["is_sample"]:
         raise UserError(
             f"{comparison} is of sample data, which say nothing about Tiny ImageNet: the README keeps its own"
+        )
+    if (found := (figures["num_classes"], figures["validated_on"])) != _WHOLE:
+        raise UserError(
+            f"{comparison} is of {found[0]} classes and the {found[1]}; README has {_WHOLE[0]}, {_WHOLE[1]}"
         )
     text = fill(README.read_text(encoding="utf-8"), tables(figures))
     with atomic(README) as partial:

@@ -842,7 +842,7 @@ def cost_details(record: Record, row: Row) -> dict[str, dict[str, str]]:
     return {
         "Times": {
             "forward, batch 1": shown("latency_ms", milliseconds),
-            "forward and backward, batch 1": shown("train_latency_ms", milliseconds),
+            "forward and backward, batch 1, evaluation mode": shown("train_latency_ms", milliseconds),
             "images a second, forward": shown("throughput", number),
             "images a second, forward and backward": shown("train_throughput", number),
         },
@@ -851,7 +851,7 @@ def cost_details(record: Record, row: Row) -> dict[str, dict[str, str]]:
             "CPU seconds an epoch": median(row.epoch_cpu_seconds, number),
             "CPU time an image": shown("cpu_seconds_per_image", lambda seconds: milliseconds(1000 * seconds)),
             "peak memory, forward": shown("peak_memory_forward_bytes", lambda size: f"{human(size)}B"),
-            "peak memory, training step": shown("peak_memory_train_step_bytes", lambda size: f"{human(size)}B"),
+            "peak memory, forward and backward": shown("peak_memory_train_step_bytes", lambda size: f"{human(size)}B"),
             "energy an image": shown("energy_joules_per_image", joules, NO_COUNTER),
             "energy a training image": shown("energy_joules_per_training_image", joules, NO_COUNTER),
             "energy an epoch": median(row.epoch_joules, joules, NO_COUNTER),
@@ -883,7 +883,7 @@ def _gallery(comparison: Comparison, row: Row, images: NDArray[np.uint8] | None)
 def summary(comparison: Comparison) -> dict[str, Any]:
     """Every figure of the comparison's tables, ready for JSON: what the README is made of."""
     return {
-        "is_sample": comparison.first.run["is_sample"],
+        **{key: comparison.first.run[key] for key in ("is_sample", "num_classes", "validated_on")},
         "facts": facts(comparison),
         "notes": comparison.notes,
         "verdict": verdict(comparison),
