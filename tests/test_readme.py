@@ -50,7 +50,7 @@ def test_what_compare_writes_becomes_the_tables_and_sample_data_do_not(tmp_path,
         assert text.count("not measured |") > 3
         assert "- Of the 600 images of the validation split, alexnet gets the largest share right" in text
         assert "- By their means, " in text
-        assert "old" not in text
+        assert "\nold\n" not in text
     with pytest.raises(UserError, match="is of sample data"):
         readme.main(sample)
     with pytest.raises(UserError, match="is of 12 classes and the validation split; README has 200"):
