@@ -15,16 +15,10 @@ FLIP = "{name: HorizontalFlip, p: 0.5}"
 SHIFT = "{name: Pad, p: 1.0, padding: 6, border_mode: 4}, {name: RandomCrop, p: 1.0, height: 64, width: 64}"
 SETTINGS = {
     "recipe": [],
-    "smoothing": ["train.label_smoothing=0.1"],
-    "decay-5e-4": ["train.weight_decay=0.0005"],
-    "no-decay": ["train.weight_decay=0"],
-    "rate-0.2": ["train.learning_rate=0.2"],
-    "rate-0.8": ["train.learning_rate=0.8"],
-    "batch-128": ["train.batch_size=128"],
-    "adam": ["train.optimiser=adam", "train.learning_rate=0.004"],
-    "flips-and-shifts": [f"augment.policy=[{FLIP}, {SHIFT}]"],
-    "flips": [f"augment.policy=[{FLIP}]"],
+    "decay-5e-5": ["train.weight_decay=5e-5"],
+    "decay-5e-5-smoothing": ["train.weight_decay=5e-5", "train.label_smoothing=0.1"],
     "one-view": ["augment.views=1"],
+    "flips-and-shifts": [f"augment.policy=[{FLIP}, {SHIFT}]"],
     "no-augmentation": ["augment=none"],
 }
 
