@@ -295,12 +295,20 @@ class _Asynchronous:
         self.network = GlobalNetwork(vector, shares, given, self.recorded, config.staleness, peers)
         self.validated = trainer.history.rows[-1] if trainer.history.rows else trainer.figures(worker.validation)
         self.recorded_at = self.heard_at = time.monotonic()
-        self.told_to_stop = False
+        self.told_to_stop = self.over = False
 
     def run(self) -> None:
         """Train one share after the other, until none is left."""
+        listener = threading.Thread(target=self._listen, daemon=True)
+        listener.start()
+        try:
+            self._train_shares()
+        finally:
+            self.over = True
+            listener.join(1)  # a process that ends while a thread talks to the store is aborted
+
+    def _train_shares(self) -> None:
         keeper = threading.Thread(target=self.network.serve, args=(self.message.clone(),), daemon=True)
-        threading.Thread(target=self._listen, daemon=True).start()
         if self.peers.rank == 0:
             keeper.start()
             self.on_epoch(self.trainer.history)
@@ -367,7 +375,7 @@ class _Asynchronous:
         """Note whether all shall stop: what a thread of each worker does, for it waits for ever if worker 0 hangs."""
         store = self.peers.store
         with suppress(RuntimeError):  # its connection is gone
-            while not self.told_to_stop:
+            while not (self.told_to_stop or self.over):
                 self.told_to_stop = store.check([_STOP])
                 self.heard_at = time.monotonic()
                 time.sleep(0.1)
