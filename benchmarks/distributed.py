@@ -100,7 +100,7 @@ def draw(scaled: Mapping[int, Mapping[str, Mapping[int, float]]], path: Path) ->
         plot.minorticks_off()
         plot.grid(alpha=0.3)
     axes[0].set_ylabel("seconds an epoch, without evaluation")
-    axes[-1].legend(fontsize="small")
+    axes[-1].legend(fontsize="small", loc="lower left")
     with atomic(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
     plt.close(figure)
