@@ -23,10 +23,9 @@ def main(params: config.Params, model: str, seed: str) -> None:
         if refusal := work(model, seed):
             raise UserError(refusal)
         return
-    assert not isinstance(params.distributed, distributed.Single)
-    n_train = len(arrays.load(Path("data/arrays")).train.labels)
-    distributed.check(params.distributed, params.train, compute.setup(params.compute), n_train)
-    distributed.launch(params.distributed, work, model, seed)
+    task = _Task(params, model, int(seed))
+    with runs.checkpoints(tracking.project_root(), task.run).locked():
+        distributed.launch(task.workers, work, model, seed)
 
 
 def work(model: str, seed: str) -> str | None:
@@ -40,31 +39,49 @@ def work(model: str, seed: str) -> str | None:
     return None
 
 
+class _Task:
+    """What is to be trained, on what and with what, as each worker and their parent make it out."""
+
+    def __init__(self, params: config.Params, model: str, seed: int) -> None:
+        assert not isinstance(params.distributed, distributed.Single)
+        self.workers, self.train = params.distributed, params.train
+        compute_config = distributed.threads(params.compute, self.workers.workers)
+        self.device = compute.setup(compute_config)
+        self.data, self.views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
+        self.backend = distributed.check(self.workers, self.train, self.device, len(self.data.train.labels))
+        environment, identity = compute.bits_depend_on(self.device, compute_config), distributed.identity(self.workers)
+        self.run = runs.describe(model, seed, self.data, self.views.sha256, self.train, environment, identity)
+
+    def refusal(self, present: int) -> str | None:
+        """What a person must mend before this many workers can train."""
+        if present > self.workers.workers:
+            return f"{present} workers were started where distributed.workers says {self.workers.workers}"
+        try:
+            for epoch in range(min(self.train.epochs, len(self.views.sha256))):
+                self.images_of(epoch)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def images_of(self, epoch: int) -> np.ndarray:
+        return self.views.of_epoch(epoch, self.data.train.images)
+
+
 def _train(model: str, seed: int) -> None:
-    params, host, place = config.load(), os.environ["GROUP_RANK"], int(os.environ["LOCAL_RANK"])
-    workers = params.distributed
-    assert not isinstance(workers, distributed.Single)
-    setting = distributed.threads(params.compute)
-    device = compute.setup(setting)
-    if device.type == "cuda":
+    task, host, place = _Task(config.load(), model, seed), os.environ["GROUP_RANK"], int(os.environ["LOCAL_RANK"])
+    data, run, root = task.data, task.run, tracking.project_root()
+    if task.device.type == "cuda":
         torch.cuda.set_device(place)
-    data, views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
-    backend = distributed.check(workers, params.train, device, len(data.train.labels))
-    environment, identity = compute.bits_depend_on(device, setting), distributed.identity(workers)
-    run = runs.describe(model, seed, data, views.sha256, params.train, environment, identity)
-    root = tracking.project_root()
     folder = runs.checkpoints(root, run).folder
     checkpoints = Checkpoints(folder / f"host-{host}")
     with checkpoints.locked() if place == 0 else nullcontext():
-        peers = distributed.Peers(workers, backend)
-        peers.agree(run["fingerprint"], _refusal(workers.workers, peers.world, views, data, params.train.epochs))
-        normalise = Normaliser(data.mean, data.std, device)
-        recipe = workers.recipe(params.train)
+        peers = distributed.Peers(task.workers, task.backend)
+        peers.agree(run["fingerprint"], task.refusal(peers.world))
+        normalise = Normaliser(data.mean, data.std, task.device)
+        recipe = task.workers.recipe(task.train)
         trainer = Trainer(model, seed, len(data.class_ids), len(data.train.labels), normalise, recipe)
         labels = np.array(data.train.labels)
-        worker = Worker(
-            trainer, peers, workers, lambda epoch: views.of_epoch(epoch, data.train.images), labels, data.validation
-        )
+        worker = Worker(trainer, peers, task.workers, task.images_of, labels, data.validation)
         resumption = distributed.Resumption(folder, checkpoints, peers)
         if peers.rank == 0:
             runs.tell_of_other_checkpoints(root, run)
@@ -91,15 +108,3 @@ def _track(run: dict[str, Any], worker: Worker, resumption: distributed.Resumpti
     timing = {"exchange": peers.costs, **provenance, "machine": efficiency.describe_machine(trainer.device)}
     tracked.identify("weights_sha256", runs.write_results(run, trainer, timing))
     tracked.finish()
-
-
-def _refusal(expected: int, present: int, views: Views, data: arrays.Dataset, epochs: int) -> str | None:
-    """What a person must mend before this worker can train."""
-    if present > expected:
-        return f"{present} workers were started where distributed.workers says {expected}"
-    try:
-        for epoch in range(min(epochs, len(views.sha256))):
-            views.of_epoch(epoch, data.train.images)
-    except UserError as error:
-        return str(error)
-    return None

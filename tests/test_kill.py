@@ -241,6 +241,30 @@ def test_two_hundred_epochs_take_no_more_memory_and_files_than_twenty(project):
     assert files_200 == files_20
 
 
+def wait_for_host(project: Path, process: subprocess.Popen) -> None:
+    while not list(project.glob(".checkpoints/train/*/host-0/*.ckpt")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_second_identical_run_waits_for_the_first_ones_workers_however_long_they_take(project):
+    two = ["distributed=global_net", "distributed.workers=2", "distributed.restarts=0"]
+    compose(project, *two)
+    first = start(project)
+    wait_for_host(project, first)
+    first.send_signal(signal.SIGSTOP)
+    compose(project, *two, "distributed.timeout_minutes=0.1")  # in which its workers must have found one another
+    second = start(project)
+    time.sleep(20)
+    assert second.poll() is None, second.communicate()[1]
+    first.send_signal(signal.SIGCONT)
+    said = second.communicate(timeout=600)[1]
+    assert first.wait(timeout=600) == 0
+    assert second.returncode == 0, said
+    assert "another process trains this very run" in said
+
+
 @pytest.mark.slow
 def test_workers_killed_end_with_the_same_bits_in_one_mlflow_run_with_every_sub_models_curve(project):
     compose(project, "distributed=global_net", "distributed.workers=2")
@@ -249,14 +273,12 @@ def test_workers_killed_end_with_the_same_bits_in_one_mlflow_run_with_every_sub_
     shutil.rmtree(project / ".checkpoints")
     shutil.rmtree(project / "mlruns")
     process = start(project)
-    while not (found := list(project.glob(".checkpoints/train/*/host-0/*.ckpt"))):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
+    wait_for_host(project, process)
     children = (Path("/proc") / str(process.pid) / "task" / str(process.pid) / "children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said
-    assert "going on from the checkpoint" in said, found
+    assert "going on from the checkpoint" in said
     assert results(project) == undisturbed
     assert_one_run_with_the_whole_curve(project)
     client, experiment_id = connect(project)

@@ -324,9 +324,10 @@ def unflatten(flat: Tensor, tensors: Sequence[Tensor]) -> None:
             tensor.copy_(numbers.view(tensor.shape))
 
 
-def threads(config: ComputeConfig) -> ComputeConfig:
-    """Workers of one host divide its cores among them, unless the number of threads is given."""
-    each = config.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def threads(config: ComputeConfig, workers: int) -> ComputeConfig:
+    """Workers of one host, `workers` unless torchrun says otherwise, divide its cores among them, unless the number of
+    threads is given."""
+    each = config.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", workers)))
     return config.model_copy(update={"threads": each})
 
 
