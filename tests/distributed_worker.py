@@ -28,7 +28,10 @@ COMMON = {
     "timeout_minutes": 5.0,
     "restarts": 0,
 }
-GLOBAL_NET = GlobalNet(kind="global_net", period=1, exchange="synchronous", momentum="averaged", staleness=16, **COMMON)
+PLAIN = {"batch_norm": "averaged", "warmup_epochs": 0, "warmup_exchanges": 1, "outer_momentum": 0}  # averages
+GLOBAL_NET = GlobalNet(
+    kind="global_net", period=1, exchange="synchronous", momentum="averaged", staleness=16, **PLAIN, **COMMON
+)
 DDP = Ddp(kind="ddp", sync_batch_norm=True, **COMMON)
 
 

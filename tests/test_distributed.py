@@ -118,8 +118,12 @@ def test_the_images_of_a_share_depend_on_seed_epoch_rank_and_world_alone():
 
 
 KEPT, RESET = (GLOBAL_NET.model_copy(update={"momentum": policy}) for policy in ("kept", "reset"))
+BEST = GLOBAL_NET.model_copy(
+    update={"batch_norm": "measured", "warmup_epochs": 1, "warmup_exchanges": 2, "outer_momentum": 0.6}
+)
 EVERY_SECOND = GLOBAL_NET.model_copy(update={"period": 2})
 ASYNCHRONOUS = GLOBAL_NET.model_copy(update={"exchange": "asynchronous", "momentum": "kept"})
+ASYNCHRONOUS_MEASURED = ASYNCHRONOUS.model_copy(update={"batch_norm": "measured"})
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +133,10 @@ def two(tmp_path_factory) -> dict[str, list[dict]]:
         "again": (GLOBAL_NET, RECIPE, UNEVEN),
         "kept": (KEPT, RECIPE, UNEVEN),
         "reset": (RESET, RECIPE, UNEVEN),
+        "best": (BEST, RECIPE, UNEVEN),
         "every second": (EVERY_SECOND, RECIPE, UNEVEN),
         "asynchronous": (ASYNCHRONOUS, RECIPE, UNEVEN),
+        "asynchronous measured": (ASYNCHRONOUS_MEASURED, RECIPE, UNEVEN),
         "ddp": (DDP, RECIPE, EVEN),
         "ddp again": (DDP, RECIPE, EVEN),
         "ddp uneven": (DDP, RECIPE, UNEVEN),
@@ -144,6 +150,7 @@ def one(tmp_path_factory) -> dict[str, list[dict]]:
     trainings = {
         "global": (GLOBAL_NET, RECIPE, UNEVEN),
         "kept": (KEPT, RECIPE, UNEVEN),
+        "best": (BEST, RECIPE, UNEVEN),
         "asynchronous": (ASYNCHRONOUS, RECIPE, UNEVEN),
         "asynchronous averaged": (GLOBAL_NET.model_copy(update={"exchange": "asynchronous"}), RECIPE, UNEVEN),
         "ddp": (DDP, RECIPE, UNEVEN),
@@ -151,7 +158,7 @@ def one(tmp_path_factory) -> dict[str, list[dict]]:
     return run(tmp_path_factory.mktemp("one"), trainings, workers=1)
 
 
-@pytest.mark.parametrize("name", ["global", "kept", "asynchronous", "asynchronous averaged", "ddp"])
+@pytest.mark.parametrize("name", ["global", "kept", "best", "asynchronous", "asynchronous averaged", "ddp"])
 def test_one_worker_gives_the_bits_of_a_single_process(tmp_path, one, name):
     single = alone(tmp_path / "single", count=UNEVEN)
     assert bits_of(one[name][0]["weights"]) == bits(single)
@@ -168,7 +175,7 @@ def test_the_same_run_gives_the_same_bits_again(two):
     assert two["global"][0]["rows"] == two["again"][0]["rows"]
 
 
-@pytest.mark.parametrize("name", ["global", "kept", "reset", "every second", "ddp", "ddp own statistics"])
+@pytest.mark.parametrize("name", ["global", "kept", "reset", "best", "every second", "ddp", "ddp own statistics"])
 def test_all_workers_end_with_the_same_network(two, name):
     assert bits_of(two[name][0]["weights"]) == bits_of(two[name][1]["weights"])
     assert two[name][0]["rows"] == two[name][1]["rows"]
@@ -190,9 +197,7 @@ def test_an_exchange_averages_weights_statistics_and_momentum_by_the_images_of_e
     left = run(tmp_path, {"run": (GLOBAL_NET, once, UNEVEN)}, workers=2)["run"]
     sub_models = []
     for rank in range(2):
-        trainer, peers = new_trainer(once, UNEVEN), SimpleNamespace(rank=rank, world=2)
-        images, labels = images_of(0)[:UNEVEN], TRAIN.labels[:UNEVEN]
-        worker = Worker(trainer, peers, GLOBAL_NET, lambda epoch, images=images: images, labels, VALIDATION)
+        worker = stub(rank, GLOBAL_NET, once)
         assert worker.train_share(rank, lambda: 0) == 0
         sub_models.append(worker.exchanged())
     weighted = [first * 79 / 157 + second * 78 / 157 for first, second in zip(*sub_models, strict=True)]
@@ -203,6 +208,80 @@ def test_an_exchange_averages_weights_statistics_and_momentum_by_the_images_of_e
         got += [momentum[key]["momentum_buffer"] for key in sorted(momentum)]
         torch.testing.assert_close(got, weighted, rtol=1e-5, atol=1e-7)
         assert not all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(got, equally, strict=True))
+
+
+def stub(rank: int, config: Any, recipe: TrainConfig = RECIPE) -> Worker:
+    """One of two workers, who talks to nobody."""
+    trainer, peers = new_trainer(recipe, UNEVEN), SimpleNamespace(rank=rank, world=2)
+    return Worker(trainer, peers, config, lambda e: images_of(e)[:UNEVEN], TRAIN.labels[:UNEVEN], VALIDATION)
+
+
+def test_measured_statistics_are_those_of_the_networks_own_activations():
+    worker = stub(1, BEST)
+    assert worker.train_share(1, lambda: 0) == 0
+    trained = worker.trainer.network.state_dict()
+    kept = {name: tensor.clone() for name, tensor in trained.items() if "running" not in name and "num" not in name}
+    norm = next(m for m in worker.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    came_in: list[torch.Tensor] = []
+    hook = norm.register_forward_pre_hook(lambda module, inputs: came_in.append(inputs[0]))
+    assert worker.measure_statistics(1, 40)
+    hook.remove()
+    mine = share(epoch_turns(0, 0, UNEVEN, 5), 1, 2)[:3]  # 16 or 15 images each: three turns for 40
+    assert [len(inputs) for inputs in came_in] == list(map(len, mine))
+    means = [inputs.mean((0, 2, 3)) for inputs in came_in]
+    variances = [inputs.transpose(0, 1).flatten(1).var(1) for inputs in came_in]
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack(variances).mean(0))
+    images = worker.trainer.normalise(torch.from_numpy(images_of(0)[mine[0]]))
+    torch.testing.assert_close(
+        came_in[0], next(m for m in worker.network.modules() if isinstance(m, torch.nn.Conv2d))(images)
+    )
+    for name, tensor in kept.items():
+        assert torch.equal(trained[name], tensor)
+    assert norm.momentum == 0.1
+    assert norm.training
+    assert not stub(1, GLOBAL_NET).measure_statistics(1, 40)
+
+
+@pytest.mark.parametrize("name", ["best", "asynchronous measured"])
+def test_the_global_network_ends_with_statistics_measured_on_the_last_epoch(two, name):
+    measured = []
+    for rank in range(2):
+        worker = stub(rank, BEST)
+        worker.network.load_state_dict(two[name][0]["weights"])
+        worker.trainer.epoch = RECIPE.epochs - 1
+        worker.measure_statistics(rank, UNEVEN)
+        measured.append(worker.statistics())
+    got = [tensor for key, tensor in two[name][0]["weights"].items() if "running" in key]
+    expected = measured[0] if name.startswith("asynchronous") else [(a + b) / 2 for a, b in zip(*measured, strict=True)]
+    torch.testing.assert_close(got, expected)
+
+
+def test_outer_momentum_is_nesterovs_of_the_moves_that_averages_make():
+    worker = stub(0, BEST)
+    parameters = list(worker.network.parameters())
+    twins = [parameter.detach().clone().requires_grad_() for parameter in parameters]
+    outer = torch.optim.SGD(twins, lr=1.0, momentum=0.6, nesterov=True)
+
+    for moved in (1.0, -2.0, 0.5):
+        worker.peers.average = lambda tensors, weight, moved=moved: [tensor.add_(moved) for tensor in tensors]
+        worker.exchange()
+        for twin in twins:
+            twin.grad = torch.full_like(twin, -moved)
+        outer.step()
+        torch.testing.assert_close(parameters, twins)
+
+
+def test_warm_up_cuts_its_epochs_by_exchanges(two):
+    worker = stub(0, BEST.model_copy(update={"warmup_exchanges": 3}))
+    assert [worker.exchanges(epoch) for epoch in range(3)] == [[1, 3, 5], [5], [5]]
+    worker.trainer.step = 3  # stopped before the exchange after it
+    assert worker.exchanges(0) == [3, 5]
+    assert stub(0, BEST.model_copy(update={"warmup_exchanges": 9})).exchanges(0) == [1, 2, 3, 4, 5]
+    given = {name: [cost["bytes_given"] for cost in two[name][0]["costs"]] for name in ("global", "best")}
+    measured = sum(4 * t.numel() for key, t in two["best"][0]["weights"].items() if "running" in key)
+    exchanges = [2, 1, 1]
+    assert given["best"] == [count * plain + measured for count, plain in zip(exchanges, given["global"], strict=True)]
 
 
 def test_the_momentum_after_an_exchange_is_averaged_kept_or_reset(two):
@@ -351,7 +430,7 @@ def test_a_checkpoint_of_more_workers_is_gone_on_from_its_last_exchange(tmp_path
 SIGKILL = {"signal": "SIGKILL", "rank": 1, "epoch": 1, "step": 3}
 
 
-@pytest.mark.parametrize(("name", "config"), [("global", GLOBAL_NET), ("kept", KEPT)])
+@pytest.mark.parametrize(("name", "config"), [("global", GLOBAL_NET), ("kept", KEPT), ("best", BEST)])
 def test_a_killed_worker_is_started_again_and_the_run_ends_with_the_same_bits(tmp_path, capfd, two, name, config):
     once = config.model_copy(update={"restarts": 1})
     left = run(tmp_path, {"run": (once, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL)
@@ -374,9 +453,9 @@ def test_a_loss_that_is_not_finite_ends_all_workers_without_another_start(tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["kept", "asynchronous", "ddp"])
+@pytest.mark.parametrize("name", ["kept", "best", "asynchronous", "ddp"])
 def test_a_signal_ends_all_in_ten_seconds_with_a_checkpoint(tmp_path, two, name, number):
-    config = {"kept": KEPT, "asynchronous": ASYNCHRONOUS, "ddp": DDP}[name]
+    config = {"kept": KEPT, "best": BEST, "asynchronous": ASYNCHRONOUS, "ddp": DDP}[name]
     parent = start(tmp_path, config, SLOWLY)
     while not list(tmp_path.glob("run/checkpoints/host-0/*.ckpt")):  # of the first epoch
         assert parent.poll() is None
@@ -391,7 +470,7 @@ def test_a_signal_ends_all_in_ten_seconds_with_a_checkpoint(tmp_path, two, name,
     again = start(tmp_path, config)
     assert "going on from the checkpoint" in again.communicate(timeout=600)[1]
     assert again.returncode == 0
-    if name == "kept":
+    if name in ("kept", "best"):
         assert bits_of(torch.load(tmp_path / "run" / "0.pt")["weights"]) == bits_of(two[name][0]["weights"])
 
 

@@ -28,7 +28,7 @@ from frugalnet.compute import ComputeConfig
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
 from frugalnet.schema import Config
-from frugalnet.training import TrainConfig, Trainer
+from frugalnet.training import TrainConfig
 from frugalnet.workers import cores
 
 T = TypeVar("T")
@@ -68,8 +68,12 @@ class GlobalNet(_Workers):
 
     kind: Literal["global_net"]
     period: int = Field(ge=1)
+    warmup_epochs: int = Field(ge=0)
+    warmup_exchanges: int = Field(ge=1)  # in each of them
+    outer_momentum: float = Field(ge=0, lt=1)
     exchange: Literal["synchronous", "asynchronous"]
     momentum: Literal["averaged", "kept", "reset"]
+    batch_norm: Literal["measured", "averaged"]  # the global network's statistics
     staleness: int = Field(ge=1)
 
     @model_validator(mode="after")
@@ -286,6 +290,8 @@ class Peers:
 
         A ring or a tree adds in an order that the number of workers decides: the same inputs give the same bits.
         """
+        if not tensors:  # a network without batch normalisation has no statistics
+            return
         flat = flatten(tensors).to(self.device)
         if self.world > 1:
             started = time.monotonic()
@@ -340,38 +346,37 @@ class Resumption:
     def __init__(self, folder: Path, own: Checkpoints, peers: Peers) -> None:
         self.folder, self.own, self.peers = folder, own, peers  # those of all hosts, and of this one
 
-    def share(self, trainer: Trainer) -> None:
-        """Remember the trainer's state as what all workers have in common."""
-        self.shared = copy.deepcopy(trainer.state())
+    def share(self, state: dict[str, Any]) -> None:
+        """Remember a state as what all workers have in common."""
+        self.shared = copy.deepcopy(state)
 
-    def save(self, trainer: Trainer, everyone: list[dict[str, object]] | None = None, **more: object) -> None:
+    def save(self, everyone: list[dict[str, Any]] | None = None, **more: object) -> None:
         """Write what is shared, and everyone's own state if it differs from that."""
         if self.peers.first_on_host:
             common = {"world": self.peers.world, "costs": self.peers.costs}
             state = {"shared": self.shared, "everyone": everyone, **common, **more}
-            self.own.save(state, trainer.epoch, trainer.step)
+            self.own.save(state, *_progress(state))
 
-    def load(self, trainer: Trainer) -> dict[str, Any]:
-        """Restore the trainer from the newest checkpoint of any host, and return it; {} if there is none."""
+    def load(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The newest checkpoint of any host, and what of it is this worker's state; empty if there is none."""
         peers = self.peers
         hosts = [Checkpoints(folder) for folder in sorted(self.folder.glob("host-*/"))] if peers.first_on_host else []
         found = [saved for saved in (checkpoints.load() for checkpoints in hosts) if saved is not None]
         newest: dict[str, Any] = max(found, key=_progress, default={})
         offers = peers.gather(_progress(newest))
         state = peers.hear(newest, offers.index(max(offers)))
-        if state:
-            everyone = state["everyone"]
-            if (wrote := state["world"]) != peers.world:
-                everyone = None
-                if peers.rank == 0:
-                    print(
-                        f"{wrote} workers wrote the checkpoint, {peers.world} go on from its last exchange",
-                        file=sys.stderr,
-                    )
-            trainer.restore(everyone[peers.rank] if everyone else state["shared"])
-            peers.costs = state["costs"]
-        self.shared = state["shared"] if state else copy.deepcopy(trainer.state())
-        return state
+        if not state:
+            return {}, {}
+        everyone = state["everyone"]
+        if (wrote := state["world"]) != peers.world:
+            everyone = None
+            if peers.rank == 0:
+                print(
+                    f"{wrote} workers wrote the checkpoint, {peers.world} go on from its last exchange",
+                    file=sys.stderr,
+                )
+        self.shared, peers.costs = state["shared"], state["costs"]
+        return state, everyone[peers.rank] if everyone else self.shared
 
 
 def _progress(state: dict[str, Any]) -> tuple[int, int]:

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from math import nan
+from math import ceil, nan
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from frugalnet.arrays import Split
 from frugalnet.batches import batches, epoch_turns, resident
@@ -31,6 +32,7 @@ from frugalnet.training import LOOK_EVERY, History, Interrupted, Stopwatch, Trai
 _FAILED, _STOPPED = 255, 254  # codes beyond every signal's number: here, and elsewhere
 _LEAVES, _ASKS = -1, -2  # in place of a share: what a worker that is done, or that begins, says
 _STOP = "stop"  # a key of the store, which all look at after each step; its value is why, or nothing when all is done
+STATISTICS_IMAGES = 5_120  # of the training split, over which the global network's batch statistics are measured
 _CURVES = ("train_loss", "train_top1", "validation_top1")  # of each sub-model, beside the global network's
 
 
@@ -54,20 +56,32 @@ class Worker:
             if config.sync_batch_norm:
                 synchronise(self.network, peers)
             trainer.network = Replica(self.network, peers)
+        self.before = [parameter.detach().clone() for parameter in self.network.parameters()]  # the last exchange
+        self.velocity = [torch.zeros_like(parameter) for parameter in self.before]
 
-    def train_share(self, part: int, stop: Callable[[], int]) -> int:
-        """Train on a share of the epoch under way, from the step that is reached, until its end or until `stop` says
-        a code other than 0; that code."""
+    def state(self) -> dict[str, Any]:
+        """The trainer's, and what the next exchange sets out from."""
+        return self.trainer.state() | {"before": self.before, "velocity": self.velocity}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.trainer.restore(state)
+        self.before, self.velocity = (
+            [tensor.to(self.trainer.device) for tensor in state[key]] for key in ("before", "velocity")
+        )
+
+    def train_share(self, part: int, stop: Callable[[], int], until: int | None = None) -> int:
+        """Train on a share of the epoch under way, from the step that is reached, until its end (or `until` so many
+        steps are done) or until `stop` says a code other than 0; that code."""
         trainer = self.trainer
-        turns = epoch_turns(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps)
-        mine = share(turns, part, self.peers.world)
+        mine = self._turns(part)
         images = resident(self.images_of(trainer.epoch), trainer.device)
         if trainer.step == 0 and part:  # what is random within an epoch differs between shares
             torch.manual_seed(int(np.random.default_rng([trainer.seed, trainer.epoch, 1, part]).integers(2**62)))
         stopwatch = Stopwatch(trainer.device)
-        for batch, targets in batches(images, self.labels, mine[trainer.step :], trainer.device):
+        for batch, targets in batches(images, self.labels, mine[trainer.step : until], trainer.device):
             if isinstance(trainer.network, Replica):
-                trainer.network.weight = len(targets) * self.peers.world / len(turns[trainer.step])
+                together = trainer.n_train // trainer.steps + (trainer.step < trainer.n_train % trainer.steps)
+                trainer.network.weight = len(targets) * self.peers.world / together
                 with self.peers.expecting_answers():
                     trainer.train_batch(batch, targets)
             else:
@@ -85,16 +99,68 @@ class Worker:
     def exchanged(self) -> list[Tensor]:
         """What an exchange averages. Replicas differ in their running statistics only, if at all."""
         if isinstance(self.config, Ddp):
-            return [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+            return self.statistics()
         floats = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
         if self.config.momentum == "averaged":
             state = self.trainer.optimiser.state_dict()["state"]
             floats += [t for key in sorted(state) for t in state[key].values() if isinstance(t, Tensor)]
         return floats
 
+    def exchange(self) -> None:
+        """Give to the global network and take it, in step with all others, whose shares count by their images."""
+        images = len(range(self.peers.rank, self.trainer.n_train, self.peers.world))
+        self.peers.average(self.exchanged(), images / self.trainer.n_train)
+        if isinstance(self.config, GlobalNet) and self.config.outer_momentum and self.peers.world > 1:
+            self._move_on(self.config.outer_momentum)
+        self.after_exchange()
+
+    @torch.no_grad()
+    def _move_on(self, momentum: float) -> None:
+        """Move the global network by Nesterov's momentum of what the averages moved it by so far.
+
+        The outer optimiser of DiLoCo (Douillard et al. 2023) with a rate of 1. An average of sub-models moves about as
+        far as one of them, and each reads a part of the images only.
+        """
+        for now, before, velocity in zip(self.network.parameters(), self.before, self.velocity, strict=True):
+            moved = now - before
+            velocity.mul_(momentum).add_(moved)
+            now.copy_(before.add_(moved).add_(velocity, alpha=momentum))
+
     def after_exchange(self) -> None:
         if isinstance(self.config, GlobalNet) and self.config.momentum == "reset":
             self.trainer.optimiser.state.clear()
+
+    def exchanges(self, epoch: int) -> list[int]:
+        """After how many steps of an epoch the workers exchange, its end the last: those yet to come."""
+        config, steps = self.config, self.trainer.steps
+        warms_up = isinstance(config, GlobalNet) and epoch < config.warmup_epochs
+        count = min(config.warmup_exchanges, steps) if isinstance(config, GlobalNet) and warms_up else 1
+        # Whoever was stopped when that many steps were done has not exchanged after them yet.
+        return [end for end in (steps * number // count for number in range(1, count + 1)) if end >= self.trainer.step]
+
+    def measure_statistics(self, part: int, images: int) -> bool:
+        """Give the network the batch statistics that it has itself, over so many images of a share of this epoch, if
+        the configuration says so and there are others; whether it does.
+
+        The average of the sub-models' statistics is not that: activations of averaged weights vary less than those of
+        the weights that were averaged (Izmailov et al. 2018, section 3.2). Only evaluation reads them.
+        """
+        trainer = self.trainer
+        if not isinstance(self.config, GlobalNet) or self.config.batch_norm == "averaged" or self.peers.world == 1:
+            return False
+        mine = self._turns(part)
+        pictures = resident(self.images_of(trainer.epoch), trainer.device)
+        seen = batches(pictures, self.labels, mine[: ceil(images / len(mine[0]))], trainer.device)
+        update_bn((trainer.inputs(batch) for batch, _ in seen), self.network)
+        return True
+
+    def _turns(self, part: int) -> list[np.ndarray]:
+        """What a share of the epoch under way reads in each step."""
+        trainer = self.trainer
+        return share(epoch_turns(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps), part, self.peers.world)
+
+    def statistics(self) -> list[Tensor]:
+        return [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
 
     def tell(self) -> None:
         row = self.trainer.history.rows[-1]
@@ -133,8 +199,12 @@ def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], No
 
     on_epoch: called on worker 0 as by `training.fit`. Raises as that does, on all workers.
     """
-    saved = resumption.load(worker.trainer)
     trainer = worker.trainer
+    saved, state = resumption.load()
+    if state:
+        worker.restore(state)
+    else:
+        resumption.share(worker.state())
     if saved and worker.peers.rank == 0:
         print(f"going on from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
     with noting_signals() as noted:
@@ -149,7 +219,7 @@ def _synchronous(worker: Worker, resumption: Resumption, noted: list[int], on_ep
     in_step = isinstance(config, Ddp)
     period = config.period if isinstance(config, GlobalNet) else 1
     own_momentum = isinstance(config, GlobalNet) and config.momentum == "kept"
-    weight = len(range(peers.rank, trainer.n_train, peers.world)) / trainer.n_train
+    warmup = config.warmup_epochs if isinstance(config, GlobalNet) else 0
     on_epoch(trainer.history)
     validated = trainer.history.rows[-1] if trainer.history.rows else trainer.figures(worker.validation)
 
@@ -157,34 +227,38 @@ def _synchronous(worker: Worker, resumption: Resumption, noted: list[int], on_ep
         return _FAILED if worker.failure else noted[0] if noted else 0
 
     while trainer.epoch < trainer.config.epochs:
-        # Replicas must stop after the same step.
-        code = worker.train_share(peers.rank, (lambda: peers.meet(wish())) if in_step else wish)
-        code = peers.meet(code)
-        if code == _FAILED:
-            raise next(failure for failure in peers.gather(worker.failure) if failure)
-        if code:
-            resumption.save(trainer, peers.gather(trainer.state()))
-            raise Interrupted(code)
+        for until in worker.exchanges(trainer.epoch):
+            # Replicas must stop after the same step.
+            code = worker.train_share(peers.rank, (lambda: peers.meet(wish())) if in_step else wish, until)
+            code = peers.meet(code)
+            if code == _FAILED:
+                raise next(failure for failure in peers.gather(worker.failure) if failure)
+            if code:
+                resumption.save(peers.gather(worker.state()))
+                raise Interrupted(code)
+            if until < trainer.steps:
+                worker.exchange()
         if in_step:
-            peers.average(worker.exchanged(), weight)
+            worker.exchange()
         own = trainer.figures(worker.validation)
         gathered = peers.gather((own, trainer.cpu_seconds))
         shares = [(rank, figures) for rank, (figures, _) in enumerate(gathered)]
         trainer.cpu_seconds = sum(spent for _, spent in gathered)
         trainer.joules = None  # a counter is a machine's or a GPU's: what each worker reads can't be added up
         last = trainer.epoch + 1
-        due = last % period == 0 or last == trainer.config.epochs
+        due = last % period == 0 or last <= warmup or last == trainer.config.epochs
         if in_step:
             validated = own
         elif due:
-            peers.average(worker.exchanged(), weight)
-            worker.after_exchange()
+            worker.exchange()
+            if worker.measure_statistics(peers.rank, STATISTICS_IMAGES // peers.world):
+                peers.average(worker.statistics(), 1 / peers.world)
             validated = peers.hear(trainer.figures(worker.validation) if peers.rank == 0 else None, 0)
         trainer.end_epoch(worker.row(trainer.epoch, shares, validated))
         peers.end_costs()
         if due:
-            resumption.share(trainer)
-            resumption.save(trainer, peers.gather(trainer.state()) if own_momentum else None)
+            resumption.share(worker.state())
+            resumption.save(peers.gather(worker.state()) if own_momentum else None)
         worker.tell()
         on_epoch(trainer.history)
 
@@ -330,6 +404,8 @@ class _Asynchronous:
             raise self.network.error
         if reason := self.peers.store.get(_STOP).decode():
             raise UserError(reason)
+        if self.peers.rank == 0:
+            self._hold(self.network.vector)
 
     def _exchange(self, share: int, seconds: float, figures: list[float]) -> tuple[int, float]:
         """Give what was trained and take the global network: the next share, and the seconds that this took."""
@@ -350,6 +426,13 @@ class _Asynchronous:
         unflatten(message[header:].to(self.trainer.device), worker.exchanged())
         worker.after_exchange()
         return int(message[0]), seconds
+
+    def _hold(self, vector: Tensor) -> None:
+        """Let the trainer's network be the global one, with its statistics over images of the last recorded epoch."""
+        trainer = self.trainer
+        unflatten(vector.to(trainer.device), self.worker.exchanged())
+        trainer.epoch = max(0, len(trainer.history.rows) - 1)
+        self.worker.measure_statistics(0, STATISTICS_IMAGES)
 
     def _train(self, share: int) -> list[float]:
         """Train a share through the epochs of its period; its curves' figures, or [] if it was stopped before."""
@@ -385,7 +468,7 @@ class _Asynchronous:
         trainer, peers, network = self.trainer, self.peers, self.network
         while network.snapshots:
             vector, at = network.snapshots.pop(0)
-            unflatten(vector.to(trainer.device), self.worker.exchanged())
+            self._hold(vector)
             fresh = trainer.figures(self.worker.validation)
             period = self.periods[self.recorded]
             window = list(network.given.values())[self.recorded * peers.world : (self.recorded + 1) * peers.world]
@@ -415,5 +498,5 @@ class _Asynchronous:
         unflatten(vector.to(trainer.device), self.worker.exchanged())
         trainer.epoch = len(trainer.history.rows)
         trainer.begin_epoch()
-        self.resumption.share(trainer)
-        self.resumption.save(trainer, given=given)
+        self.resumption.share(self.worker.state())
+        self.resumption.save(given=given)

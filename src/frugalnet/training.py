@@ -150,14 +150,19 @@ class Trainer:
         torch.set_rng_state(state["random"])  # type: ignore[arg-type]
         torch.cuda.set_rng_state_all(state["random_cuda"]) if state["random_cuda"] else None  # type: ignore[arg-type]
 
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network trains on in the epoch under way, of (n, H, W, 3) uint8 images: (n, 3, h, w) float32."""
+        inputs: Tensor = self.normalise(images)
+        if (size := resolution(self.config, self.epoch)) != images.shape[1]:
+            inputs = interpolate(inputs, size=(size, size), mode="bilinear", antialias=True)
+        return inputs
+
     def train_batch(self, images: Tensor, labels: Tensor) -> None:
         """One optimiser step on (n, H, W, 3) uint8 images and (n,) int64 labels."""
         rate = learning_rate(self.config, self.epoch * self.steps + self.step, self.config.epochs * self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        inputs = self.normalise(images)
-        if (size := resolution(self.config, self.epoch)) != images.shape[1]:
-            inputs = interpolate(inputs, size=(size, size), mode="bilinear", antialias=True)
+        inputs = self.inputs(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.network(inputs)
             loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
