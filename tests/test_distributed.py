@@ -188,8 +188,11 @@ def test_replicas_that_share_batch_statistics_are_one_process_within_rounding(tm
         torch.testing.assert_close(two[name][0]["weights"][key], tensor, rtol=2e-3, atol=2e-4)
     for row, mine in zip(single.history.rows, two[name][0]["rows"], strict=True):
         assert mine["train_loss"] == pytest.approx(row["train_loss"], rel=1e-4)
-    own = two["ddp own statistics"][0]["weights"]
-    assert not all(torch.allclose(own[k], t, rtol=2e-3, atol=2e-4) for k, t in single.network.state_dict().items())
+
+
+def test_replicas_that_do_not_share_them_are_not(tmp_path, two):
+    single, own = alone(tmp_path / "single", count=EVEN).network.state_dict(), two["ddp own statistics"][0]["weights"]
+    assert not all(torch.allclose(own[key], tensor, rtol=2e-3, atol=2e-4) for key, tensor in single.items())
 
 
 def test_an_exchange_averages_weights_statistics_and_momentum_by_the_images_of_each_share(tmp_path):
@@ -430,7 +433,9 @@ def test_a_checkpoint_of_more_workers_is_gone_on_from_its_last_exchange(tmp_path
 SIGKILL = {"signal": "SIGKILL", "rank": 1, "epoch": 1, "step": 3}
 
 
-@pytest.mark.parametrize(("name", "config"), [("global", GLOBAL_NET), ("kept", KEPT), ("best", BEST)])
+@pytest.mark.parametrize(
+    ("name", "config"), [("global", GLOBAL_NET), ("kept", KEPT), ("best", BEST), ("ddp uneven", DDP)]
+)
 def test_a_killed_worker_is_started_again_and_the_run_ends_with_the_same_bits(tmp_path, capfd, two, name, config):
     once = config.model_copy(update={"restarts": 1})
     left = run(tmp_path, {"run": (once, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL)
