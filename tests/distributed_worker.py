@@ -28,7 +28,7 @@ COMMON = {
     "timeout_minutes": 5.0,
     "restarts": 0,
 }
-PLAIN = {"batch_norm": "averaged", "warmup_epochs": 0, "warmup_exchanges": 1, "outer_momentum": 0}  # averages
+PLAIN = {"batch_norm": "averaged", "warmup": 0, "warmup_exchanges": 1, "outer_momentum": 0}  # averages
 GLOBAL_NET = GlobalNet(
     kind="global_net", period=1, exchange="synchronous", momentum="averaged", staleness=16, **PLAIN, **COMMON
 )

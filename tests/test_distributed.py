@@ -119,7 +119,7 @@ def test_the_images_of_a_share_depend_on_seed_epoch_rank_and_world_alone():
 
 KEPT, RESET = (GLOBAL_NET.model_copy(update={"momentum": policy}) for policy in ("kept", "reset"))
 BEST = GLOBAL_NET.model_copy(
-    update={"batch_norm": "measured", "warmup_epochs": 1, "warmup_exchanges": 2, "outer_momentum": 0.6}
+    update={"batch_norm": "measured", "warmup": 0.3, "warmup_exchanges": 2, "outer_momentum": 0.6}
 )
 EVERY_SECOND = GLOBAL_NET.model_copy(update={"period": 2})
 ASYNCHRONOUS = GLOBAL_NET.model_copy(update={"exchange": "asynchronous", "momentum": "kept"})
@@ -269,6 +269,7 @@ def test_outer_momentum_is_nesterovs_of_the_moves_that_averages_make():
     for moved in (1.0, -2.0, 0.5):
         worker.peers.average = lambda tensors, weight, moved=moved: [tensor.add_(moved) for tensor in tensors]
         worker.exchange()
+        worker.move_on()
         for twin in twins:
             twin.grad = torch.full_like(twin, -moved)
         outer.step()

@@ -50,9 +50,10 @@ class _Workers(Config):
     restarts: int = Field(ge=0)
 
     def recipe(self, train: TrainConfig) -> TrainConfig:
-        """The recipe that the workers follow together: its batch is what they all read in one step."""
+        """The recipe that the workers follow together: its batch is what they all read in one step. One worker follows
+        the recipe as it is: it is a single process."""
         together = train.batch_size * (self.workers if self.batch == "whole" else 1)
-        rate = train.learning_rate * self.learning_rate_scale
+        rate = train.learning_rate * (self.learning_rate_scale if self.workers > 1 else 1)
         return train.model_copy(update={"batch_size": together, "learning_rate": rate})
 
 
@@ -68,13 +69,17 @@ class GlobalNet(_Workers):
 
     kind: Literal["global_net"]
     period: int = Field(ge=1)
-    warmup_epochs: int = Field(ge=0)
+    warmup: float = Field(ge=0, le=1)  # the fraction of all epochs that are cut by exchanges
     warmup_exchanges: int = Field(ge=1)  # in each of them
     outer_momentum: float = Field(ge=0, lt=1)
     exchange: Literal["synchronous", "asynchronous"]
     momentum: Literal["averaged", "kept", "reset"]
     batch_norm: Literal["measured", "averaged"]  # the global network's statistics
     staleness: int = Field(ge=1)
+
+    def warms_up(self, epoch: int, epochs: int) -> bool:
+        """Whether epoch `epoch` (from 0) is cut by exchanges."""
+        return epoch < self.warmup * epochs
 
     @model_validator(mode="after")
     def _can_be_had(self) -> "GlobalNet":

@@ -110,17 +110,19 @@ class Worker:
         """Give to the global network and take it, in step with all others, whose shares count by their images."""
         images = len(range(self.peers.rank, self.trainer.n_train, self.peers.world))
         self.peers.average(self.exchanged(), images / self.trainer.n_train)
-        if isinstance(self.config, GlobalNet) and self.config.outer_momentum and self.peers.world > 1:
-            self._move_on(self.config.outer_momentum)
         self.after_exchange()
 
     @torch.no_grad()
-    def _move_on(self, momentum: float) -> None:
-        """Move the global network by Nesterov's momentum of what the averages moved it by so far.
+    def move_on(self) -> None:
+        """Set out from beyond the average: moved by Nesterov's momentum of what averages moved the sub-models by.
 
         The outer optimiser of DiLoCo (Douillard et al. 2023) with a rate of 1. An average of sub-models moves about as
-        far as one of them, and each reads a part of the images only.
+        far as one of them, and each reads a part of the images only. The average itself is the global network: the
+        point from which they set out is a worse one, which their next gradients are to correct.
         """
+        momentum = self.config.outer_momentum if isinstance(self.config, GlobalNet) and self.peers.world > 1 else 0
+        if not momentum:
+            return
         for now, before, velocity in zip(self.network.parameters(), self.before, self.velocity, strict=True):
             moved = now - before
             velocity.mul_(momentum).add_(moved)
@@ -132,9 +134,9 @@ class Worker:
 
     def exchanges(self, epoch: int) -> list[int]:
         """After how many steps of an epoch the workers exchange, its end the last: those yet to come."""
-        config, steps = self.config, self.trainer.steps
-        warms_up = isinstance(config, GlobalNet) and epoch < config.warmup_epochs
-        count = min(config.warmup_exchanges, steps) if isinstance(config, GlobalNet) and warms_up else 1
+        config, steps, count = self.config, self.trainer.steps, 1
+        if isinstance(config, GlobalNet) and config.warms_up(epoch, self.trainer.config.epochs):
+            count = min(config.warmup_exchanges, steps)
         # Whoever was stopped when that many steps were done has not exchanged after them yet.
         return [end for end in (steps * number // count for number in range(1, count + 1)) if end >= self.trainer.step]
 
@@ -219,7 +221,6 @@ def _synchronous(worker: Worker, resumption: Resumption, noted: list[int], on_ep
     in_step = isinstance(config, Ddp)
     period = config.period if isinstance(config, GlobalNet) else 1
     own_momentum = isinstance(config, GlobalNet) and config.momentum == "kept"
-    warmup = config.warmup_epochs if isinstance(config, GlobalNet) else 0
     on_epoch(trainer.history)
     validated = trainer.history.rows[-1] if trainer.history.rows else trainer.figures(worker.validation)
 
@@ -238,6 +239,7 @@ def _synchronous(worker: Worker, resumption: Resumption, noted: list[int], on_ep
                 raise Interrupted(code)
             if until < trainer.steps:
                 worker.exchange()
+                worker.move_on()
         if in_step:
             worker.exchange()
         own = trainer.figures(worker.validation)
@@ -246,7 +248,8 @@ def _synchronous(worker: Worker, resumption: Resumption, noted: list[int], on_ep
         trainer.cpu_seconds = sum(spent for _, spent in gathered)
         trainer.joules = None  # a counter is a machine's or a GPU's: what each worker reads can't be added up
         last = trainer.epoch + 1
-        due = last % period == 0 or last <= warmup or last == trainer.config.epochs
+        warm = isinstance(config, GlobalNet) and config.warms_up(trainer.epoch, trainer.config.epochs)
+        due = warm or last % period == 0 or last == trainer.config.epochs
         if in_step:
             validated = own
         elif due:
@@ -254,6 +257,8 @@ def _synchronous(worker: Worker, resumption: Resumption, noted: list[int], on_ep
             if worker.measure_statistics(peers.rank, STATISTICS_IMAGES // peers.world):
                 peers.average(worker.statistics(), 1 / peers.world)
             validated = peers.hear(trainer.figures(worker.validation) if peers.rank == 0 else None, 0)
+            if last < trainer.config.epochs:
+                worker.move_on()
         trainer.end_epoch(worker.row(trainer.epoch, shares, validated))
         peers.end_costs()
         if due:
