@@ -18,12 +18,13 @@ import pytest
 import torch
 from distributed_worker import DDP, GLOBAL_NET, new_trainer, work
 from dvc.utils.hydra import compose_and_dump
+from ruamel.yaml import YAML
 from test_training import RECIPE, TRAIN, VALIDATION, bits, images_of
 
 from frugalnet import config, distributed
 from frugalnet.batches import epoch_turns
 from frugalnet.checkpoint import Checkpoints
-from frugalnet.distributed import share
+from frugalnet.distributed import GlobalNet, share
 from frugalnet.errors import UserError
 from frugalnet.global_network import _ASKS, _LEAVES, _STOP, GlobalNetwork, Worker
 from frugalnet.training import TrainConfig, Trainer, fit
@@ -193,6 +194,13 @@ def test_replicas_that_share_batch_statistics_are_one_process_within_rounding(tm
 def test_replicas_that_do_not_share_them_are_not(tmp_path, two):
     single, own = alone(tmp_path / "single", count=EVEN).network.state_dict(), two["ddp own statistics"][0]["weights"]
     assert not all(torch.allclose(own[key], tensor, rtol=2e-3, atol=2e-4) for key, tensor in single.items())
+
+
+def test_one_worker_follows_the_recipe_as_it_is_whatever_serves_several():
+    config = YAML(typ="safe").load((ROOT / "conf/distributed/global_net.yaml").read_text(encoding="utf-8"))
+    assert GlobalNet.model_validate(config | {"workers": 1}).recipe(RECIPE) == RECIPE
+    together = GlobalNet.model_validate(config | {"workers": 3}).recipe(RECIPE)
+    assert (together.batch_size, together.learning_rate) == (3 * 32, pytest.approx(0.6 * 0.05))
 
 
 def test_an_exchange_averages_weights_statistics_and_momentum_by_the_images_of_each_share(tmp_path):
