@@ -2,8 +2,9 @@
 
 Each setting is the train stage itself, run in results/distributed/<setting>: what is finished is not run again, what
 was interrupted goes on. The table shows validation accuracy after equal passes over the data, the bytes that a worker
-gives to the others in an epoch, and the seconds that it communicates and waits. results/distributed/scaling.png draws
-what the measured steps and bytes would mean for 1 to 1,024 workers (`epoch_seconds` says how).
+gives to the others in an epoch, and the seconds that it communicates and waits. results/distributed/curves.png draws
+accuracy against epochs; scaling.png beside it, what the measured steps and bytes would mean for 1 to 1,024 workers
+(`epoch_seconds` says how).
 
 `--only single global-4-every-1 no-warm-up plain …` compares ways to average. To choose among them, `data/` has to hold
 a hold-out of the training split: before, `dvc exp run -S data.holdout=5000 augment`.
@@ -11,7 +12,7 @@ a hold-out of the training split: before, `dvc exp run -S data.holdout=5000 augm
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, log2
 from pathlib import Path
@@ -19,12 +20,13 @@ from pathlib import Path
 import matplotlib
 
 from benchmarks.settings import figures, train
-from frugalnet import config
+from frugalnet import config, runs
 from frugalnet.files import atomic, write_json
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 GRID = {
     "single": ["distributed=none"],
@@ -119,6 +121,25 @@ def draw(scaled: Mapping[int, Mapping[str, Mapping[int, float]]], path: Path) ->
         plot.grid(alpha=0.3)
     axes[0].set_ylabel("seconds an epoch, without evaluation")
     axes[-1].legend(fontsize="small", loc="lower left")
+    _save(figure, path)
+
+
+def draw_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+    """Validation accuracy against epochs, of each setting and, faintly, of its sub-models before they exchange."""
+    figure, plot = plt.subplots(figsize=(8, 5), layout="constrained")
+    for number, (name, rows) in enumerate(histories.items()):
+        epochs, colour = [row["epoch"] for row in rows], plt.get_cmap("tab20")(number % 20)
+        for key in rows[0]:
+            if key.startswith("sub_models/validation_top1"):
+                plot.plot(epochs, [100 * row[key] for row in rows], color=colour, linewidth=0.6, alpha=0.5)
+        plot.plot(epochs, [100 * row["validation_top1"] for row in rows], color=colour, marker=".", label=name)
+    plot.set(xlabel="epoch", ylabel="validation top-1, %")
+    plot.grid(alpha=0.3)
+    plot.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     with atomic(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
     plt.close(figure)
@@ -134,13 +155,14 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=5e-5, help="seconds, of a round between two hosts")
     parser.add_argument("overrides", nargs="*", help="of all settings, as dvc's -S takes them")
     arguments = parser.parse_args()
-    out = Path("results/distributed")
+    out, left = Path("results/distributed"), Path("results/train") / f"{arguments.model}-0"
     measured = {}
     for name in arguments.only:
         common = [f"model={arguments.model}", f"train.epochs={arguments.epochs}", *arguments.overrides]
         train(name, [*SETTINGS[name], *common], out / name, arguments.model)
         measured[name] = figures(out / name, arguments.model)
         write_json(out / "table.json", measured)
+    draw_curves({name: runs.read_history(out / name / left / "history.csv") for name in measured}, out / "curves.png")
     print(f"{'':26}{'top-1':>8}{'train':>8}{'s/epoch':>9}{'MB given/epoch':>16}{'s talking':>11}{'s waiting':>11}")
     for name, row in measured.items():
         print(
@@ -148,7 +170,6 @@ def main() -> None:
             f"{row['bytes_given'] / 1e6:16.3f}{row['communication_seconds']:11.2f}{row['waiting_seconds']:11.2f}"
         )
     if {"single", "ddp-2", "global-2-every-1"} <= measured.keys():
-        left = Path("results/train") / f"{arguments.model}-0"
         train_config = config.load(out / "single/params.yaml").train
         images = json.loads((out / "single" / left / "run.json").read_text())["n_train"]
         steps, ddp = ceil(images / train_config.batch_size), measured["ddp-2"]
