@@ -57,6 +57,7 @@ POLICIES = {  # ways to average: each differs in one thing from the default, but
     ],
 }
 SETTINGS = GRID | {name: [*GRID["global-4-every-1"], *changes] for name, changes in POLICIES.items()}
+SETTINGS["asynchronous-rate-2"] = [*GRID["asynchronous-4"], "distributed.learning_rate_scale=2"]
 GIGABITS = (1, 10, 100)
 WORKERS = [2**power for power in range(11)]
 
