@@ -129,7 +129,7 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Pa
     """Validation accuracy against epochs, of each setting and, faintly, of its sub-models before they exchange."""
     figure, plot = plt.subplots(figsize=(8, 5), layout="constrained")
     for number, (name, rows) in enumerate(histories.items()):
-        epochs, colour = [row["epoch"] for row in rows], plt.get_cmap("tab20")(number % 20)
+        epochs, colour = [row["epoch"] for row in rows], plt.get_cmap("tab10")(number % 10)
         for key in rows[0]:
             if key.startswith("sub_models/validation_top1"):
                 plot.plot(epochs, [100 * row[key] for row in rows], color=colour, linewidth=0.6, alpha=0.5)
