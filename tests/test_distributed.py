@@ -1,6 +1,7 @@
 """Several workers, as real processes; what they must agree on with one process, and with themselves."""
 
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -282,6 +283,19 @@ def test_outer_momentum_is_nesterovs_of_the_moves_that_averages_make():
             twin.grad = torch.full_like(twin, -moved)
         outer.step()
         torch.testing.assert_close(parameters, twins)
+
+
+def test_what_a_worker_goes_on_from_stays_as_it_was_saved():
+    worker = stub(0, BEST)
+    worker.peers.average = lambda tensors, weight: [tensor.add_(1) for tensor in tensors]
+    saved = copy.deepcopy(worker.state())
+    before, velocity = (copy.deepcopy(saved[key]) for key in ("before", "velocity"))
+    worker.restore(saved)
+    worker.exchange()
+    worker.move_on()
+    assert all(map(torch.equal, saved["before"], before))
+    assert all(map(torch.equal, saved["velocity"], velocity))
+    assert not torch.equal(worker.before[0], before[0])
 
 
 def test_warm_up_cuts_its_epochs_by_exchanges(two):

@@ -65,8 +65,8 @@ class Worker:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.trainer.restore(state)
-        self.before, self.velocity = (
-            [tensor.to(self.trainer.device) for tensor in state[key]] for key in ("before", "velocity")
+        self.before, self.velocity = (  # copies: both are changed in place, and the state may be what all share
+            [tensor.to(self.trainer.device, copy=True) for tensor in state[key]] for key in ("before", "velocity")
         )
 
     def train_share(self, part: int, stop: Callable[[], int], until: int | None = None) -> int:
