@@ -42,7 +42,7 @@ GRID = {
     },
     "asynchronous-4": ["distributed=global_net", "distributed.exchange=asynchronous"],
 }
-POLICIES = {  # ways to average: each differs in one thing from the default, but for the last, the paper's own words
+POLICIES = {  # ways to average: each differs in one thing from the default, but for the last, the paper's plain one
     "no-warm-up": ["distributed.warmup=0"],
     "no-outer-momentum": ["distributed.outer_momentum=0"],
     "statistics-averaged": ["distributed.batch_norm=averaged"],

@@ -121,7 +121,7 @@ def test_the_images_of_a_share_depend_on_seed_epoch_rank_and_world_alone():
 
 KEPT, RESET = (GLOBAL_NET.model_copy(update={"momentum": policy}) for policy in ("kept", "reset"))
 BEST = GLOBAL_NET.model_copy(
-    update={"batch_norm": "measured", "warmup": 0.3, "warmup_exchanges": 2, "outer_momentum": 0.6}
+    update={"batch_norm": "measured", "warmup": 0.6, "warmup_exchanges": 2, "outer_momentum": 0.6}
 )
 EVERY_SECOND = GLOBAL_NET.model_copy(update={"period": 2})
 ASYNCHRONOUS = GLOBAL_NET.model_copy(update={"exchange": "asynchronous", "momentum": "kept"})
@@ -267,6 +267,10 @@ def test_the_global_network_ends_with_statistics_measured_on_the_last_epoch(two,
     got = [tensor for key, tensor in two[name][0]["weights"].items() if "running" in key]
     expected = measured[0] if name.startswith("asynchronous") else [(a + b) / 2 for a, b in zip(*measured, strict=True)]
     torch.testing.assert_close(got, expected)
+    worker.network.load_state_dict(two[name][0]["weights"])
+    written = worker.trainer.figures(VALIDATION)
+    for key in ("validation_loss", "validation_top1"):
+        assert two[name][0]["rows"][-1][key] == pytest.approx(written[key])
 
 
 def test_outer_momentum_is_nesterovs_of_the_moves_that_averages_make():
@@ -285,6 +289,17 @@ def test_outer_momentum_is_nesterovs_of_the_moves_that_averages_make():
         torch.testing.assert_close(parameters, twins)
 
 
+def test_whoever_joins_a_lonely_worker_begins_without_momentum():
+    worker = stub(0, BEST)
+    worker.peers.average = lambda tensors, weight: [tensor.add_(1) for tensor in tensors]
+    for world, moved in ((1, 1.0), (1, 1.0), (2, 1.6)):
+        worker.peers.world = world
+        start = next(worker.network.parameters()).clone()
+        worker.exchange()
+        worker.move_on()
+        torch.testing.assert_close(next(worker.network.parameters()) - start, torch.full_like(start, moved))
+
+
 def test_what_a_worker_goes_on_from_stays_as_it_was_saved():
     worker = stub(0, BEST)
     worker.peers.average = lambda tensors, weight: [tensor.add_(1) for tensor in tensors]
@@ -300,13 +315,13 @@ def test_what_a_worker_goes_on_from_stays_as_it_was_saved():
 
 def test_warm_up_cuts_its_epochs_by_exchanges(two):
     worker = stub(0, BEST.model_copy(update={"warmup_exchanges": 3}))
-    assert [worker.exchanges(epoch) for epoch in range(3)] == [[1, 3, 5], [5], [5]]
+    assert [worker.exchanges(epoch) for epoch in range(3)] == [[1, 3, 5], [1, 3, 5], [5]]
     worker.trainer.step = 3  # stopped before the exchange after it
     assert worker.exchanges(0) == [3, 5]
     assert stub(0, BEST.model_copy(update={"warmup_exchanges": 9})).exchanges(0) == [1, 2, 3, 4, 5]
     given = {name: [cost["bytes_given"] for cost in two[name][0]["costs"]] for name in ("global", "best")}
     measured = sum(4 * t.numel() for key, t in two["best"][0]["weights"].items() if "running" in key)
-    exchanges = [2, 1, 1]
+    exchanges = [2, 2, 1]
     assert given["best"] == [count * plain + measured for count, plain in zip(exchanges, given["global"], strict=True)]
 
 

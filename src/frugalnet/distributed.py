@@ -79,7 +79,7 @@ class GlobalNet(_Workers):
 
     def warms_up(self, epoch: int, epochs: int) -> bool:
         """Whether epoch `epoch` (from 0) is cut by exchanges."""
-        return epoch < self.warmup * epochs
+        return epoch < round(self.warmup * epochs, 9)  # 0.07 × 100 is a little more than 7
 
     @model_validator(mode="after")
     def _can_be_had(self) -> "GlobalNet":
@@ -380,8 +380,8 @@ class Resumption:
                     f"{wrote} workers wrote the checkpoint, {peers.world} go on from its last exchange",
                     file=sys.stderr,
                 )
-        self.shared, peers.costs = state["shared"], state["costs"]
-        return state, everyone[peers.rank] if everyone else self.shared
+        self.shared, peers.costs = copy.deepcopy(state["shared"]), state["costs"]  # what is gone on from changes
+        return state, everyone[peers.rank] if everyone else state["shared"]
 
 
 def _progress(state: dict[str, Any]) -> tuple[int, int]:

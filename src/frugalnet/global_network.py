@@ -3,7 +3,7 @@
 The paper's section 5.2: sub-models of one structure train independently; at the end of every T epochs each gives its
 parameters to the global network and takes the updated ones back. Averaged are parameters *and* the running statistics
 of batch normalisation, weighted by the images that each share holds. Counts of batches are not: all workers take
-the same number of steps.
+the same number of steps, and measure their statistics on the same number of batches.
 """
 
 import itertools
@@ -32,7 +32,7 @@ from frugalnet.training import LOOK_EVERY, History, Interrupted, Stopwatch, Trai
 _FAILED, _STOPPED = 255, 254  # codes beyond every signal's number: here, and elsewhere
 _LEAVES, _ASKS = -1, -2  # in place of a share: what a worker that is done, or that begins, says
 _STOP = "stop"  # a key of the store, which all look at after each step; its value is why, or nothing when all is done
-STATISTICS_IMAGES = 5_120  # of the training split, over which the global network's batch statistics are measured
+STATISTICS_IMAGES = 5_120  # of the training split, or more, give the global network its batch statistics
 _CURVES = ("train_loss", "train_top1", "validation_top1")  # of each sub-model, beside the global network's
 
 
@@ -120,22 +120,28 @@ class Worker:
         far as one of them, and each reads a part of the images only. The average itself is the global network: the
         point from which they set out is a worse one, which their next gradients are to correct.
         """
-        momentum = self.config.outer_momentum if isinstance(self.config, GlobalNet) and self.peers.world > 1 else 0
-        if not momentum:
-            return
+        momentum = self.config.outer_momentum if isinstance(self.config, GlobalNet) else 0
         for now, before, velocity in zip(self.network.parameters(), self.before, self.velocity, strict=True):
+            if momentum == 0 or self.peers.world == 1:  # whoever joins a lonely worker begins without momentum
+                before.copy_(now)
+                velocity.zero_()
+                continue
             moved = now - before
             velocity.mul_(momentum).add_(moved)
             now.copy_(before.add_(moved).add_(velocity, alpha=momentum))
 
     def after_exchange(self) -> None:
-        if isinstance(self.config, GlobalNet) and self.config.momentum == "reset":
+        if isinstance(self.config, GlobalNet) and self.config.momentum == "reset" and self.peers.world > 1:
             self.trainer.optimiser.state.clear()
 
     def exchanges(self, epoch: int) -> list[int]:
         """After how many steps of an epoch the workers exchange, its end the last: those yet to come."""
         config, steps, count = self.config, self.trainer.steps, 1
-        if isinstance(config, GlobalNet) and config.warms_up(epoch, self.trainer.config.epochs):
+        if (
+            isinstance(config, GlobalNet)
+            and self.peers.world > 1
+            and config.warms_up(epoch, self.trainer.config.epochs)
+        ):
             count = min(config.warmup_exchanges, steps)
         # Whoever was stopped when that many steps were done has not exchanged after them yet.
         return [end for end in (steps * number // count for number in range(1, count + 1)) if end >= self.trainer.step]
@@ -150,9 +156,8 @@ class Worker:
         trainer = self.trainer
         if not isinstance(self.config, GlobalNet) or self.config.batch_norm == "averaged" or self.peers.world == 1:
             return False
-        mine = self._turns(part)
-        pictures = resident(self.images_of(trainer.epoch), trainer.device)
-        seen = batches(pictures, self.labels, mine[: ceil(images / len(mine[0]))], trainer.device)
+        count = ceil(images / (trainer.n_train // (trainer.steps * self.peers.world)))  # of turns: the same for all
+        seen = batches(self.images_of(trainer.epoch), self.labels, self._turns(part)[:count], trainer.device)
         update_bn((trainer.inputs(batch) for batch, _ in seen), self.network)
         return True
 
@@ -410,7 +415,7 @@ class _Asynchronous:
         if reason := self.peers.store.get(_STOP).decode():
             raise UserError(reason)
         if self.peers.rank == 0:
-            self._hold(self.network.vector)
+            self._hold(self.network.vector, self.trainer.config.epochs - 1)
 
     def _exchange(self, share: int, seconds: float, figures: list[float]) -> tuple[int, float]:
         """Give what was trained and take the global network: the next share, and the seconds that this took."""
@@ -432,11 +437,11 @@ class _Asynchronous:
         worker.after_exchange()
         return int(message[0]), seconds
 
-    def _hold(self, vector: Tensor) -> None:
-        """Let the trainer's network be the global one, with its statistics over images of the last recorded epoch."""
+    def _hold(self, vector: Tensor, epoch: int) -> None:
+        """Let the trainer's network be the global one, with its statistics over images of an epoch."""
         trainer = self.trainer
         unflatten(vector.to(trainer.device), self.worker.exchanged())
-        trainer.epoch = max(0, len(trainer.history.rows) - 1)
+        trainer.epoch = epoch
         self.worker.measure_statistics(0, STATISTICS_IMAGES)
 
     def _train(self, share: int) -> list[float]:
@@ -473,9 +478,9 @@ class _Asynchronous:
         trainer, peers, network = self.trainer, self.peers, self.network
         while network.snapshots:
             vector, at = network.snapshots.pop(0)
-            self._hold(vector)
-            fresh = trainer.figures(self.worker.validation)
             period = self.periods[self.recorded]
+            self._hold(vector, period[-1])
+            fresh = trainer.figures(self.worker.validation)
             window = list(network.given.values())[self.recorded * peers.world : (self.recorded + 1) * peers.world]
             for number, epoch in enumerate(period):
                 self.validated = fresh if epoch == period[-1] else self.validated
