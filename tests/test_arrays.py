@@ -5,11 +5,13 @@ import random
 import re
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import time
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -89,6 +91,13 @@ def refused(archive: Path, **changes: object) -> str:
 
 def jpeg(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+def claiming(side: int) -> bytes:
+    """A small PNG whose header claims so many pixels a side."""
+    png = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    header = b"IHDR" + struct.pack(">II", side, side) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
 # What comes out
@@ -256,6 +265,7 @@ BAD: dict[str, tuple[Callable[[Members], Members], str]] = {
     "empty validation split": (without("val/images"), "validation split is empty"),
     "misplaced file": (adding(f"train/{IDS[0]}/a.JPEG"), f"{ROOT}train/{IDS[0]}/a.JPEG is unexpected"),
     "another size": (adding(FIRST, jpeg(np.zeros((64, 32, 3), np.uint8))), f"{FIRST}: expected .*64×64.*found 32×64"),
+    "far too large": (adding(FIRST, claiming(5000)), f"{FIRST} can't be decoded: .*CV_IO_MAX_IMAGE_PIXELS"),
     "truncated": (replacing(FIRST, lambda data: data[:-300]), f"{FIRST} is a truncated JPEG"),
     "not an image": (adding(FIRST, b"<html>"), f"{FIRST} can't be decoded"),
     "empty image": (adding(FIRST), f"{FIRST} can't be decoded"),

@@ -379,7 +379,10 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
     # the last start of scan". Some versions of OpenCV fill a cut JPEG with grey instead of refusing it.
     if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise UserError(f"{name} is a truncated JPEG image")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:  # of a size that OpenCV doesn't even try
+        raise UserError(f"{name} can't be decoded: {' '.join(str(error).split())}") from error
     if image is None:
         raise UserError(f"{name} can't be decoded: it is no image, or truncated")
     if image.shape != IMAGE_SHAPE:
