@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frugalnet import arrays, comparison, report, tracking
+from frugalnet import arrays, comparison, report, tables, tracking
 from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of
 
@@ -19,7 +19,7 @@ def main() -> None:
     top1 = {row.model: row.top1.mean for row in compared.rows}
     tracked.log_results(tracking.numbers("top1", top1), [Path("results/compare")])
     tracked.finish()
-    print(report.table_text(compared.rows))
+    print(tables.table_text(compared.rows))
 
 
 if __name__ == "__main__":

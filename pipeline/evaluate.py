@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from frugalnet import accuracy, arrays, compute, config, efficiency, models, report, runs, tracking
+from frugalnet import accuracy, arrays, compute, config, efficiency, models, pictures, runs, tracking
 from frugalnet.batches import Normaliser
 from frugalnet.errors import run_stage
 from frugalnet.files import atomic, write_json
@@ -39,8 +39,8 @@ def main(model: str, seed: str) -> None:
     write_json(out / "cost.json", cost)
     runs.write_table(out / "per_class.csv", accuracy.per_class(confused, data.class_ids, data.class_names))
     runs.write_table(out / "layers.csv", layers)
-    report.confusion_figure(confused, data.class_names, out / "confusion.png")
-    report.best_and_worst_figure(data.validation.images, logits, labels, data.class_names, out / "best_and_worst.png")
+    pictures.confusion(confused, data.class_names, out / "confusion.png")
+    pictures.best_and_worst(data.validation.images, logits, labels, data.class_names, out / "best_and_worst.png")
 
     tracked = tracking.training_run(tracking.project_root(), run)
     tracked.log_history(runs.read_history(trained / "history.csv"))

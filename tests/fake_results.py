@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet import accuracy
+from frugalnet import accuracy, comparison
 
 # parameters_trainable, parameters_keras, MACs, share of images got right
 NETWORKS: dict[str, tuple[int, int, int, float]] = {
@@ -158,3 +158,12 @@ def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def compared(root: Path, **how: Any) -> comparison.Comparison:
+    """The comparison of what `make` makes."""
+    return comparison.compare(comparison.load(*make(root, **how)), "d" * 64, "validation split")
+
+
+def images(count: int = 600) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (count, 64, 64, 3), dtype=np.uint8)

@@ -185,3 +185,25 @@ def test_predictions_that_cannot_be_measured_are_refused(logits, labels, message
 
 def test_figures_hold_what_metrics_json_says(sample):
     assert list(accuracy.figures(*sample)) == ["top1", "top5", "loss", "macro_accuracy", "ece", "n"]
+
+
+def test_classes_that_are_confused_stand_together():
+    confused = np.diag([10] * 6)
+    confused[0, 5] = confused[5, 0] = confused[2, 4] = 8
+    order = accuracy.class_order(confused)
+    assert sorted(order) == list(range(6))
+    assert abs(order.index(0) - order.index(5)) == 1
+    assert abs(order.index(2) - order.index(4)) == 1
+
+
+def test_the_heatmap_leaves_out_what_was_right():
+    share = accuracy.mistakes_percent(np.array([[3, 1], [0, 4]]), [1, 0])
+    assert share[0, 1] == 0
+    assert share[1, 0] == 25
+    assert np.isnan(share.diagonal()).all()
+
+
+def test_examples_are_the_first_of_the_class_right_and_wrong():
+    labels = np.array([0, 1, 1, 0, 1, 1, 1])
+    predicted = np.array([0, 1, 0, 1, 1, 1, 0])
+    assert accuracy.examples(predicted, labels, 1, count=2) == ([1, 4], [2, 6])

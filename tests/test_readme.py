@@ -4,7 +4,7 @@ from pathlib import Path
 import fake_results
 import pytest
 
-from frugalnet import comparison, readme, report
+from frugalnet import readme, report
 from frugalnet.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -30,8 +30,7 @@ def test_a_readme_without_its_marks_is_refused():
 
 
 def write(root: Path, **how) -> str:
-    found = comparison.compare(comparison.load(*fake_results.make(root, **how)), "d" * 64, "validation split")
-    report.write(found, root / "compare")
+    report.write(fake_results.compared(root, **how), root / "compare")
     return str(root / "compare" / "comparison.json")
 
 

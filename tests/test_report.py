@@ -5,31 +5,27 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import fake_results
 import numpy as np
-import plotly.graph_objects as go
 import pytest
+from plotly.io.json import to_json_plotly
+from plotly.offline import get_plotlyjs
 
 from frugalnet import comparison, report
-from frugalnet.accuracy import Interval, Spread
-from frugalnet.comparison import Comparison, Measured
+from frugalnet.accuracy import Interval
+from frugalnet.comparison import Comparison
 
 SHA = "d" * 64
 
 
-def compared(root: Path, **how) -> Comparison:
-    return comparison.compare(comparison.load(*fake_results.make(root, **how)), SHA, "validation split")
-
-
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, (600, 64, 64, 3), dtype=np.uint8)
+    return fake_results.images()
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory) -> Comparison:
-    return compared(tmp_path_factory.mktemp("sample"), is_sample=True)
+    return fake_results.compared(tmp_path_factory.mktemp("sample"), is_sample=True)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +59,7 @@ def test_everything_is_written(written):
 
 def test_the_html_is_one_file_that_loads_nothing(written):
     page = (written / "report.html").read_text()
-    ours = page.replace(report.get_plotlyjs(), "")
+    ours = page.replace(get_plotlyjs(), "")
     assert len(page) - len(ours) > 1_000_000
     for address in re.findall(r"(?:src|href)=[\"']?([^\"' >]+)", ours):
         assert address.startswith("data:"), address
@@ -80,7 +76,7 @@ def test_the_sections_stand_in_their_order(written):
 @pytest.mark.parametrize("file", ["report.html", "report.md"])
 def test_sample_data_are_named_on_top_and_real_data_are_not(written, tmp_path, file):
     assert report.SAMPLE_BANNER in (written / file).read_text()[:12_000]
-    report.write(compared(tmp_path / "real", models=("alexnet",), seeds=(0,)), tmp_path / "out")
+    report.write(fake_results.compared(tmp_path / "real", models=("alexnet",), seeds=(0,)), tmp_path / "out")
     assert report.SAMPLE_BANNER not in (tmp_path / "out" / file).read_text()
 
 
@@ -100,7 +96,7 @@ def test_a_class_name_cannot_end_the_script_it_stands_in(tmp_path, sample, image
 
 
 def test_figures_are_json_without_an_end_of_script():
-    text = report.to_json_plotly({"text": "</script>"})
+    text = to_json_plotly({"text": "</script>"})
     assert "<" not in text
     assert json.loads(text) == {"text": "</script>"}
 
@@ -126,7 +122,9 @@ def test_the_bytes_are_the_same_every_time(written, sample, images, tmp_path):
 
 
 def test_what_was_not_measured_says_so(tmp_path):
-    report.write(compared(tmp_path / "r", models=("alexnet", "depthwise"), measured=False), tmp_path / "out")
+    report.write(
+        fake_results.compared(tmp_path / "r", models=("alexnet", "depthwise"), measured=False), tmp_path / "out"
+    )
     assert "not measured" in (tmp_path / "out" / "report.md").read_text()
     assert not (tmp_path / "out" / "figures" / "accuracy_latency_ms.png").exists()
     assert rows(tmp_path / "out" / "table.csv")[0]["latency_ms"] == ""
@@ -142,33 +140,21 @@ def test_what_was_measured_stands_beside_the_machine_and_energy_is_never_invente
     assert "n 100)" in text
 
 
-def test_measured_energy_is_shown_for_an_image_and_an_epoch(sample):
-    cost = {"energy_joules_per_image": 0.012, "energy_joules_per_training_image": 0.5}
-    row = replace(sample.rows[0], epoch_joules=Measured(3000, 2900, 3100, 8), epoch_cpu_seconds=None)
-    tables = report.cost_details(replace(sample.first, cost=cost), row)
-    found = tables["Processor, memory and energy"]
-    assert [found[f"energy {per}"] for per in ("an image", "a training image", "an epoch")] == [
-        "0.012 J",
-        "0.5 J",
-        "3 kJ",
-    ]
-    assert found["CPU seconds an epoch"] == tables["Times"]["forward, batch 1"] == report.NOT_MEASURED
-    assert found["MACs an epoch"] == "1 T"  # 28 M × 3 × 6,000 images
-
-
 def test_nothing_is_called_better_or_worse_where_every_interval_spans_zero(tmp_path, sample):
     report.write(sample, tmp_path / "apart")
     assert "alexnet is better than depthwise" in (tmp_path / "apart" / "report.md").read_text()
     even = [replace(d, interval=Interval(0.01, -0.01, 0.03)) for d in sample.differences]
     report.write(replace(sample, differences=even), tmp_path / "even")
     for file in ("report.md", "report.html"):
-        text = (tmp_path / "even" / file).read_text().replace(report.get_plotlyjs(), "")
+        text = (tmp_path / "even" / file).read_text().replace(get_plotlyjs(), "")
         assert "cannot be told apart" in text
         assert not re.findall(r"\w+ is better|\w+ is worse|and is worse", text)
 
 
 def test_one_network_of_one_seed_and_one_epoch_is_enough(tmp_path):
-    report.write(compared(tmp_path / "r", models=("alexnet",), seeds=(0,), epochs=1, n=40), tmp_path / "out")
+    report.write(
+        fake_results.compared(tmp_path / "r", models=("alexnet",), seeds=(0,), epochs=1, n=40), tmp_path / "out"
+    )
     assert "the only network evaluated" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -194,115 +180,6 @@ def test_curves_csv_holds_every_epoch(written, sample):
     ]  # fmt: skip
     assert len(found) == 6 * 8
     assert float(found[0]["train_top1"]) == sample.first.history[0]["train_top1"]
-
-
-def test_the_table_for_the_terminal_is_aligned_and_marks_the_best(sample):
-    lines = report.table_text(sample.rows).split("\n")
-    assert lines[0].split()[:3] == ["network", "seeds", "Top-1"]
-    assert len(lines) == 4
-    assert re.search(r"alexnet +2 +46.2 ± 0.2\s%\*", lines[1])
-    assert "73,800*" in lines[2]
-
-
-def test_plotly_accepts_every_figure(sample):
-    """The figures are plain dictionaries; plotly's own validation finds a misspelt key or a wrong value."""
-    colours = dict.fromkeys(sample.records, "#112233")
-    drawn = [
-        report._curves_figure(sample.records["alexnet"], "#112233", 8, 60),
-        report._together_figure(sample, colours, 8, 60),
-        report._confusion_figure(sample.rows[0].confusion, range(12), sample.first.class_names),
-    ]
-    for key in report._COST_AXES:
-        chart = report.cost_chart(sample.rows, key)
-        assert chart is not None
-        drawn.append(report._cost_figure(chart, sample, colours))
-    for figure in drawn:
-        text = re.sub(r'"@\w+"', '"#445566"', report.to_json_plotly(figure))
-        go.Figure(json.loads(text))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (415_656, "416 k"),
-        (999_600, "1 M"),
-        (13_500_000, "13.5 M"),
-        (2.0e9, "2 G"),
-        (1.5e15, "1.5 P"),
-        (3.14159, "3.14"),
-        (0, "0"),
-        (999, "999"),
-    ],
-)
-def test_large_numbers_are_short(value, text):
-    assert report.human(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(4.236, "4.24 s"), (99.96, "100 s"), (240, "240 s"), (900, "15 min"), (7200, "2.0 h")]
-)
-def test_durations_are_short(seconds, text):
-    assert report.duration(seconds) == text
-
-
-def test_a_spread_of_one_seed_has_no_deviation():
-    assert report.spread(Spread(0.4153, None, 1)) == "41.5\u00a0%"
-    assert report.spread(Spread(0.4153, 0.0026, 3)) == "41.5 ± 0.3\u00a0%"
-
-
-def test_labels_are_spread_apart_and_keep_their_order():
-    placed = report.spread_apart([40.0, 40.2, 10.0, 39.9], 3)
-    assert np.argsort(placed).tolist() == [2, 3, 0, 1]
-    assert np.diff(np.sort(placed)).min() >= 3 - 1e-6
-    assert report.spread_apart([1.0, 9.0], 3) == [1, 9]
-
-
-def test_classes_that_are_confused_stand_together():
-    confused = np.diag([10] * 6)
-    confused[0, 5] = confused[5, 0] = confused[2, 4] = 8
-    order = report.class_order(confused)
-    assert sorted(order) == list(range(6))
-    assert abs(order.index(0) - order.index(5)) == 1
-    assert abs(order.index(2) - order.index(4)) == 1
-
-
-def test_the_heatmap_leaves_out_what_was_right():
-    share = report.mistakes_percent(np.array([[3, 1], [0, 4]]), [1, 0])
-    assert share[0, 1] == 0
-    assert share[1, 0] == 25
-    assert np.isnan(share.diagonal()).all()
-
-
-def test_examples_are_the_first_of_the_class_right_and_wrong():
-    labels = np.array([0, 1, 1, 0, 1, 1, 1])
-    predicted = np.array([0, 1, 0, 1, 1, 1, 0])
-    assert report.examples(predicted, labels, 1, count=2) == ([1, 4], [2, 6])
-
-
-def test_best_and_worst_figure_is_a_picture_and_the_same_every_time(tmp_path, images):
-    generator = np.random.default_rng(0)
-    labels = np.arange(600) % 12
-    logits = generator.normal(size=(600, 12)).astype(np.float16)
-    logits[np.arange(600), labels] += np.linspace(3, 0, 12)[labels].astype(np.float16)
-    names = ["a $dollar$ name", *fake_results.class_names(12)[1:]]
-    for name in ("one.png", "two.png"):
-        report.best_and_worst_figure(images, logits, labels, names, tmp_path / name)
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
-    picture = cv2.imread(str(tmp_path / "one.png"))
-    assert picture is not None
-    assert picture.shape[0] > 1000
-    assert picture.shape[1] > 800
-
-
-def test_best_and_worst_figure_stands_few_classes_and_all_right(tmp_path, images):
-    labels = np.array([0, 1, 0, 1])
-    report.best_and_worst_figure(images[:4], np.eye(2)[labels], labels, ["ant", "bee"], tmp_path / "few.png")
-    assert (tmp_path / "few.png").is_file()
-
-
-def test_confusion_figure_draws_many_classes_without_their_names(tmp_path):
-    report.confusion_figure(np.random.default_rng(0).integers(0, 5, (60, 60)), ["x"] * 60, tmp_path / "c.png")
-    assert cv2.imread(str(tmp_path / "c.png")) is not None
 
 
 @pytest.mark.slow

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fake_results
-import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from frugalnet import comparison, report
+from frugalnet import report
 
 _BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
 _FLAGS = [
@@ -36,10 +35,10 @@ def browser() -> Iterator[Browser]:
 def page_path(tmp_path_factory) -> Path:
     """Seven networks, long names, measured and sample: the widest the report gets."""
     root = tmp_path_factory.mktemp("browser")
-    folders = fake_results.make(root, tuple(fake_results.NETWORKS), seeds=(0, 1), num_classes=40, is_sample=True)
-    images = np.random.default_rng(0).integers(0, 255, (600, 64, 64, 3), dtype=np.uint8)
-    found = comparison.compare(comparison.load(*folders), "d" * 64, "validation split")
-    report.write(found, root / "compare", images)
+    found = fake_results.compared(
+        root, models=tuple(fake_results.NETWORKS), seeds=(0, 1), num_classes=40, is_sample=True
+    )
+    report.write(found, root / "compare", fake_results.images())
     return root / "compare" / "report.html"
 
 

@@ -86,10 +86,40 @@ def figures(logits: Array, labels: Array) -> dict[str, float]:
 
 def confusion(predicted: Array, labels: Array, num_classes: int) -> NDArray[np.int64]:
     """Counts (C, C): row the true class, column the class it was taken for."""
-    # Imported here, as is binomtest below: training needs neither, and would wait seconds for both.
+    # Imported here, as are others below: training needs none of them, and would wait seconds for all.
     from sklearn.metrics import confusion_matrix
 
     return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(num_classes)), dtype=np.int64)
+
+
+def class_order(confused: NDArray[np.int64]) -> list[int]:
+    """An order in which classes that are taken for one another stand together; of (C, C) counts."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    both = (confused + confused.T).astype(float)
+    np.fill_diagonal(both, 0)
+    if len(both) < 3 or not both.any():
+        return list(range(len(both)))
+    distance = 1 - both / both.max()
+    np.fill_diagonal(distance, 0)
+    return [int(c) for c in leaves_list(linkage(squareform(distance), "average", optimal_ordering=True))]
+
+
+def mistakes_percent(confused: NDArray[np.int64], order: Sequence[int]) -> NDArray[np.float32]:
+    """Percent of each true class's images taken for another class; the diagonal, the share got right, is left blank."""
+    share = 100 * confused / np.maximum(confused.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(share, np.nan)
+    return np.asarray(share[np.ix_(order, order)], dtype=np.float32)
+
+
+def examples(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], wanted: int, count: int = 4
+) -> tuple[list[int], list[int]]:
+    """The first images of a class that were got right, and wrong: by index, so that nobody picked them."""
+    of_class = np.flatnonzero(labels == wanted)
+    right = predicted[of_class] == wanted
+    return of_class[right][:count].tolist(), of_class[~right][:count].tolist()
 
 
 def wilson_interval(correct: Array, n: Array, confidence: float = 0.95) -> tuple[Array, Array]:

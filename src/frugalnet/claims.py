@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from frugalnet.comparison import Comparison, Row, percent, points
+from frugalnet.comparison import Comparison, Row
+from frugalnet.wording import percent, points
 
 Outcome = Literal["agrees", "differs", "undecided", "not measured"]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from frugalnet import accuracy
 from frugalnet.accuracy import ClassAccuracy, Interval, Spread
 from frugalnet.errors import UserError
+from frugalnet.wording import listed, percent, points, ratio
 
 T = TypeVar("T")
 
@@ -459,22 +460,6 @@ def _trained_on(record: Record) -> str:
     return json.dumps([record.run.get("environment"), record.timing.get("machine")], sort_keys=True)
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """0.4153 → "41.5 %", with a space that no line breaks at."""
-    return f"{share:.{digits}%}".replace("%", "\u00a0%").replace("-", "−")
-
-
-def ratio(share: float) -> str:
-    """A share in percent to two digits: 0.00745 → "0.75 %"."""
-    return f"{100 * share:.2g}\u00a0%"
-
-
-def points(interval: Interval) -> str:
-    """A difference of two shares in percentage points, with its interval."""
-    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in (interval.low, interval.high))
-    return f"{abs(100 * interval.estimate):.1f} points (95 % interval {low} to {high})"
-
-
 def verdict(comparison: Comparison) -> list[str]:
     """Three sentences made of the figures: the most accurate, what frugality costs, and who stands on the front."""
     rows = comparison.rows
@@ -538,8 +523,3 @@ def _front_sentence(comparison: Comparison) -> str:
     if perhaps:
         last += f"; {listed(perhaps)}"
     return last + ("." if beaten or perhaps else ", so none is beaten by another in both.")
-
-
-def listed(names: Sequence[str]) -> str:
-    """["a", "b", "c"] → "a, b and c"."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from frugalnet.accuracy import Interval, Spread
-from frugalnet.comparison import percent
 from frugalnet.errors import UserError, run_stage
 from frugalnet.files import atomic
-from frugalnet.report import NOT_MEASURED, duration, human, interval, markdown, number, spread
+from frugalnet.wording import NOT_MEASURED, duration, human, interval, markdown, number, percent, spread
 
 README = Path("README.md")
 _WHOLE = (200, "validation split")
