@@ -47,8 +47,11 @@ lint: .venv/installed
 
 ui: .venv/installed ## the MLflow UI over this project's runs, on http://127.0.0.1:5000
 	@mkdir -p mlruns
-	mlflow ui --host 127.0.0.1 --port $${PORT:-5000} \
-		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}"
+	@case "$$MLFLOW_TRACKING_URI" in \
+		http*) echo "The runs are on the server that MLFLOW_TRACKING_URI names: open $$MLFLOW_TRACKING_URI";; \
+		*) exec mlflow ui --host $${HOST:-127.0.0.1} --port $${PORT:-5000} \
+			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}";; \
+	esac
 
 params: .venv/installed ## compose conf/ into params.yaml, as `dvc exp run` does
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \
@@ -58,9 +61,12 @@ lock: ## resolve pyproject.toml anew: names, versions and hashes for every platf
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 		--group dev pyproject.toml -o requirements.lock
 
-.venv/installed: requirements.lock
+.venv/installed: .venv/locked pyproject.toml
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/locked: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frugalnet needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock
-	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from frugalnet import arrays, config, sample
-from frugalnet.augment import AugmentConfig, write_views
+from frugalnet.augment import write_views
 from frugalnet.batches import Views
 from frugalnet.config import Params
 from frugalnet.workers import cores
@@ -60,7 +60,7 @@ def _make(folder: Path, params: Params) -> Path:
     for path in (folder / "arrays").glob("*.npy"):
         array = np.load(path)
         np.save(path, np.tile(array, (IMAGES // once, *[1] * (array.ndim - 1))))
-    augmentation = params.augment if params.augment.views else AugmentConfig()
+    augmentation = params.augment.model_copy(update={"views": params.augment.views or 4})
     write_views(folder / "arrays/train_images.npy", folder / "views", augmentation, workers=workers)
     return folder
 

@@ -29,7 +29,7 @@ def logger(model: str, data: Data, params: Params, device: torch.device, root: P
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each new database
     environment = compute.bits_depend_on(device, params.compute)
     run = runs.describe(model, 0, data.dataset, data.views.sha256, params.train, environment)
-    tracked = tracking.training_run(root, run)
+    tracked = tracking.training_run(root, run, tracking.provenance())
     tracked.log_history([])
     return lambda history: tracked.log_history(history.rows)
 

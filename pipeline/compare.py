@@ -13,11 +13,10 @@ def main() -> None:
     compared = comparison.compare(records, sha256_of(data.sha256), data.validated_on)
     report.write(compared, Path("results/compare"), data.validation.images)
     runs = sorted(record.run["fingerprint"] for group in compared.records.values() for record in group)
-    tracked = tracking.TrackedRun(
-        tracking.project_root(), "comparison", {"compared_runs_sha256": sha256_of(runs)}, {"data": data.name}
-    )
+    identity, tags = {"compared_runs_sha256": sha256_of(runs)}, {"data": data.name}
+    tracked = tracking.TrackedRun(tracking.project_root(), "comparison", identity, tags, tracking.provenance())
     top1 = {row.model: row.top1.mean for row in compared.rows}
-    tracked.log_results(tracking.numbers("top1", top1), [Path("results/compare")])
+    tracked.log_results(tracking.section("top1", top1), [Path("results/compare")])
     tracked.finish()
     print(tables.table_text(compared.rows))
 

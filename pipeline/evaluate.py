@@ -1,6 +1,5 @@
 """Evaluate one trained network: python -m pipeline.evaluate MODEL SEED."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +8,19 @@ import torch
 from frugalnet import accuracy, arrays, compute, config, efficiency, models, pictures, runs, tracking
 from frugalnet.batches import Normaliser
 from frugalnet.errors import run_stage
-from frugalnet.files import atomic, write_json
+from frugalnet.files import atomic, read_json, write_json
 from frugalnet.inference import infer, load_weights
 
 
-def main(model: str, seed: str) -> None:
+def main(model: str, seed: int) -> None:
     params = config.load()
     device = compute.setup(params.compute)
     data = arrays.load(Path("data/arrays"))
     name = f"{model}-{seed}"
     trained, out = Path("results/train") / name, Path("results/evaluate") / name
-    run = json.loads((trained / "run.json").read_text(encoding="utf-8"))
-    cost = json.loads(Path("results/cost.json").read_text(encoding="utf-8"))[model]
+    run, timing = read_json(trained / "run.json"), read_json(trained / "timing.json")
+    cost = read_json(Path("results/cost.json"))[model]
+    medians = efficiency.medians(cost, timing)
 
     weights = Path("models") / f"{name}.safetensors"
     network = load_weights(models.build(model, len(data.class_ids)), weights)
@@ -37,17 +37,15 @@ def main(model: str, seed: str) -> None:
     confused = accuracy.confusion(accuracy.predict(logits), labels, len(data.class_ids))
     write_json(out / "metrics.json", metrics)
     write_json(out / "cost.json", cost)
+    write_json(out / "efficiency.json", medians)
     runs.write_table(out / "per_class.csv", accuracy.per_class(confused, data.class_ids, data.class_names))
     runs.write_table(out / "layers.csv", layers)
     pictures.confusion(confused, data.class_names, out / "confusion.png")
     pictures.best_and_worst(data.validation.images, logits, labels, data.class_names, out / "best_and_worst.png")
 
-    tracked = tracking.training_run(tracking.project_root(), run)
+    tracked = tracking.training_run(tracking.project_root(), run, timing)
     tracked.log_history(runs.read_history(trained / "history.csv"))
-    timing = json.loads((trained / "timing.json").read_text(encoding="utf-8"))
-    epochs = {key: float(np.median(v)) for key, v in timing.items() if key.startswith("epoch_") and None not in v}
-    epochs["train_seconds"] = sum(timing["epoch_seconds"])
-    figures = tracking.numbers("final", metrics) | tracking.numbers("cost", cost | epochs)
+    figures = tracking.section("final", metrics) | tracking.section("cost", medians)
     tracked.log_results(figures, [out, trained, weights, Path("data/contact_sheet.png"), Path("params.yaml")])
     model_of_pictures = torch.nn.Sequential(normalise, network).cpu().eval()
     tracked.log_model(model_of_pictures, np.array(data.validation.images[:2]))

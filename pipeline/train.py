@@ -12,7 +12,7 @@ from frugalnet.errors import run_stage
 from frugalnet.training import Interrupted, Trainer, fit
 
 
-def main(model: str, seed: str) -> None:
+def main(model: str, seed: int) -> None:
     params = config.load()
     if params.distributed.kind != "none":
         from pipeline import train_distributed  # here: one process needs nothing of it
@@ -22,15 +22,16 @@ def main(model: str, seed: str) -> None:
     data = arrays.load(Path("data/arrays"))
     views = Views(Path("data/views"))
     environment, machine = compute.bits_depend_on(device, params.compute), efficiency.describe_machine(device)
-    run = runs.describe(model, int(seed), data, views.sha256, params.train, environment)
+    run = runs.describe(model, seed, data, views.sha256, params.train, environment)
     name, root = runs.name(run), tracking.project_root()
     print(f"{name} on {data.name}; its bits depend on {json.dumps(environment)}")
 
-    tracked, provenance = tracking.training_run(root, run), tracking.provenance()
+    provenance = tracking.provenance()
+    tracked = tracking.training_run(root, run, provenance)
     checkpoints = runs.checkpoints(root, run)
     runs.tell_of_other_checkpoints(root, run)
     normalise = Normaliser(data.mean, data.std, device)
-    trainer = Trainer(model, int(seed), len(data.class_ids), len(data.train.labels), normalise, params.train)
+    trainer = Trainer(model, seed, len(data.class_ids), len(data.train.labels), normalise, params.train)
     try:
         with checkpoints.locked():
             fit(
@@ -40,6 +41,7 @@ def main(model: str, seed: str) -> None:
                 data.validation,
                 checkpoints,
                 on_epoch=lambda history: tracked.log_history(history.rows),
+                checkpoint_minutes=params.compute.checkpoint_minutes,
             )
     except Interrupted as stop:
         tracked.finish("KILLED")

@@ -17,21 +17,21 @@ from frugalnet.global_network import Worker, fit
 from frugalnet.training import Interrupted, Trainer
 
 
-def main(params: config.Params, model: str, seed: str) -> None:
+def main(params: config.Params, model: str, seed: int) -> None:
     """Start the workers on this machine; or be one, where torchrun has started this process."""
     if distributed.launched():
         if refusal := work(model, seed):
             raise UserError(refusal)
         return
-    task = _Task(params, model, int(seed))
+    task = _Task(params, model, seed)
     with runs.checkpoints(tracking.project_root(), task.run).locked():
         distributed.launch(task.workers, work, model, seed)
 
 
-def work(model: str, seed: str) -> str | None:
+def work(model: str, seed: int) -> str | None:
     """What each worker does; returns what a person must mend, which starting again would not."""
     try:
-        _train(model, int(seed))
+        _train(model, seed)
     except UserError as refusal:
         return str(refusal)
     except Interrupted as stop:
@@ -95,7 +95,8 @@ def _track(run: dict[str, Any], worker: Worker, resumption: distributed.Resumpti
     """Train as worker 0, which logs and writes for all."""
     trainer, peers = worker.trainer, worker.peers
     print(f"{runs.name(run)} on {run['data']}, {peers.world} workers; its bits depend on {run['environment']}")
-    tracked, provenance = tracking.training_run(root, run), tracking.provenance()
+    provenance = tracking.provenance()
+    tracked = tracking.training_run(root, run, provenance)
     try:
         fit(worker, resumption, lambda history: tracked.log_history(history.rows))
     except Interrupted as stop:

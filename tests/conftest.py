@@ -1,14 +1,25 @@
 """Every test works in a folder of its own, offline, and leaves no trace in the project."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
+
+from frugalnet.augment import AugmentConfig
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
 
 ROOT = Path(__file__).parents[1]
+AUGMENT = YAML(typ="safe").load((ROOT / "conf/augment/views.yaml").read_text(encoding="utf-8"))
+POLICY = AUGMENT["policy"]
+
+
+def augmentation(**changes: object) -> AugmentConfig:
+    """The default augmentation, changed."""
+    return AugmentConfig.model_validate_json(json.dumps(AUGMENT | changes))
 
 
 @pytest.fixture(autouse=True)

@@ -186,10 +186,14 @@ def test_a_cut_connection_is_resumed_as_long_as_it_brings_something(server: Serv
 
 
 @pytest.mark.parametrize("treatment", ["500", "503", "429"])
-def test_a_server_in_trouble_is_asked_again(treatment: str, server: Server, place: Path) -> None:
+def test_a_server_in_trouble_is_asked_again_after_longer_and_longer(
+    treatment: str, server: Server, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     server.plan = [treatment] * (TRIES - 1)
     get(config(server.url), place)
     assert place.read_bytes() == PAYLOAD
+    delays = re.findall(r"trying again in (\S+) s", capfd.readouterr().err)
+    assert [float(delay) for delay in delays] == [0.001 * 2**n for n in range(TRIES - 1)]
 
 
 def test_a_server_that_stays_in_trouble_is_given_up_and_what_came_is_kept(server: Server, place: Path) -> None:

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from frugalnet.batches import Normaliser, batches, epoch_order, epoch_turns, steps_per_epoch
+from frugalnet.batches import Normaliser, Views, batches, epoch_order, epoch_turns, steps_per_epoch
+from frugalnet.errors import UserError
+from frugalnet.files import sha256_each, write_json
 
 CPU = torch.device("cpu")
 
@@ -57,3 +59,39 @@ def test_a_gpu_gets_the_same_batches_resident_or_copied_ahead():
         ):
             assert torch.equal(pixels, gpu_pixels.cpu())
             assert torch.equal(targets, gpu_targets.cpu())
+
+
+def stored_views(folder, count):
+    """View v holds nothing but v."""
+    hashes = {}
+    for view in range(count):
+        images = np.full((5, 4, 4, 3), view, np.uint8)
+        np.save(folder / f"view_{view}.npy", images)
+        hashes[f"view_{view}.npy"] = sha256_each(images, 2)
+    write_json(folder / "views.json", {"images_per_hash": 2, "sha256": hashes})
+    return Views(folder)
+
+
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_epoch_e_reads_view_e_mod_v(tmp_path, count):
+    views = stored_views(tmp_path, count)
+    read = [int(views.of_epoch(epoch, np.full((5, 4, 4, 3), 255, np.uint8))[0, 0, 0, 0]) for epoch in range(15)]
+    assert read == [epoch % count for epoch in range(15)]
+
+
+def test_without_views_every_epoch_reads_the_pictures_as_they_are(tmp_path):
+    unaugmented = np.zeros((5, 4, 4, 3), np.uint8)
+    assert stored_views(tmp_path, 0).of_epoch(7, unaugmented) is unaugmented
+
+
+def test_a_damaged_view_and_a_damaged_list_of_views_are_refused_by_name(tmp_path):
+    views = stored_views(tmp_path, 2)
+    damaged = np.load(tmp_path / "view_1.npy")
+    damaged[4, 3, 3, 2] = 0
+    np.save(tmp_path / "view_1.npy", damaged)
+    views.of_epoch(0, damaged)
+    with pytest.raises(UserError, match=r"view_1\.npy: missing or damaged"):
+        views.of_epoch(1, damaged)
+    (tmp_path / "views.json").write_text("{")
+    with pytest.raises(UserError, match=r"views\.json: missing or damaged"):
+        Views(tmp_path)

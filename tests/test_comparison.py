@@ -276,6 +276,21 @@ def test_the_epoch_times_are_compared_by_their_ratio(full, depthwise, expected):
     assert [claim.outcome for claim in found] == [expected]
 
 
+@pytest.mark.parametrize(
+    ("residual", "expected"),
+    [((50, 48, 52), "agrees"), ((30, 29, 31), "differs"), ((40.4, 39, 42), "undecided"), (None, "not measured")],
+)
+def test_the_price_of_shortcuts_is_judged_by_the_epochs_whatever_a_step_takes(full, residual, expected):
+    times = {"alexnet": (100, 99, 101), "depthwise": (40, 39, 41), "residual": residual}
+    step = Measured(1.0, 1.0, 1.0, 10)
+    rows = [
+        replace(row, epoch_seconds=Measured(*t, 8) if (t := times[row.model]) else None, train_step_ms=step)
+        for row in full.rows
+    ]
+    found = [c for c in claims.claims(replace(full, rows=rows)) if c.says.startswith("Shortcuts make")]
+    assert [claim.outcome for claim in found] == [expected]
+
+
 def test_epoch_times_of_different_machines_are_not_judged(full):
     others = [replace(r, run=r.run | {"environment": {"threads": 7}}) for r in full.records["depthwise"]]
     table = claims.claims(replace(full, records=full.records | {"depthwise": others}))

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import augmentation
 from disks import read_only, small_disk
 from dvc.utils.hydra import compose_and_dump
 
 from frugalnet.arrays import NormaliseConfig, normalise
-from frugalnet.augment import AugmentConfig, write_views
+from frugalnet.augment import write_views
 from frugalnet.sample import write_sample
 from frugalnet.tracking import connect
 
@@ -32,7 +33,7 @@ RESULTS = [
 def compose(folder: Path, *overrides: str) -> None:
     small = ["data=sample", "train=demo", "train.epochs=4", "model=depthwise", "compute.threads=1"]
     # A checkpoint after every step: every moment is near the writing of one.
-    every_step = "train.checkpoint_minutes=1e-9"
+    every_step = "compute.checkpoint_minutes=1e-9"
     compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", [*small, every_step, *overrides])
 
 
@@ -42,7 +43,7 @@ def data(tmp_path_factory) -> Path:
     write_sample(folder / "archive.zip")
     config = NormaliseConfig(name="sample", classes=None, train_per_class=40, holdout=0, max_unpacked_bytes=10**9)
     normalise(folder / "archive.zip", folder / "arrays", config, is_sample=True, workers=1)
-    write_views(folder / "arrays" / "train_images.npy", folder / "views", AugmentConfig(views=2), workers=1)
+    write_views(folder / "arrays" / "train_images.npy", folder / "views", augmentation(views=2), workers=1)
     return folder
 
 
@@ -225,7 +226,7 @@ def test_data_are_only_read(project, uninterrupted):
 
 @pytest.mark.slow
 def test_two_hundred_epochs_take_no_more_memory_and_files_than_twenty(project):
-    compose(project, "train.epochs=200", "train.checkpoint_minutes=5.0")
+    compose(project, "train.epochs=200", "compute.checkpoint_minutes=5.0")
     process = start(project)
     used = {}
     for line in process.stderr:

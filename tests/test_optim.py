@@ -38,7 +38,7 @@ def test_adam_is_pytorchs_adam():
     weight = torch.nn.Linear(3, 2)
     twin = torch.nn.Linear(3, 2)
     twin.load_state_dict(weight.state_dict())
-    config = ONE_CYCLE.model_copy(update={"optimiser": "adam", "learning_rate": 0.001, "weight_decay": 0.0})
+    config = ONE_CYCLE.model_copy(update={"optimiser": "adamw", "learning_rate": 0.001, "weight_decay": 0.0})
     ours, theirs = build_optimiser(weight, config), torch.optim.Adam(twin.parameters(), lr=0.001)
     for _ in range(3):
         for layer, optimiser in ((weight, ours), (twin, theirs)):

@@ -1,7 +1,8 @@
 import subprocess
 import sys
 
-from frugalnet.tracking import connect, flatten, numbers, provenance, training_run
+from frugalnet import tracking
+from frugalnet.tracking import connect, flatten, provenance
 
 RUN = {
     "model": "depthwise",
@@ -16,6 +17,10 @@ RUN = {
     "fingerprint": "f",
 }
 ROWS = [{"epoch": epoch, "train_loss": 1 / epoch, "validation_top1": epoch / 10} for epoch in (1, 2, 3)]
+
+
+def training_run(root, run=RUN, **trained):
+    return tracking.training_run(root, run, trained or provenance())
 
 
 def all_runs(root):
@@ -44,7 +49,7 @@ def test_a_run_names_its_commit_and_the_files_that_differ_from_it(tmp_path, monk
 
 def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_results_and_tags(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train@depthwise-0")
-    training = training_run(tmp_path, RUN)
+    training = training_run(tmp_path)
     training.log_history(ROWS[:1])
     training.log_history(ROWS)
     training.identify("weights_sha256", "w")
@@ -68,9 +73,9 @@ def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_resul
 
 
 def test_a_resumed_training_goes_on_in_its_own_run(tmp_path):
-    killed = training_run(tmp_path, RUN)
+    killed = training_run(tmp_path)
     killed.log_history(ROWS[:2])
-    resumed = training_run(tmp_path, RUN)
+    resumed = training_run(tmp_path)
     resumed.log_history(ROWS)
     client, (run,) = all_runs(tmp_path)
     assert curve(client, run) == [(1, 0.1), (2, 0.2), (3, 0.3)]
@@ -86,19 +91,90 @@ def test_an_evaluation_of_a_training_that_came_from_the_cache_writes_the_whole_r
 def test_experiments_that_share_a_run_are_all_named_on_it(tmp_path, monkeypatch):
     for name in ("one", "two", "one"):
         monkeypatch.setenv("DVC_EXP_NAME", name)
-        training_run(tmp_path, RUN).log_history(ROWS)
+        training_run(tmp_path).log_history(ROWS)
     assert all_runs(tmp_path)[1][0].data.tags["dvc_experiment"] == "one, two"
 
 
+def test_a_run_leads_back_to_its_training_not_to_where_it_was_evaluated(tmp_path, monkeypatch):
+    trained = {"mlflow.source.git.commit": "a" * 40, "git_uncommitted_changes": "params.yaml"}
+    monkeypatch.setenv("DVC_STAGE", "train@depthwise-0")
+    monkeypatch.setenv("DVC_EXP_NAME", "first")
+    first = training_run(tmp_path, **trained, dvc_stage="train@depthwise-0", dvc_experiment="first")
+    first.identify("weights_sha256", "w")
+    monkeypatch.setenv("DVC_STAGE", "evaluate@depthwise-0")
+    monkeypatch.setenv("DVC_EXP_NAME", "second")
+    timing = {**trained, "dvc_stage": "train@depthwise-0", "dvc_experiment": "first", "epoch_seconds": [1.0]}
+    training_run(tmp_path, {**RUN, "weights_sha256": "w"}, **timing).log_history(ROWS)
+    (run,) = all_runs(tmp_path)[1]
+    assert {key: run.data.tags[key] for key in tracking.PROVENANCE} == {
+        **trained,
+        "dvc_stage": "train@depthwise-0",
+        "dvc_experiment": "first, second",
+    }
+    # Trained again, now with everything committed: nothing of the first time is left.
+    again = training_run(tmp_path, {**RUN, "weights_sha256": "w"}, **{"mlflow.source.git.commit": "b" * 40})
+    again.log_history(ROWS)
+    tags = all_runs(tmp_path)[1][0].data.tags
+    assert tags["mlflow.source.git.commit"] == "b" * 40
+    assert "git_uncommitted_changes" not in tags
+
+
+def test_other_bits_of_a_like_training_make_a_run_of_their_own_and_leave_the_first_alone(tmp_path):
+    first = training_run(tmp_path, **{"mlflow.source.git.commit": "a" * 40})
+    first.log_history(ROWS)
+    first.identify("weights_sha256", "w")
+    first.finish()
+    again = training_run(tmp_path, **{"mlflow.source.git.commit": "b" * 40})
+    again.log_history([{**row, "validation_top1": 0.9} for row in ROWS])
+    again.identify("weights_sha256", "other")
+    again.finish()
+    evaluation = training_run(tmp_path, {**RUN, "weights_sha256": "other"}, **{"mlflow.source.git.commit": "b" * 40})
+    evaluation.log_history([{**row, "validation_top1": 0.9} for row in ROWS])
+    evaluation.finish()
+    client, runs = all_runs(tmp_path)
+    found = {run.data.tags["weights_sha256"]: run for run in runs}
+    assert found.keys() == {"w", "other"}
+    assert [value for _, value in curve(client, found["w"])] == [0.1, 0.2, 0.3]
+    assert [value for _, value in curve(client, found["other"])] == [0.9, 0.9, 0.9]
+    assert [found[key].data.tags["mlflow.source.git.commit"][0] for key in ("w", "other")] == ["a", "b"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_run_that_goes_on_is_shown_as_running(tmp_path):
+    killed = training_run(tmp_path)
+    killed.log_history(ROWS[:1])
+    killed.finish("KILLED")
+    assert all_runs(tmp_path)[1][0].info.status == "KILLED"
+    training_run(tmp_path).log_history(ROWS)
+    assert all_runs(tmp_path)[1][0].info.status == "RUNNING"
+
+
+def test_what_a_hiccup_kept_from_the_server_is_logged_before_the_run_ends(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("DVC_STAGE", "evaluate@depthwise-0")
+    (tmp_path / "picture.png").write_bytes(b"png")
+    evaluation = training_run(tmp_path, {**RUN, "weights_sha256": "w"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
+    evaluation.log_history(ROWS)
+    evaluation.log_results({"top1": 0.5}, [tmp_path / "picture.png"])
+    assert "dvc repro --force --single-item evaluate@depthwise-0" in capfd.readouterr().err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    evaluation.finish()
+    client, (run,) = all_runs(tmp_path)
+    assert len(curve(client, run)) == 3
+    assert run.data.metrics["top1"] == 0.5
+    assert [artifact.path for artifact in client.list_artifacts(run.info.run_id)] == ["picture.png"]
+    assert run.info.status == "FINISHED"
+
+
 def test_other_inputs_make_another_run(tmp_path):
-    training_run(tmp_path, RUN).log_history(ROWS)
+    training_run(tmp_path).log_history(ROWS)
     training_run(tmp_path, {**RUN, "fingerprint": "g"}).log_history(ROWS)
     assert len(all_runs(tmp_path)[1]) == 2
 
 
 def test_an_unreachable_server_is_said_and_costs_nothing_and_a_later_stage_writes_all(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
-    training = training_run(tmp_path, RUN)
+    training = training_run(tmp_path)
     training.log_history(ROWS)
     training.identify("weights_sha256", "w")
     training.finish()
@@ -113,7 +189,7 @@ def test_an_unreachable_server_is_said_and_costs_nothing_and_a_later_stage_write
 
 
 def test_a_database_that_is_gone_in_mid_run_costs_nothing(tmp_path, capfd):
-    training = training_run(tmp_path, RUN)
+    training = training_run(tmp_path)
     training.log_history(ROWS[:1])
     (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"no database")
     training.log_history(ROWS)
@@ -129,8 +205,3 @@ def test_processes_that_start_at_once_share_one_experiment(tmp_path):
 
 def test_nested_values_become_flat():
     assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
-
-
-def test_only_numbers_and_medians_become_metrics():
-    values = {"a": {"median": 1, "n": 3}, "b": {"conv1": 2.0}, "c": "x", "d": None, "e": True, "f": 4}
-    assert numbers("cost", values) == {"cost/a": 1.0, "cost/f": 4.0}

@@ -29,7 +29,6 @@ RECIPE = TrainConfig(
     warmup=0.2,
     label_smoothing=0.1,
     resolutions=[32],
-    checkpoint_minutes=60.0,
 )
 
 
@@ -51,11 +50,11 @@ def images_of(epoch: int) -> np.ndarray:
 
 
 def train(
-    folder: Path, recipe: TrainConfig = RECIPE, model: str = "depthwise", on_epoch=lambda history: None
+    folder: Path, recipe: TrainConfig = RECIPE, model: str = "depthwise", on_epoch=lambda history: None, **how: float
 ) -> Trainer:
     normalise = Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu"))
     trainer = Trainer(model, 0, 4, len(TRAIN.labels), normalise, recipe)
-    fit(trainer, images_of, TRAIN.labels, VALIDATION, Checkpoints(folder), on_epoch)
+    fit(trainer, images_of, TRAIN.labels, VALIDATION, Checkpoints(folder), on_epoch, **how)
     return trainer
 
 
@@ -166,7 +165,7 @@ def test_what_an_epoch_spent_survives_a_stop_and_energy_is_none_where_a_part_was
 
 
 def test_checkpoints_within_an_epoch_change_nothing(tmp_path, uninterrupted):
-    assert bits(train(tmp_path / "run", RECIPE.model_copy(update={"checkpoint_minutes": 1e-9}))) == bits(uninterrupted)
+    assert bits(train(tmp_path / "run", checkpoint_minutes=1e-9)) == bits(uninterrupted)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
@@ -244,3 +243,9 @@ def test_on_a_gpu_a_network_learns_and_deterministic_algorithms_give_the_same_bi
     first, second = (trainer.network.cpu() for trainer in trainers)
     assert trainers[0].history.rows[-1]["validation_top1"] > 0.9
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_weights_that_diverge_in_an_epochs_last_step_stop_the_run(tmp_path):
+    one_step = RECIPE.model_copy(update={"batch_size": 160, "learning_rate": 1e30, "epochs": 1, "warmup": 0.0})
+    with pytest.raises(UserError, match=r"after epoch 1 .* not all finite; a lower train\.learning_rate"):
+        train(tmp_path / "run", one_step)

@@ -17,12 +17,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 from tqdm import tqdm
 
 from frugalnet.arrays import IMAGE_SHAPE
@@ -46,34 +45,18 @@ class Transform(Config):
     p: float = Field(ge=0, le=1)  # how many of the images it is applied to
 
 
-_REFLECT = cv2.BORDER_REFLECT_101
-_HOLE = {"num_holes_range": [1, 1], "hole_height_range": [8, 20], "hole_width_range": [8, 20], "fill": 0}
-DEFAULT_POLICY = [
-    Transform.model_validate(transform)
-    for transform in (
-        {"name": "HorizontalFlip", "p": 0.5},
-        # Shifts of whole pixels: nothing is interpolated, hence nothing blurred, and networks this small mind blur.
-        {"name": "Pad", "p": 1.0, "padding": 6, "border_mode": _REFLECT},
-        {"name": "RandomCrop", "p": 1.0, "height": 64, "width": 64},
-        {"name": "Rotate", "p": 0.2, "limit": [-10, 10], "border_mode": _REFLECT},
-        {"name": "GaussNoise", "p": 0.1, "std_range": [0.01, 0.05]},
-        {"name": "CoarseDropout", "p": 0.2, **_HOLE},
-    )
-]
-
-
 class AugmentConfig(Config):
     """How many views, and what makes them. `views` 0: train on the normalised images."""
 
-    views: int = Field(default=4, ge=0)
-    seed: int = Field(default=0, ge=0)
-    policy: list[Transform] = DEFAULT_POLICY
+    views: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    policy: list[Transform]
 
-    @model_validator(mode="after")
-    def _works(self) -> Self:
-        if self.policy != DEFAULT_POLICY:  # a test checks that one; importing albumentations would delay every stage
-            check_policy(self.policy)
-        return self
+    @field_validator("policy")
+    @classmethod
+    def _works(cls, policy: list[Transform]) -> list[Transform]:
+        check_policy(policy)
+        return policy
 
 
 def build_policy(policy: Sequence[Transform]) -> albumentations.Compose:

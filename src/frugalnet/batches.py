@@ -1,6 +1,5 @@
 """From stored uint8 images to batches of normalised floats on a device: the one place where bytes become floats."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from frugalnet.errors import UserError
-from frugalnet.files import sha256_each
+from frugalnet.files import read_json, sha256_each
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -60,7 +59,7 @@ class Views:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        described = json.loads((folder / "views.json").read_text(encoding="utf-8"))
+        described = read_json(folder / "views.json")
         self.sha256: dict[str, list[str]] = described["sha256"]
         self._images_per_hash: int = described["images_per_hash"]
         self._opened: dict[str, np.ndarray] = {}
@@ -70,7 +69,7 @@ class Views:
 
         Raises UserError if the view's bytes are not those that were written.
         """
-        names = sorted(self.sha256)
+        names = list(self.sha256)  # in the order of their numbers
         if not names:
             return unaugmented
         name = names[epoch % len(names)]

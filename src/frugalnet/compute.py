@@ -3,6 +3,10 @@
 import ctypes
 import os
 import platform
+import shutil
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,6 +26,7 @@ class ComputeConfig(Config):
     threads: int = Field(ge=0)
     workers: int = Field(ge=0)
     deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
+    checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch; its end makes one anyway
 
 
 def setup(config: ComputeConfig) -> torch.device:
@@ -43,6 +48,13 @@ def setup(config: ComputeConfig) -> torch.device:
     return torch.device(name)
 
 
+def compiles(device: torch.device) -> bool:
+    """Whether networks are compiled there: on CUDA, where Triton has what it builds with."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return device.type == "cuda" and bool(find_spec("triton") and compiler) and header.is_file()
+
+
 def _keep_freed_memory() -> None:
     """Let glibc's malloc give freed memory to the next tensor instead of back to the system.
 
@@ -62,6 +74,7 @@ def bits_depend_on(device: torch.device, config: ComputeConfig) -> dict[str, Any
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "deterministic": config.deterministic or device.type == "cpu",
+        "compiled": compiles(device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),

@@ -37,8 +37,10 @@ class ModelConfig(Config):
     @classmethod
     def _are_there(cls, names: list[str]) -> list[str]:
         for name in names:
-            if name not in models.available():
-                raise ValueError(f"'{name}' is not one of: {', '.join(models.available())}")
+            try:
+                models.check(name)
+            except UserError as error:
+                raise ValueError(str(error)) from error
         return names
 
 
@@ -73,5 +75,5 @@ def load(path: Path = Path("params.yaml")) -> Params:
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {e['input']!r:.80})" for e in error.errors()]
         raise UserError(f"{path}: " + "; ".join(wrong)) from error
-    except (YAMLError, TypeError) as error:
+    except (YAMLError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error

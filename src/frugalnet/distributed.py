@@ -135,8 +135,8 @@ def launched() -> bool:
     return dist.is_torchelastic_launched()
 
 
-def launch(config: Workers, work: Callable[..., str | None], *words: str) -> None:
-    """Call work(*words) in each of the workers, all on this machine, under torchrun's elastic agent.
+def launch(config: Workers, work: Callable[..., str | None], *arguments: Any) -> None:
+    """Call work(*arguments) in each of the workers, all on this machine, under torchrun's elastic agent.
 
     `work` returns what a person must mend, or None. Raises UserError with that, or when a worker fails once more than
     it may be started again.
@@ -164,7 +164,7 @@ def launch(config: Workers, work: Callable[..., str | None], *words: str) -> Non
             shutdown_timeout=8,
         )
         try:
-            outcomes = elastic_launch(agent, work)(*words)
+            outcomes = elastic_launch(agent, work)(*arguments)
         except SignalException as stop:
             sys.exit(128 + stop.sigval)
         except ChildFailedError as error:

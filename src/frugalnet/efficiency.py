@@ -32,11 +32,11 @@ from frugalnet.workers import cores
 class MeasureConfig(Config):
     """How `measure` goes about it."""
 
-    warmup_rounds: int = Field(default=2, ge=0)
-    rounds: int = Field(default=10, ge=1)  # each measures every network once; n of a throughput
-    latencies_per_round: int = Field(default=10, ge=1)  # rounds × this many: n of a latency
-    batch_size: int = Field(default=256, ge=2)  # of throughput, training step and memory
-    energy_seconds: float = Field(default=5.0, gt=0)  # at least so long, where there is a counter
+    warmup_rounds: int = Field(ge=0)
+    rounds: int = Field(ge=1)  # each measures every network once; n of a throughput
+    latencies_per_round: int = Field(ge=1)  # rounds × this many: n of a latency
+    batch_size: int = Field(ge=2)  # of throughput, training step and memory
+    energy_seconds: float = Field(gt=0)  # at least so long, where there is a counter
 
 
 # Counted
@@ -185,6 +185,19 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     """{median, p5, p95, n}, percentiles interpolated."""
     p5, median, p95 = (float(value) for value in np.percentile(values, [5, 50, 95]))
     return {"median": median, "p5": p5, "p95": p95, "n": len(values)}
+
+
+def medians(cost: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, float]:
+    """One number for each thing that a network cost: medians of what was measured and of its epochs, the sum of all
+    training steps as `train_seconds`; nothing for what was not measured.
+
+    cost: one network's part of what `measure` gives. timing: timing.json's epoch_seconds and the like, an epoch each.
+    """
+    measured = {key: value["median"] for key, value in cost.items() if isinstance(value, Mapping) and "median" in value}
+    single = {key: value for key, value in cost.items() if type(value) in (int, float)}
+    epochs = {key: np.median(each) for key, each in timing.items() if key.startswith("epoch_") and None not in each}
+    found = measured | single | epochs | {"train_seconds": sum(timing["epoch_seconds"])}
+    return {key: float(value) for key, value in found.items()}
 
 
 def _summary(samples: Mapping[str, list[float]], batch_size: int) -> dict[str, Any]:

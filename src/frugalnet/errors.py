@@ -11,16 +11,19 @@ class UserError(Exception):
 
 
 def run_stage(stage: Callable[..., None]) -> None:
-    """Call a stage's main function with the command line's words; a mistake of the user's ends it with one line.
+    """Call a stage's main function with the command line's words, each as its parameter's type.
 
-    The exit code is then 1. Anything else that is raised is a defect, and keeps its traceback.
+    A mistake of the user's ends it with one line and exit code 1. Anything else that is raised is a defect, and keeps
+    its traceback.
     """
     name, words = Path(sys.argv[0]).stem, sys.argv[1:]
     parameters = inspect.signature(stage).parameters
-    if len(words) != len(parameters):
+    try:
+        values = [parameter.annotation(word) for parameter, word in zip(parameters.values(), words, strict=True)]
+    except ValueError:
         sys.exit(" ".join(["usage: python -m", f"pipeline.{name}", *map(str.upper, parameters)]))
     try:
-        stage(*words)
+        stage(*values)
     except UserError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalnet.errors import UserError
 from frugalnet.workers import cores
 
 
@@ -51,6 +52,14 @@ def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with a final newline, whole or not at all."""
     with atomic(path) as partial:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. Raises UserError if it isn't there or is something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); delete it and run `dvc repro`") from error
 
 
 def sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from frugalnet.schema import Config
 class OptimConfig(Config):
     """How the weights move. Rates are per step of one batch."""
 
-    optimiser: Literal["sgd", "adam"]  # sgd is with Nesterov momentum
+    optimiser: Literal["sgd", "adamw"]  # sgd is with Nesterov momentum; adamw without weight decay is Adam
     learning_rate: float = Field(gt=0)  # the peak
     momentum: float = Field(ge=0, lt=1)  # Adam's first beta
     weight_decay: float = Field(ge=0)
@@ -41,7 +41,7 @@ def build_optimiser(network: nn.Module, config: OptimConfig) -> torch.optim.Opti
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if config.optimiser == "adam":
+    if config.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
     return torch.optim.SGD(
         groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True

@@ -8,6 +8,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from frugalnet import models
 from frugalnet.arrays import Dataset
 from frugalnet.checkpoint import Checkpoints
 from frugalnet.files import atomic, sha256, sha256_of, write_json
@@ -30,8 +31,8 @@ def describe(
 ) -> dict[str, Any]:
     """A run's identity, as run.json and MLflow hold it.
 
-    `fingerprint` is the SHA-256 of all that the weights depend on: inputs, parameters, code and environment. The
-    minutes between checkpoints have no part in it.
+    `fingerprint` is the SHA-256 of all that the weights depend on: inputs, parameters, code and environment.
+    Raises UserError if there is no such model.
     """
     run = {
         "model": model,
@@ -45,13 +46,14 @@ def describe(
         "num_classes": len(data.class_ids),
         "n_train": len(data.train.labels),
         "n_validation": len(data.validation.labels),
-        "train": config.model_dump(exclude={"checkpoint_minutes"}),
+        "train": config.model_dump(),
         "environment": dict(environment),
     } | ({"distributed": dict(distributed)} if distributed else {})
     return run | {"fingerprint": sha256_of(run)}
 
 
 def _source_sha256(model: str) -> str:
+    models.check(model)
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for source in (*_SOURCES, f"models/{model}.py"):

@@ -20,11 +20,12 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 import mlflow
 import mlflow.pytorch
 import numpy as np
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.time import get_current_time_millis
 from torch import nn
 
 EXPERIMENT = "frugalnet"
+PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
 _BATCH = 1000  # metrics that MLflow takes in one call
 _PAUSE_SECONDS = 300  # after a failure: MLflow tries a locked database for half a minute, which each epoch would wait
 
@@ -35,38 +36,39 @@ def project_root() -> Path:
 
 
 def provenance() -> dict[str, str]:
-    """Tags that lead back: git commit, DVC experiment and stage, as far as they are known."""
+    """Tags that lead back from what this process makes, `PROVENANCE`, as far as they are known."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     # Untracked files count, an architecture may be one; DVC's lock does not, it is written by the very run.
     changed = subprocess.run(
         ["git", "status", "--porcelain", "--", ".", ":!dvc.lock"], capture_output=True, text=True, check=False
     )
     paths = [line[3:] for line in changed.stdout.splitlines()]
-    tags = {
-        "mlflow.source.git.commit": git.stdout.strip(),
-        "git_uncommitted_changes": ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""),
-        "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
-        "dvc_stage": os.environ.get("DVC_STAGE", ""),
-    }
-    return {key: value for key, value in tags.items() if value}
+    found = (
+        git.stdout.strip(),
+        ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""),
+        os.environ.get("DVC_EXP_NAME", ""),
+        os.environ.get("DVC_STAGE", ""),
+    )
+    return {key: value for key, value in zip(PROVENANCE, found, strict=True) if value}
 
 
-def training_run(root: Path, run: Mapping[str, Any]) -> "TrackedRun":
+def training_run(root: Path, run: Mapping[str, Any], trained: Mapping[str, Any]) -> "TrackedRun":
     """The MLflow run of a training: found by its fingerprint or its weights.
 
-    run: what `runs.describe` gives, with `weights_sha256` once there are weights.
+    run: what `runs.describe` gives, with `weights_sha256` once there are weights. trained: holds the provenance of the
+    training, which an evaluation, maybe at another commit, takes from timing.json.
     """
     name = f"{run['model']}-{run['seed']}" + (" (sample data)" if run["is_sample"] else "")
     identity = {key: run[key] for key in ("weights_sha256", "fingerprint") if key in run}
     shown = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
-    return TrackedRun(root, name, identity, {key: str(run[key]) for key in shown}, flatten(run))
+    return TrackedRun(root, name, identity, {key: str(run[key]) for key in shown}, trained, flatten(run))
 
 
 class TrackedRun:
     """One MLflow run, made on first use where there is none.
 
-    identity: tags that follow from its content; any one of them finds the run. tags: set beside those and those that
-    say where it comes from.
+    identity: tags that follow from its content; any one of them finds the run, unless another of them differs.
+    tags: set beside those. made: holds the provenance of what the run is about.
     """
 
     def __init__(
@@ -75,12 +77,15 @@ class TrackedRun:
         name: str,
         identity: Mapping[str, str],
         tags: Mapping[str, str],
+        made: Mapping[str, Any],
         params: Mapping[str, Any] | None = None,
     ) -> None:
         self.root, self.name, self.identity, self.params = root, name, dict(identity), params or {}
-        self.tags = dict(tags) | provenance()
+        self.tags = dict(tags)
+        self.provenance = {key: str(made[key]) for key in PROVENANCE if key in made}
         self._run_id: str | None = None
         self._retry_at = 0.0
+        self._pending: dict[str, Callable[[str], None]] = {}  # what could not be logged yet, in its order
         self._steps: set[int] = set()
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -131,25 +136,44 @@ class TrackedRun:
         self._tolerantly("its model", log)
 
     def identify(self, key: str, value: str) -> None:
-        """Give the run one more tag by which it is found."""
+        """Give the run one more tag by which it is found.
+
+        A run that has another value there is of another training, whose bits differ though the fingerprint is the same
+        (on a GPU, say): that one stays as it is, and this one gets its own.
+        """
         self.identity[key] = value
-        self._tolerantly(key, lambda run_id: self._client.set_tag(run_id, key, value))
+
+        def log(run_id: str) -> None:
+            if self._client.get_run(run_id).data.tags.get(key, value) == value:
+                self._client.set_tag(run_id, key, value)
+            else:
+                self._client.set_terminated(run_id)
+                self._run_id = None
+                self._open()
+
+        self._tolerantly(key, log)
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Close the run: FINISHED, KILLED or FAILED."""
+        """Close the run: FINISHED, KILLED or FAILED. What is finished tries once more to log what it couldn't."""
+        if status == "FINISHED":
+            self._retry_at = 0.0
         self._tolerantly("its end", lambda run_id: self._client.set_terminated(run_id, status))
 
     def _tolerantly(self, what: str, log: Callable[[str], None]) -> None:
+        self._pending[what] = log
         if time.monotonic() < self._retry_at:
             return
         try:
-            log(self._open())
+            for what in list(self._pending):
+                self._pending[what](self._open())
+                del self._pending[what]
         except Exception as error:  # whatever MLflow, its database or the network raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             self._retry_at = time.monotonic() + _PAUSE_SECONDS
+            stage = os.environ.get("DVC_STAGE", "evaluate").replace("train", "evaluate")
             print(
-                f"tracking: {self.name}: {what} could not be logged ({reason}); results are on disk, "
-                "and a later epoch, or the evaluation, logs what is missing",
+                f"tracking: {self.name}: {what} could not be logged ({reason}); results are on disk, and what comes "
+                f"next tries again; if nothing does: dvc repro --force --single-item {stage}",
                 file=sys.stderr,
             )
 
@@ -157,25 +181,35 @@ class TrackedRun:
         if self._run_id is not None:
             return self._run_id
         self._client, experiment_id = connect(self.root)
-        run = None
-        for key, value in self.identity.items():
-            found = self._client.search_runs([experiment_id], f"tags.`{key}` = '{value}'", max_results=1)
-            run = run or (found[0] if found else None)
-        if run is None:
-            run = self._client.create_run(experiment_id, run_name=self.name)
+        run = self._find(experiment_id) or self._client.create_run(experiment_id, run_name=self.name)
         run_id: str = run.info.run_id
+        if run.info.status != "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
         new = [Param(key, str(value)) for key, value in self.params.items() if key not in run.data.params]
-        tags = self.identity | self._tags_beside(run.data.tags)
+        tags = self.identity | self.tags
+        # Of a run that has weights, whoever has none yet can't say that it made them.
+        if "weights_sha256" in self.identity or "weights_sha256" not in run.data.tags:
+            tags |= self.provenance
+            for key in (run.data.tags.keys() & PROVENANCE) - self.provenance.keys():
+                self._client.delete_tag(run_id, key)
+        if experiments := self._experiments(run.data.tags):
+            tags["dvc_experiment"] = ", ".join(experiments)
         self._client.log_batch(run_id, params=new, tags=[RunTag(key, value) for key, value in tags.items()])
         self._steps = {metric.step for metric in self._client.get_metric_history(run_id, "train_loss")}
         self._run_id = run_id
         return run_id
 
-    def _tags_beside(self, present: Mapping[str, str]) -> dict[str, str]:
-        """This run's tags; of DVC experiments that share the run (one trained, others took it from the cache), all."""
-        experiments = [present.get("dvc_experiment"), self.tags.get("dvc_experiment")]
-        names = {name for listed in experiments if listed for name in listed.split(", ")}
-        return self.tags | ({"dvc_experiment": ", ".join(sorted(names))} if names else {})
+    def _find(self, experiment_id: str) -> Run | None:
+        for key, value in self.identity.items():
+            for run in self._client.search_runs([experiment_id], f"tags.`{key}` = '{value}'"):
+                if all(run.data.tags.get(other, wanted) == wanted for other, wanted in self.identity.items()):
+                    return run
+        return None
+
+    def _experiments(self, present: Mapping[str, str]) -> list[str]:
+        """All DVC experiments that share the run: one trained, others took it from the cache."""
+        named = (present.get("dvc_experiment"), self.provenance.get("dvc_experiment"), os.environ.get("DVC_EXP_NAME"))
+        return sorted({name for listed in named if listed for name in listed.split(", ")})
 
     def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
         for start in range(0, len(metrics), _BATCH):
@@ -201,12 +235,9 @@ def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
         return client, client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
-def numbers(section: str, values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers among the values, and the medians of the spreads, as metrics of one section of the MLflow UI."""
-    single: dict[str, Any] = {
-        key: value.get("median") if isinstance(value, Mapping) else value for key, value in values.items()
-    }
-    return {f"{section}/{key}": float(value) for key, value in single.items() if type(value) in (int, float)}
+def section(name: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """The values as metrics of one section of the MLflow UI."""
+    return {f"{name}/{key}": float(value) for key, value in values.items()}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Training: one network, one seed, from random weights to the last epoch, exactly resumable at any step."""
 
-import importlib.util
 import signal
 import sys
 import time
@@ -12,12 +11,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
 
-from frugalnet import accuracy, efficiency, models
+from frugalnet import accuracy, compute, efficiency, models
 from frugalnet.arrays import Split
 from frugalnet.batches import Normaliser, batches, epoch_turns, resident, steps_per_epoch
 from frugalnet.checkpoint import Checkpoints
@@ -37,7 +36,14 @@ class TrainConfig(OptimConfig):
     batch_size: int = Field(ge=2)
     label_smoothing: float = Field(ge=0, lt=1)
     resolutions: list[Annotated[int, Field(ge=24, le=64)]] = Field(min_length=1)  # pixels a side, over the epochs
-    checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch; its end makes one anyway
+
+    @field_validator("resolutions")
+    @classmethod
+    def _all_are_used(cls, resolutions: list[int], info: ValidationInfo) -> list[int]:
+        epochs = info.data.get("epochs", len(resolutions))
+        if len(resolutions) > epochs:
+            raise ValueError(f"{len(resolutions)} sizes for {epochs} epochs: give as many epochs or fewer sizes")
+        return resolutions
 
 
 def resolution(config: TrainConfig, epoch: int) -> int:
@@ -113,7 +119,7 @@ class Trainer:
         self.network: nn.Module = models.build(name, num_classes)
         self.macs = {size: efficiency.macs(self.network, (3, size, size)) for size in set(config.resolutions)}
         self.network.to(self.device).to(memory_format=torch.channels_last)
-        if self.device.type == "cuda" and importlib.util.find_spec("triton"):
+        if compute.compiles(self.device):
             self.network.compile()
         self.optimiser = build_optimiser(self.network, config)
         self.steps = steps_per_epoch(n_train, config.batch_size)
@@ -181,6 +187,11 @@ class Trainer:
     def figures(self, validation: Split) -> dict[str, float]:
         """The epoch's row of the history: what its batches gave, and the network measured on the validation images."""
         logits = infer(self.network, validation.images, self.normalise)
+        if not np.isfinite(logits).all():  # the last step's weights, whose loss no step has looked at
+            raise UserError(
+                f"after epoch {self.epoch + 1} the network's logits of the validation images are not all finite; "
+                f"a lower train.learning_rate (now {self.config.learning_rate}) is the usual cure"
+            )
         labels = np.asarray(validation.labels)
         total_steps = self.config.epochs * self.steps
         return {
@@ -227,11 +238,14 @@ def fit(
     validation: Split,
     checkpoints: Checkpoints,
     on_epoch: Callable[[History], None] = lambda history: None,
+    *,
+    checkpoint_minutes: float = 5.0,
 ) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one.
 
     images_of: gives the (N, H, W, 3) uint8 training images that an epoch (from 0) reads. labels: (N,) int64.
     on_epoch: given the history so far when training starts or goes on, and after each epoch.
+    checkpoint_minutes: between checkpoints within an epoch, whose end makes one anyway.
     Raises UserError if a loss is not finite, Interrupted (with a checkpoint written) after SIGINT or SIGTERM.
     """
     config = trainer.config
@@ -265,7 +279,7 @@ def fit(
                     loss, top1 = trainer.losses.sum().item() / seen, trainer.correct.item() / seen
                     bar.set_postfix_str(f"loss {loss:.3f}, top-1 {top1:.1%}", refresh=False)
                     trainer.spend(*stopwatch.lap())
-                due = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+                due = time.monotonic() - saved_at > 60 * checkpoint_minutes
                 if stop or (due and trainer.step < trainer.steps):
                     trainer.check_losses()
                     trainer.spend(*stopwatch.lap())
