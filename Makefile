@@ -23,7 +23,7 @@ demo: .venv/installed ## the whole pipeline on the sample data, in a throw-away 
 	@echo "Runs:   make ui, then open http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART"
 
 test: lint ## linters, type check and the whole suite but for what is marked slow
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: lint ## the slow tests too
 	pytest -m ''

@@ -22,9 +22,19 @@ def augmentation(**changes: object) -> AugmentConfig:
     return AugmentConfig.model_validate_json(json.dumps(AUGMENT | changes))
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of the caller's leads a test to his tracking server or project."""
+def _forget_the_callers_variables() -> None:
     for name in list(os.environ):
         if name.startswith(("MLFLOW_TRACKING", "DVC_ROOT", "DVC_STAGE", "DVC_EXP")):
-            monkeypatch.delenv(name)
+            del os.environ[name]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _alone_as_a_module() -> None:
+    """What a module's own fixtures start, too: mlflow sets its variable whenever a test connects."""
+    _forget_the_callers_variables()
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> None:
+    """No variable of the caller's leads a test to his tracking server or project."""
+    _forget_the_callers_variables()

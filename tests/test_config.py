@@ -101,11 +101,3 @@ def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tm
     assert stage.stderr.startswith("download: params.yaml: train.epochs: ")
     assert stage.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
-
-
-@pytest.mark.parametrize("words", [["depthwise"], ["depthwise", "first"], ["depthwise", "0", "1"]])
-def test_a_stage_says_what_words_it_takes(tmp_path, words):
-    command = [sys.executable, "-m", "pipeline.train", *words]
-    stage = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert stage.returncode == 1
-    assert stage.stderr == "usage: python -m pipeline.train MODEL SEED\n"

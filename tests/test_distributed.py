@@ -495,8 +495,19 @@ def test_a_loss_that_is_not_finite_ends_all_workers_without_another_start(tmp_pa
     assert "going on" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["kept", "best", "asynchronous", "ddp"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("kept", signal.SIGTERM),
+        ("best", signal.SIGINT),
+        ("asynchronous", signal.SIGTERM),
+        ("ddp", signal.SIGINT),
+        pytest.param("kept", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("best", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("asynchronous", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("ddp", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_all_in_ten_seconds_with_a_checkpoint(tmp_path, two, name, number):
     config = {"kept": KEPT, "best": BEST, "asynchronous": ASYNCHRONOUS, "ddp": DDP}[name]
     parent = start(tmp_path, config, SLOWLY)

@@ -173,7 +173,7 @@ def test_rounds_measure_the_networks_in_turn(monkeypatch: pytest.MonkeyPatch) ->
         return forward(self, x)
 
     monkeypatch.setattr(Sleeper, "forward", noting)
-    once = MeasureConfig(warmup_rounds=1, rounds=2, latencies_per_round=1, batch_size=2)
+    once = QUICK.model_copy(update={"warmup_rounds": 1, "latencies_per_round": 1, "batch_size": 2})
     efficiency.measure({"a": sleeping(0.001), "b": sleeping(0.002)}, CPU, once)
     assert order in ([0.001, 0.002, 0.002, 0.001, 0.001, 0.002], [0.002, 0.001, 0.001, 0.002, 0.002, 0.001])
 

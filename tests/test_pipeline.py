@@ -148,6 +148,7 @@ def test_dvc_shows_metrics_experiments_and_plots(project):
     assert "results_compare_confusion_csv" in page
 
 
+@pytest.mark.slow  # the one that is killed in every stage below, also from nothing, is compared by default
 def test_a_second_project_from_nothing_has_the_same_hashes(project, tmp_path):
     second = clone(tmp_path)
     experiment(second)
