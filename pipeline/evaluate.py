@@ -45,7 +45,7 @@ def main(model: str, seed: int) -> None:
 
     tracked = tracking.training_run(tracking.project_root(), run, timing)
     tracked.log_history(runs.read_history(trained / "history.csv"))
-    figures = tracking.section("final", metrics) | tracking.section("cost", medians)
+    figures = tracking.section("final", metrics) | tracking.section("efficiency", medians)
     tracked.log_results(figures, [out, trained, weights, Path("data/contact_sheet.png"), Path("params.yaml")])
     model_of_pictures = torch.nn.Sequential(normalise, network).cpu().eval()
     tracked.log_model(model_of_pictures, np.array(data.validation.images[:2]))

@@ -101,7 +101,7 @@ def assert_one_run_with_the_whole_curve(project: Path) -> None:
     client, experiment_id = connect(project)
     (run,) = client.search_runs([experiment_id])
     assert run.info.status == "FINISHED"
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "validation_top1")] == [1, 2, 3, 4]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "curves/validation_top1")] == [1, 2, 3, 4]
 
 
 def kill_and_run_again(project: Path, kills: int, seed: int) -> None:

@@ -104,12 +104,12 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     client, (tracked,) = training_runs(project)
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["train.epochs"] == "2"
-    assert [m.step for m in client.get_metric_history(tracked.info.run_id, "validation_top1")] == [1, 2]
+    assert [m.step for m in client.get_metric_history(tracked.info.run_id, "curves/validation_top1")] == [1, 2]
     metrics = json.loads((project / "results/evaluate/depthwise-0/metrics.json").read_text())
     assert tracked.data.metrics["final/top1"] == metrics["top1"]
     assert tracked.data.metrics["final/macs"] == metrics["macs"]
-    assert tracked.data.metrics["cost/latency_ms"] > 0
-    assert tracked.data.metrics["cost/epoch_cpu_seconds"] > 0
+    assert tracked.data.metrics["efficiency/latency_ms"] > 0
+    assert tracked.data.metrics["efficiency/epoch_cpu_seconds"] > 0
     trained = json.loads((project / "results/train/depthwise-0/run.json").read_text())
     for tag in ("weights_sha256", "data_sha256", "fingerprint"):
         assert tracked.data.tags[tag] == trained[tag]
@@ -170,7 +170,7 @@ def test_an_evaluation_writes_the_run_of_a_training_that_came_from_the_cache(pro
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'empty.db'}")
     run(project, "dvc", "repro", "--force", "--single-item", "evaluate@depthwise-0")
     client, (tracked,) = training_runs(project)
-    assert len(client.get_metric_history(tracked.info.run_id, "validation_top1")) == 2
+    assert len(client.get_metric_history(tracked.info.run_id, "curves/validation_top1")) == 2
     assert "model_uri" in tracked.data.tags
 
 

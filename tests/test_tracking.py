@@ -29,7 +29,9 @@ def all_runs(root):
 
 
 def curve(client, run):
-    return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "validation_top1")]
+    return [
+        (metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "curves/validation_top1")
+    ]
 
 
 def test_a_run_names_its_commit_and_the_files_that_differ_from_it(tmp_path, monkeypatch):

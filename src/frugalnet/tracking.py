@@ -90,12 +90,13 @@ class TrackedRun:
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Log each epoch's figures at step `epoch`, those that the run does not hold yet."""
+        # The UI sorts sections by their names, those without one last: curves come first.
 
         def log(run_id: str) -> None:
             missing = [row for row in rows if int(row["epoch"]) not in self._steps]
             now = get_current_time_millis()
             metrics = [
-                Metric(key, float(value), now, int(row["epoch"]))
+                Metric(key if "/" in key else f"curves/{key}", float(value), now, int(row["epoch"]))
                 for row in missing
                 for key, value in row.items()
                 if key != "epoch"
@@ -195,7 +196,7 @@ class TrackedRun:
         if experiments := self._experiments(run.data.tags):
             tags["dvc_experiment"] = ", ".join(experiments)
         self._client.log_batch(run_id, params=new, tags=[RunTag(key, value) for key, value in tags.items()])
-        self._steps = {metric.step for metric in self._client.get_metric_history(run_id, "train_loss")}
+        self._steps = {metric.step for metric in self._client.get_metric_history(run_id, "curves/train_loss")}
         self._run_id = run_id
         return run_id
 
