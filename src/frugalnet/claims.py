@@ -211,7 +211,7 @@ def claims(comparison: Comparison) -> list[Claim]:
     claim(
         "An epoch takes 12 s instead of 34 s (35\u00a0% of the time) on a GTX 1080 Ti",
         "4.2",
-        "the ratio within a quarter: the paper's machine is another",
+        "the first ratio within a quarter: the paper's machine is another",
         ("depthwise", "alexnet"),
         faster,
     )
@@ -227,7 +227,7 @@ def claims(comparison: Comparison) -> list[Claim]:
     claim(
         "Shortcuts make training slower, though the parameters are as many",
         "4.2",
-        "a longer median; undecided where the medians are within 2\u00a0% and the 5th to 95th percentiles overlap",
+        "a longer first median; undecided where medians are within 2\u00a0% and the 5th to 95th percentiles overlap",
         ("residual", "depthwise"),
         slower,
     )
@@ -273,14 +273,15 @@ def agree(condition: bool) -> Outcome:
 
 
 def _training_times(one: Row, other: Row) -> tuple[Measured, Measured, str] | None:
-    """Seconds of an epoch, which the paper's claims of speed are about; the text also has the training step, which was
-    measured in alternating rounds, while epochs of two runs were trained at different times."""
-    if one.epoch_seconds is None or other.epoch_seconds is None:
-        return None
-    text = f"{one.epoch_seconds.median:,.1f} against {other.epoch_seconds.median:,.1f} s"
-    if one.train_step_ms and other.train_step_ms:
-        text += f" (a training step: {one.train_step_ms.median:,.1f} against {other.train_step_ms.median:,.1f} ms)"
-    return one.epoch_seconds, other.epoch_seconds, text
+    """What judges claims of speed, and a text that begins with it: the training step, measured in alternating rounds,
+    where it was; else the epoch, since two runs trained at different times met different loads on the machine."""
+    texts, judges = [], []
+    for key, what in (("train_step_ms", "ms a training step"), ("epoch_seconds", "s an epoch")):
+        first, second = getattr(one, key), getattr(other, key)
+        if first and second:
+            texts.append(f"{first.median:,.1f} against {second.median:,.1f} {what}")
+            judges.append((first, second))
+    return (*judges[0], "; ".join(texts)) if judges else None
 
 
 def _train_top1(row: Row) -> float:
