@@ -3,7 +3,7 @@
 #   KEEP="-v frugalnet-cache:/home/frugal/frugalnet/.dvc/cache -v frugalnet-checkpoints:/home/frugal/frugalnet/.checkpoints
 #         -v frugalnet-runs:/home/frugal/frugalnet/mlruns"
 #   docker run --rm --gpus all $KEEP frugalnet          (dvc repro; or give another command)
-#   docker run --rm $KEEP frugalnet sh -c 'dvc repro >&2 && cat results/compare/report.html' > report.html
+#   docker run --rm --gpus all $KEEP frugalnet sh -c 'dvc repro >&2 && cat results/compare/report.html' > report.html
 #   docker run --rm $KEEP -p 127.0.0.1:5000:5000 -e HOST=0.0.0.0 frugalnet make ui
 # The volumes keep what was made, not the code: the same command goes on after an interruption, also with an image built
 # anew; DVC takes from its cache what is up to date.

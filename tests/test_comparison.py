@@ -276,26 +276,57 @@ def test_the_epoch_times_are_compared_by_their_ratio(full, depthwise, expected):
     assert [claim.outcome for claim in found] == [expected]
 
 
+def timed(full, **times):
+    """The rows with these medians, or medians and percentiles, of each network under each key."""
+    return [
+        replace(row, **{key: Measured(*of[row.model], 8) if of[row.model] else None for key, of in times.items()})
+        for row in full.rows
+    ]
+
+
+NOT_TIMED = dict.fromkeys(("alexnet", "depthwise", "residual"))
+
+
 @pytest.mark.parametrize("key", ["train_step_ms", "epoch_seconds"])
 @pytest.mark.parametrize(
     ("residual", "expected"),
     [((50, 48, 52), "agrees"), ((30, 29, 31), "differs"), ((40.4, 39, 42), "undecided"), (None, "not measured")],
 )
-def test_the_price_of_shortcuts_is_judged_by_the_step_or_else_by_the_epoch(full, key, residual, expected):
+def test_the_price_of_shortcuts_is_judged_by_what_was_measured(full, key, residual, expected):
     times = {"alexnet": (100, 99, 101), "depthwise": (40, 39, 41), "residual": residual}
-    misleading = {"train_step_ms": None, "epoch_seconds": Measured(1.0, 1.0, 1.0, 10) if residual else None}
-    rows = [
-        replace(row, **misleading | {key: Measured(*t, 8) if (t := times[row.model]) else None}) for row in full.rows
-    ]
+    rows = timed(full, **{"train_step_ms": NOT_TIMED, "epoch_seconds": NOT_TIMED, key: times})
     found = [c for c in claims.claims(replace(full, rows=rows)) if c.says.startswith("Shortcuts make")]
     assert [claim.outcome for claim in found] == [expected]
 
 
-def test_epoch_times_of_different_machines_are_not_judged(full):
-    others = [replace(r, run=r.run | {"environment": {"threads": 7}}) for r in full.records["depthwise"]]
-    table = claims.claims(replace(full, records=full.records | {"depthwise": others}))
-    (found,) = [claim for claim in table if claim.says.startswith("An epoch takes")]
-    assert (found.measured[:20], found.outcome) == ("trained on different", "not measured")
+@pytest.mark.parametrize(
+    ("epoch", "step", "expected"), [(35, 35, "agrees"), (47, 43, "undecided"), (60, 60, "differs")]
+)
+def test_a_claim_of_speed_is_undecided_where_epochs_and_passes_differ(full, epoch, step, expected):
+    rows = timed(
+        full,
+        epoch_seconds={"alexnet": (100,) * 3, "depthwise": (epoch,) * 3, "residual": (epoch,) * 3},
+        train_step_ms={"alexnet": (100,) * 3, "depthwise": (step,) * 3, "residual": (step,) * 3},
+    )
+    (found,) = [c for c in claims.claims(replace(full, rows=rows)) if c.says.startswith("An epoch takes")]
+    assert found.outcome == expected
+    assert f"{epoch}.0 against 100.0 s an epoch ({epoch}\u00a0%); {step}.0 against 100.0 ms" in found.measured
+
+
+@pytest.mark.parametrize("key", ["epoch_seconds", "train_step_ms"])
+def test_times_of_different_machines_are_not_judged(full, key):
+    rows = timed(
+        full, **{"train_step_ms": NOT_TIMED, "epoch_seconds": NOT_TIMED, key: dict.fromkeys(NOT_TIMED, (9,) * 3)}
+    )
+    one = {"run": {"environment": {"threads": 7}}} if key == "epoch_seconds" else {"cost": {"machine": {"threads": 7}}}
+    others = [
+        replace(r, **{part: getattr(r, part) | changed for part, changed in one.items()})
+        for r in full.records["depthwise"]
+    ]
+    table = claims.claims(replace(full, rows=rows, records=full.records | {"depthwise": others}))
+    found = [claim for claim in table if claim.says.startswith(("An epoch takes", "Shortcuts make"))]
+    assert [claim.outcome for claim in found] == ["not measured"] * 2
+    assert all("different machines" in claim.measured for claim in found)
 
 
 def test_a_network_that_was_not_evaluated_leaves_its_claims_unmeasured(full):

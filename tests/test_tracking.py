@@ -1,6 +1,9 @@
 import subprocess
 import sys
 
+import numpy as np
+import torch
+
 from frugalnet import tracking
 from frugalnet.tracking import connect, flatten, provenance
 
@@ -130,9 +133,6 @@ def test_other_bits_of_a_like_training_make_a_run_of_their_own_and_leave_the_fir
     again.log_history([{**row, "validation_top1": 0.9} for row in ROWS])
     again.identify("weights_sha256", "other")
     again.finish()
-    evaluation = training_run(tmp_path, {**RUN, "weights_sha256": "other"}, **{"mlflow.source.git.commit": "b" * 40})
-    evaluation.log_history([{**row, "validation_top1": 0.9} for row in ROWS])
-    evaluation.finish()
     client, runs = all_runs(tmp_path)
     found = {run.data.tags["weights_sha256"]: run for run in runs}
     assert found.keys() == {"w", "other"}
@@ -166,6 +166,34 @@ def test_what_a_hiccup_kept_from_the_server_is_logged_before_the_run_ends(tmp_pa
     assert run.data.metrics["top1"] == 0.5
     assert [artifact.path for artifact in client.list_artifacts(run.info.run_id)] == ["picture.png"]
     assert run.info.status == "FINISHED"
+
+
+class Untraceable(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float() if images.sum() > 3 else -images.float()
+
+
+def test_a_model_that_cannot_be_exported_costs_the_run_nothing_else(tmp_path, capfd):
+    evaluation = training_run(tmp_path, {**RUN, "weights_sha256": "w"})
+    evaluation.log_history(ROWS)
+    evaluation.log_model(Untraceable().eval(), np.zeros((2, 4), np.float32))
+    evaluation.log_results({"top1": 0.5})
+    evaluation.finish()
+    assert "its model could not be logged" in capfd.readouterr().err
+    (run,) = all_runs(tmp_path)[1]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["top1"] == 0.5
+
+
+def test_a_training_that_is_stopped_leaves_the_run_of_a_finished_one_alone(tmp_path):
+    first = training_run(tmp_path)
+    first.log_history(ROWS)
+    first.identify("weights_sha256", "w")
+    first.finish()
+    again = training_run(tmp_path)
+    again.log_history(ROWS[:1])
+    again.finish("KILLED")
+    assert [run.info.status for run in all_runs(tmp_path)[1]] == ["FINISHED"]
 
 
 def test_other_inputs_make_another_run(tmp_path):

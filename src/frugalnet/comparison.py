@@ -400,6 +400,10 @@ class Comparison:
         """Whether all were trained on one kind of machine, with the same versions and threads."""
         return len({_trained_on(record) for model in models for record in self.records[model]}) == 1
 
+    def measured_alike(self, *models: str) -> bool:
+        """Whether the costs of all were measured on one machine, with the same versions and threads."""
+        return len({_measured_on(record) for model in models for record in self.records[model]}) == 1
+
     def row(self, model: str) -> Row | None:
         return next((row for row in self.rows if row.model == model), None)
 
@@ -444,7 +448,7 @@ def _notes(ordered: Mapping[str, Sequence[Record]]) -> list[str]:
         )
     if len({_trained_on(record) for group in groups for record in group}) > 1:
         notes.append("Not all were trained on the same machine and versions: their epoch times don't compare.")
-    if len({json.dumps(r.cost.get("machine"), sort_keys=True) for group in groups for r in group if r.cost}) > 1:
+    if len({_measured_on(record) for group in groups for record in group if record.cost}) > 1:
         notes.append(
             "Not all were measured on the same machine and versions: their latency and throughput don't compare."
         )
@@ -458,6 +462,10 @@ def _notes(ordered: Mapping[str, Sequence[Record]]) -> list[str]:
 
 def _trained_on(record: Record) -> str:
     return json.dumps([record.run.get("environment"), record.timing.get("machine")], sort_keys=True)
+
+
+def _measured_on(record: Record) -> str:
+    return json.dumps(record.cost.get("machine"), sort_keys=True)
 
 
 def verdict(comparison: Comparison) -> list[str]:

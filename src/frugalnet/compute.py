@@ -26,7 +26,7 @@ class ComputeConfig(Config):
     threads: int = Field(ge=0)
     workers: int = Field(ge=0)
     deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
-    checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch; its end makes one anyway
+    checkpoint_minutes: float = Field(gt=0)  # of one process, within an epoch
 
 
 def setup(config: ComputeConfig) -> torch.device:

@@ -21,6 +21,7 @@ import mlflow
 import mlflow.pytorch
 import numpy as np
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 from torch import nn
 
@@ -84,12 +85,15 @@ class TrackedRun:
         self.tags = dict(tags)
         self.provenance = {key: str(made[key]) for key in PROVENANCE if key in made}
         self._run_id: str | None = None
+        self._is_anothers = False  # the run found, till there are weights: an earlier training's, which has them
         self._retry_at = 0.0
         self._pending: dict[str, Callable[[str], None]] = {}  # what could not be logged yet, in its order
-        self._steps: set[int] = set()
+        self._rows: Sequence[Mapping[str, float]] = ()
+        self._steps: set[int] = set()  # whose figures the run holds
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Log each epoch's figures at step `epoch`, those that the run does not hold yet."""
+        self._rows = rows
         # The UI sorts sections by their names, those without one last: curves come first.
 
         def log(run_id: str) -> None:
@@ -145,38 +149,42 @@ class TrackedRun:
         self.identity[key] = value
 
         def log(run_id: str) -> None:
-            if self._client.get_run(run_id).data.tags.get(key, value) == value:
-                self._client.set_tag(run_id, key, value)
-            else:
-                self._client.set_terminated(run_id)
-                self._run_id = None
-                self._open()
+            self._run_id = None
+            self._client.set_tag(self._open(), key, value)
 
         self._tolerantly(key, log)
+        self.log_history(self._rows)
 
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, KILLED or FAILED. What is finished tries once more to log what it couldn't."""
         if status == "FINISHED":
             self._retry_at = 0.0
-        self._tolerantly("its end", lambda run_id: self._client.set_terminated(run_id, status))
+
+        def log(run_id: str) -> None:
+            if not self._is_anothers:
+                self._client.set_terminated(run_id, status)
+
+        self._tolerantly("its end", log)
 
     def _tolerantly(self, what: str, log: Callable[[str], None]) -> None:
         self._pending[what] = log
         if time.monotonic() < self._retry_at:
             return
-        try:
-            for what in list(self._pending):
-                self._pending[what](self._open())
+        for what, log in list(self._pending.items()):
+            try:
+                log(self._open())
                 del self._pending[what]
-        except Exception as error:  # whatever MLflow, its database or the network raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            self._retry_at = time.monotonic() + _PAUSE_SECONDS
-            stage = os.environ.get("DVC_STAGE", "evaluate").replace("train", "evaluate")
-            print(
-                f"tracking: {self.name}: {what} could not be logged ({reason}); results are on disk, and what comes "
-                f"next tries again; if nothing does: dvc repro --force --single-item {stage}",
-                file=sys.stderr,
-            )
+            except Exception as error:  # whatever MLflow, its database or the network raise
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                self._retry_at = time.monotonic() + _PAUSE_SECONDS
+                stage = os.environ.get("DVC_STAGE", "evaluate").replace("train@", "evaluate@")
+                print(
+                    f"tracking: {self.name}: {what} could not be logged ({reason}); results are on disk, and what "
+                    f"comes next tries again; if nothing does: dvc repro --force --single-item {stage}",
+                    file=sys.stderr,
+                )
+                if self._run_id is None or isinstance(error, MlflowException):
+                    return  # the server or the database itself: nothing else would get there
 
     def _open(self) -> str:
         if self._run_id is not None:
@@ -184,12 +192,13 @@ class TrackedRun:
         self._client, experiment_id = connect(self.root)
         run = self._find(experiment_id) or self._client.create_run(experiment_id, run_name=self.name)
         run_id: str = run.info.run_id
-        if run.info.status != "RUNNING":
+        # Of a run that has weights, whoever has none yet can't say that it made them.
+        self._is_anothers = "weights_sha256" in run.data.tags and "weights_sha256" not in self.identity
+        if run.info.status != "RUNNING" and not self._is_anothers:
             self._client.update_run(run_id, status="RUNNING")
         new = [Param(key, str(value)) for key, value in self.params.items() if key not in run.data.params]
         tags = self.identity | self.tags
-        # Of a run that has weights, whoever has none yet can't say that it made them.
-        if "weights_sha256" in self.identity or "weights_sha256" not in run.data.tags:
+        if not self._is_anothers:
             tags |= self.provenance
             for key in (run.data.tags.keys() & PROVENANCE) - self.provenance.keys():
                 self._client.delete_tag(run_id, key)

@@ -1,5 +1,6 @@
 """Training: one network, one seed, from random weights to the last epoch, exactly resumable at any step."""
 
+import math
 import signal
 import sys
 import time
@@ -239,7 +240,7 @@ def fit(
     checkpoints: Checkpoints,
     on_epoch: Callable[[History], None] = lambda history: None,
     *,
-    checkpoint_minutes: float = 5.0,
+    checkpoint_minutes: float = math.inf,
 ) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one.
 
