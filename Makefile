@@ -32,13 +32,13 @@ bench: .venv/installed ## training's speed and memory beside its own step alone 
 	python -m benchmarks.benchmark
 
 results: .venv/installed ## keep the last comparison: its figures in docs/results, the README's tables made of them
-	python -m frugalnet.readme results/compare/comparison.json
+	python -m tools.readme results/compare/comparison.json
 	rm -rf docs/results && mkdir -p docs/results
 	cp -rL results/compare/{report.md,comparison.json,figures} docs/results
 	(cd results/evaluate && tar -chf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
 
 readme: .venv/installed ## the README's tables, from the figures in docs/results
-	python -m frugalnet.readme docs/results/comparison.json
+	python -m tools.readme docs/results/comparison.json
 
 lint: .venv/installed
 	ruff check .

@@ -3,7 +3,7 @@
 Images a second, for each network, in rounds that take each contestant in turn:
 
 limit        the training step alone, on one batch that is already in place
-ours         training.fit, from stored views to weights
+ours         loop.fit, from stored views to weights
 ours, all    the same with evaluation, checkpoint and logging, each once an epoch
 plain        JPEG files, ImageFolder, DataLoader, albumentations on the fly, default layout, eager
 torchvision  the same with torchvision's v2 transforms
@@ -30,12 +30,12 @@ from tqdm import tqdm
 from benchmarks import ours, rivals
 from benchmarks.data import BATCH_SIZE, Data, load_params, prepare
 from frugalnet import compute
-from frugalnet.batches import batches
+from frugalnet.compute import describe_machine
 from frugalnet.config import Params
-from frugalnet.efficiency import describe_machine
 from frugalnet.files import write_json
-from frugalnet.training import Trainer
-from frugalnet.workers import cores
+from frugalnet.processes import cores
+from frugalnet.training.batches import batches
+from frugalnet.training.trainer import Trainer
 
 WARM_UP = 2  # steps before the clock starts
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from frugalnet import arrays, config, sample
-from frugalnet.augment import write_views
-from frugalnet.batches import Views
+from frugalnet import config
 from frugalnet.config import Params
-from frugalnet.workers import cores
+from frugalnet.data import arrays, sample
+from frugalnet.data.augment import write_views
+from frugalnet.processes import cores
+from frugalnet.training.batches import Views
 
 BATCH_SIZE = 256
 IMAGES = 20_000  # of the sample, by repetition; and JPEG files at most

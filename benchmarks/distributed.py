@@ -20,7 +20,7 @@ from pathlib import Path
 import matplotlib
 
 from benchmarks.settings import figures, train
-from frugalnet import config, runs
+from frugalnet import config, files
 from frugalnet.files import atomic, write_json
 
 matplotlib.use("Agg")
@@ -163,7 +163,7 @@ def main() -> None:
         train(name, [*SETTINGS[name], *common], out / name, arguments.model)
         measured[name] = figures(out / name, arguments.model)
         write_json(out / "table.json", measured)
-    draw_curves({name: runs.read_history(out / name / left / "history.csv") for name in measured}, out / "curves.png")
+    draw_curves({name: files.read_history(out / name / left / "history.csv") for name in measured}, out / "curves.png")
     print(f"{'':26}{'top-1':>8}{'train':>8}{'s/epoch':>9}{'MB given/epoch':>16}{'s talking':>11}{'s waiting':>11}")
     for name, row in measured.items():
         print(

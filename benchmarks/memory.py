@@ -10,8 +10,9 @@ from pathlib import Path
 
 from benchmarks.data import Data, load_params
 from benchmarks.ours import end_of_epoch, logger, new_trainer
-from frugalnet import arrays, compute
-from frugalnet.batches import Views
+from frugalnet import compute
+from frugalnet.data import arrays
+from frugalnet.training.batches import Views
 
 _EPOCHS = 4  # that many views at most
 _STEPS = 8  # of each

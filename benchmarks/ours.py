@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from benchmarks.data import Data
-from frugalnet import compute, runs, tracking
-from frugalnet.batches import Normaliser
-from frugalnet.checkpoint import Checkpoints
+from frugalnet import compute, tracking
 from frugalnet.config import Params
-from frugalnet.training import History, Trainer, fit
+from frugalnet.training import runs
+from frugalnet.training.batches import Normaliser
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.loop import fit
+from frugalnet.training.trainer import History, Trainer
 
 
 def new_trainer(model: str, data: Data, params: Params, device: torch.device) -> Trainer:

@@ -18,9 +18,9 @@ from torchvision.transforms import InterpolationMode, v2  # type: ignore[import-
 
 from benchmarks.data import Data
 from frugalnet import models
-from frugalnet.augment import build_policy
 from frugalnet.config import Params
-from frugalnet.workers import cores
+from frugalnet.data.augment import build_policy
+from frugalnet.processes import cores
 
 
 def albumentations_folder(data: Data, params: Params) -> ImageFolder:

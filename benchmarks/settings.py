@@ -10,7 +10,7 @@ from statistics import mean
 
 from dvc.utils.hydra import compose_and_dump
 
-from frugalnet import runs
+from frugalnet import files
 from frugalnet.files import remove
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def _stage(folder: Path, *stage: str) -> None:
 def figures(folder: Path, model: str) -> dict[str, float]:
     """What a finished setting has to show."""
     trained = folder / "results/train" / f"{model}-0"
-    last, timing = runs.read_history(trained / "history.csv")[-1], json.loads((trained / "timing.json").read_text())
+    last, timing = files.read_history(trained / "history.csv")[-1], json.loads((trained / "timing.json").read_text())
     alone = {"bytes_given": 0, "all_reduces": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}
     exchange = timing.get("exchange", [alone])
     return {

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from benchmarks.data import BATCH_SIZE, load_params
-from frugalnet.batches import Normaliser
-from frugalnet.training import Trainer
-from frugalnet.workers import cores
+from frugalnet.processes import cores
+from frugalnet.training.batches import Normaliser
+from frugalnet.training.trainer import Trainer
 
 _KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26)}
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}

@@ -12,9 +12,9 @@ from statistics import median
 
 import numpy as np
 
-from frugalnet.augment import AugmentConfig, build_policy, write_views
+from frugalnet.data.augment import AugmentConfig, build_policy, write_views
 from frugalnet.files import remove
-from frugalnet.workers import cores, settle
+from frugalnet.processes import cores, settle
 
 
 def albumentations_alone(images: Path, config: AugmentConfig, processes: int) -> float:

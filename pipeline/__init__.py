@@ -1,7 +1,11 @@
 """The stages: one file each, `python -m pipeline.<stage>` from the project's folder."""
 
+import os
 import sys
 from pathlib import Path
 
-# A stage runs the library of its own copy of the project (`dvc exp run --temp` makes one), not the installed one.
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+# A stage, and every process that it starts, runs the library of its own copy of the project (`dvc exp run --temp` makes
+# one), not the installed one.
+_SOURCE = str(Path(__file__).parents[1] / "src")
+sys.path.insert(0, _SOURCE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))

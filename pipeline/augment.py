@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from frugalnet.augment import contact_sheet, write_views
+from frugalnet.data.augment import contact_sheet, write_views
 from frugalnet.errors import run_stage
 
 
 def main() -> None:
-    from frugalnet import config  # here: worker processes import this file, and would wait for torch
+    from frugalnet import config
 
     params = config.load()
     images, views = Path("data/arrays/train_images.npy"), Path("data/views")

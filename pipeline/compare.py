@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from frugalnet import arrays, comparison, report, tables, tracking
+from frugalnet import tracking
+from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of
+from frugalnet.report import comparison, page, tables
 
 
 def main() -> None:
     data = arrays.load(Path("data/arrays"))
     records = comparison.load(Path("results/evaluate"), Path("results/train"))
     compared = comparison.compare(records, sha256_of(data.sha256), data.validated_on)
-    report.write(compared, Path("results/compare"), data.validation.images)
+    page.write(compared, Path("results/compare"), data.validation.images)
     runs = sorted(record.run["fingerprint"] for group in compared.records.values() for record in group)
     identity, tags = {"compared_runs_sha256": sha256_of(runs)}, {"data": data.name}
     tracked = tracking.TrackedRun(tracking.project_root(), "comparison", identity, tags, tracking.provenance())

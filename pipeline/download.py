@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from frugalnet import config
-from frugalnet.archive import fetch
+from frugalnet.data.download import fetch
 from frugalnet.errors import run_stage
 
 

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from frugalnet import arrays, compute, config, efficiency, models
+from frugalnet import compute, config, models
+from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import write_json
+from frugalnet.metrics import timing
 
 
 def main() -> None:
@@ -12,7 +14,7 @@ def main() -> None:
     device = compute.setup(params.compute)
     num_classes = len(arrays.load(Path("data/arrays")).class_ids)
     networks = {name: models.build(name, num_classes) for name in params.model.names}
-    write_json(Path("results/cost.json"), efficiency.measure(networks, device, params.evaluate))
+    write_json(Path("results/cost.json"), timing.measure(networks, device, params.evaluate))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from frugalnet.arrays import normalise
+from frugalnet.data.arrays import normalise
 from frugalnet.errors import run_stage
-from frugalnet.workers import cores
+from frugalnet.processes import cores
 
 
 def main() -> None:
-    from frugalnet import config  # here: worker processes import this file, and would wait for torch
+    from frugalnet import config
 
     params = config.load()
     normalise(

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from frugalnet import arrays, compute, config, efficiency, runs, tracking
-from frugalnet.batches import Normaliser, Views
+from frugalnet import compute, config, tracking
+from frugalnet.data import arrays
 from frugalnet.errors import run_stage
-from frugalnet.training import Interrupted, Trainer, fit
+from frugalnet.training import runs
+from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.loop import Interrupted, fit
+from frugalnet.training.trainer import Trainer
 
 
 def main(model: str, seed: int) -> None:
@@ -21,7 +24,7 @@ def main(model: str, seed: int) -> None:
     device = compute.setup(params.compute)
     data = arrays.load(Path("data/arrays"))
     views = Views(Path("data/views"))
-    environment, machine = compute.bits_depend_on(device, params.compute), efficiency.describe_machine(device)
+    environment, machine = compute.bits_depend_on(device, params.compute), compute.describe_machine(device)
     run = runs.describe(model, seed, data, views.sha256, params.train, environment)
     name, root = runs.name(run), tracking.project_root()
     print(f"{name} on {data.name}; its bits depend on {json.dumps(environment)}")

@@ -9,23 +9,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from frugalnet import arrays, compute, config, distributed, efficiency, runs, tracking
-from frugalnet.batches import Normaliser, Views
-from frugalnet.checkpoint import Checkpoints
+from frugalnet import compute, config, tracking
+from frugalnet.data import arrays
+from frugalnet.distributed import launch
+from frugalnet.distributed.synchronous import Worker, fit
 from frugalnet.errors import UserError
-from frugalnet.global_network import Worker, fit
-from frugalnet.training import Interrupted, Trainer
+from frugalnet.training import runs
+from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.loop import Interrupted
+from frugalnet.training.trainer import Trainer
 
 
 def main(params: config.Params, model: str, seed: int) -> None:
     """Start the workers on this machine; or be one, where torchrun has started this process."""
-    if distributed.launched():
+    if launch.launched():
         if refusal := work(model, seed):
             raise UserError(refusal)
         return
     task = _Task(params, model, seed)
     with runs.checkpoints(tracking.project_root(), task.run).locked():
-        distributed.launch(task.workers, work, model, seed)
+        launch.launch(task.workers, work, model, seed)
 
 
 def work(model: str, seed: int) -> str | None:
@@ -43,19 +47,19 @@ class _Task:
     """What is to be trained, on what and with what, as each worker and their parent make it out."""
 
     def __init__(self, params: config.Params, model: str, seed: int) -> None:
-        assert not isinstance(params.distributed, distributed.Single)
+        assert not isinstance(params.distributed, launch.Single)
         self.workers, self.train = params.distributed, params.train
-        compute_config = distributed.threads(params.compute, self.workers.workers)
+        compute_config = launch.threads(params.compute, self.workers.workers)
         self.device = compute.setup(compute_config)
         self.data, self.views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
-        self.backend = distributed.check(self.workers, self.train, self.device, len(self.data.train.labels))
-        environment, identity = compute.bits_depend_on(self.device, compute_config), distributed.identity(self.workers)
+        self.backend = launch.check(self.workers, self.train, self.device, len(self.data.train.labels))
+        environment, identity = compute.bits_depend_on(self.device, compute_config), launch.identity(self.workers)
         self.run = runs.describe(model, seed, self.data, self.views.sha256, self.train, environment, identity)
 
     def refusal(self, present: int) -> str | None:
         """What a person must mend before this many workers can train."""
         if present > self.workers.workers:
-            return f"{present} workers were started where distributed.workers says {self.workers.workers}"
+            return f"{present} workers were started where launch.workers says {self.workers.workers}"
         try:
             for epoch in range(min(self.train.epochs, len(self.views.sha256))):
                 self.images_of(epoch)
@@ -75,14 +79,14 @@ def _train(model: str, seed: int) -> None:
     folder = runs.checkpoints(root, run).folder
     checkpoints = Checkpoints(folder / f"host-{host}")
     with checkpoints.locked() if place == 0 else nullcontext():
-        peers = distributed.Peers(task.workers, task.backend)
+        peers = launch.Peers(task.workers, task.backend)
         peers.agree(run["fingerprint"], task.refusal(peers.world))
         normalise = Normaliser(data.mean, data.std, task.device)
         recipe = task.workers.recipe(task.train)
         trainer = Trainer(model, seed, len(data.class_ids), len(data.train.labels), normalise, recipe)
         labels = np.array(data.train.labels)
         worker = Worker(trainer, peers, task.workers, task.images_of, labels, data.validation)
-        resumption = distributed.Resumption(folder, checkpoints, peers)
+        resumption = launch.Resumption(folder, checkpoints, peers)
         if peers.rank == 0:
             runs.tell_of_other_checkpoints(root, run)
             _track(run, worker, resumption, root)
@@ -91,7 +95,7 @@ def _train(model: str, seed: int) -> None:
         peers.leave()
 
 
-def _track(run: dict[str, Any], worker: Worker, resumption: distributed.Resumption, root: Path) -> None:
+def _track(run: dict[str, Any], worker: Worker, resumption: launch.Resumption, root: Path) -> None:
     """Train as worker 0, which logs and writes for all."""
     trainer, peers = worker.trainer, worker.peers
     print(f"{runs.name(run)} on {run['data']}, {peers.world} workers; its bits depend on {run['environment']}")
@@ -106,6 +110,6 @@ def _track(run: dict[str, Any], worker: Worker, resumption: distributed.Resumpti
     except Exception:
         tracked.finish("FAILED")
         raise
-    timing = {"exchange": peers.costs, **provenance, "machine": efficiency.describe_machine(trainer.device)}
+    timing = {"exchange": peers.costs, **provenance, "machine": compute.describe_machine(trainer.device)}
     tracked.identify("weights_sha256", runs.write_results(run, trainer, timing))
     tracked.finish()

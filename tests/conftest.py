@@ -8,7 +8,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from frugalnet.augment import AugmentConfig
+from frugalnet.data.augment import AugmentConfig
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
 

@@ -12,13 +12,14 @@ import torch
 import torch.distributed as dist
 from test_training import RECIPE, TRAIN, VALIDATION, images_of
 
-from frugalnet import distributed
-from frugalnet.batches import Normaliser
-from frugalnet.checkpoint import Checkpoints
-from frugalnet.distributed import Ddp, GlobalNet, Peers, Resumption
+from frugalnet.distributed import launch
+from frugalnet.distributed.launch import Ddp, GlobalNet, Peers, Resumption
+from frugalnet.distributed.synchronous import Worker, fit
 from frugalnet.errors import UserError
-from frugalnet.global_network import Worker, fit
-from frugalnet.training import Interrupted, TrainConfig, Trainer
+from frugalnet.training.batches import Normaliser
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.loop import Interrupted
+from frugalnet.training.trainer import TrainConfig, Trainer
 
 COMMON = {
     "workers": 2,
@@ -40,7 +41,7 @@ def new_trainer(recipe: TrainConfig = RECIPE, count: int = len(TRAIN.labels)) ->
     return Trainer("residual", 0, 4, count, Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu")), recipe)
 
 
-def train(peers: Peers, folder: Path, config: distributed.Workers, recipe: TrainConfig, count: int) -> None:
+def train(peers: Peers, folder: Path, config: launch.Workers, recipe: TrainConfig, count: int) -> None:
     """Train as one of the peers; leaves the weights, the history and what was booked in `folder`/<rank>.pt."""
     trainer = new_trainer(config.recipe(recipe), count)
     own = Checkpoints(folder / "checkpoints" / f"host-{os.environ['GROUP_RANK']}")
@@ -100,10 +101,8 @@ def work(folder: str) -> str | None:
 
 
 if __name__ == "__main__":
-    if distributed.launched():
+    if launch.launched():
         sys.exit(work(sys.argv[1]))
     with_workers = json.loads((Path(sys.argv[1]) / "trainings.json").read_text()).values()
     configuration = next(iter(with_workers))[0]
-    distributed.launch(
-        (GlobalNet if "period" in configuration else Ddp).model_validate(configuration), work, sys.argv[1]
-    )
+    launch.launch((GlobalNet if "period" in configuration else Ddp).model_validate(configuration), work, sys.argv[1])

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet import accuracy, comparison
+from frugalnet.metrics import accuracy
+from frugalnet.report import comparison
 
 # parameters_trainable, parameters_keras, MACs, share of images got right
 NETWORKS: dict[str, tuple[int, int, int, float]] = {

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
 
-from frugalnet import accuracy
 from frugalnet.errors import UserError
+from frugalnet.metrics import accuracy, statistics
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_network_sure_and_right_is_calibrated():
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 50), (1, 50), (25, 50), (49, 50), (50, 50), (1, 1), (3817, 10000)])
 def test_wilson_interval_is_scipys(correct, n):
-    low, high = accuracy.wilson_interval(np.array([correct]), np.array([n]))
+    low, high = statistics.wilson_interval(np.array([correct]), np.array([n]))
     expected = binomtest(correct, n).proportion_ci(method="wilson")
     assert (low[0], high[0]) == pytest.approx((expected.low, expected.high))
 
@@ -103,29 +103,29 @@ def test_bootstrap_of_one_seed_is_drawing_images():
     second = np.where(generator.random(400) < 0.3, generator.random(400) < 0.5, first)
     drawn = generator.integers(0, 400, (10_000, 400))
     slow = np.quantile((first[drawn].astype(int) - second[drawn]).mean(axis=1), [0.025, 0.975])
-    found = accuracy.bootstrap(first[None], second[None])
+    found = statistics.bootstrap(first[None], second[None])
     assert found.estimate == pytest.approx(first.mean() - second.mean())
     assert (found.low, found.high) == pytest.approx(tuple(slow), abs=0.006)
 
 
 def test_bootstrap_of_identical_networks_spans_zero_with_no_width():
     correct = np.random.default_rng(0).random((1, 100)) < 0.5
-    assert accuracy.bootstrap(correct, correct) == accuracy.Interval(0, 0, 0)
-    assert not accuracy.bootstrap(correct, correct).excludes_zero
+    assert statistics.bootstrap(correct, correct) == statistics.Interval(0, 0, 0)
+    assert not statistics.bootstrap(correct, correct).excludes_zero
 
 
 def test_bootstrap_interval_widens_when_seeds_differ():
     images = np.arange(10_000) / 10_000
     alike = np.stack([images < 0.40] * 3)
     apart = np.stack([images < 0.30, images < 0.40, images < 0.50])
-    narrow, wide = accuracy.bootstrap(alike), accuracy.bootstrap(apart)
+    narrow, wide = statistics.bootstrap(alike), statistics.bootstrap(apart)
     assert narrow.estimate == pytest.approx(wide.estimate)
     assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
 
 
 def test_two_seeds_have_the_spread_of_the_sample_not_of_the_two_alone():
     images = np.arange(10_000) / 10_000
-    found = accuracy.bootstrap(np.stack([images < 0.3, images < 0.5]))
+    found = statistics.bootstrap(np.stack([images < 0.3, images < 0.5]))
     # Means of two drawn from two lie 0.1 away at most; the sample's variance is twice that of the two.
     assert (found.high - found.low) / 2 == pytest.approx(0.1 * np.sqrt(2), abs=0.01)
 
@@ -142,16 +142,16 @@ def test_the_interval_of_a_class_counts_each_image_once_however_many_seeds_answe
 def test_bootstrap_is_the_same_every_time_and_fast_at_full_size():
     correct = np.random.default_rng(0).random((6, 10_000)) < 0.4
     start = time.perf_counter()
-    first = accuracy.bootstrap(correct[:3], correct[3:])
+    first = statistics.bootstrap(correct[:3], correct[3:])
     assert time.perf_counter() - start < 10
-    assert first == accuracy.bootstrap(correct[:3], correct[3:])
+    assert first == statistics.bootstrap(correct[:3], correct[3:])
 
 
 def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
     generator = np.random.default_rng(5)
     hits = 0
     for _ in range(200):
-        found = accuracy.bootstrap(generator.random((1, 300)) < 0.4, generator.random((1, 300)) < 0.4, resamples=1000)
+        found = statistics.bootstrap(generator.random((1, 300)) < 0.4, generator.random((1, 300)) < 0.4, resamples=1000)
         hits += found.low <= 0 <= found.high
     assert 0.90 <= hits / 200 <= 0.99
 
@@ -159,14 +159,14 @@ def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
 def test_mcnemar_is_the_exact_binomial_of_the_discordant_pairs():
     first = np.array([True] * 8 + [False] * 2 + [True] * 90)
     second = np.array([False] * 8 + [True] * 2 + [True] * 90)
-    assert accuracy.mcnemar(first, second) == pytest.approx(2 * sum([1, 10, 45]) / 2**10)
-    assert accuracy.mcnemar(first, first) == 1
+    assert statistics.mcnemar(first, second) == pytest.approx(2 * sum([1, 10, 45]) / 2**10)
+    assert statistics.mcnemar(first, first) == 1
 
 
 def test_deviation_across_seeds_is_the_samples_and_none_for_one():
-    spread = accuracy.across_seeds([0.3, 0.4, 0.5])
+    spread = statistics.across_seeds([0.3, 0.4, 0.5])
     assert (spread.mean, spread.deviation, spread.n) == (pytest.approx(0.4), pytest.approx(0.1), 3)
-    assert accuracy.across_seeds([0.3]).deviation is None
+    assert statistics.across_seeds([0.3]).deviation is None
 
 
 @pytest.mark.parametrize(

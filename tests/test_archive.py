@@ -16,7 +16,7 @@ import pytest
 from disks import small_disk
 from pydantic import ValidationError
 
-from frugalnet.archive import TRIES, DownloadConfig, fetch
+from frugalnet.data.download import TRIES, DownloadConfig, fetch
 from frugalnet.errors import UserError
 
 PAYLOAD = random.Random(1).randbytes(1_000_000)
@@ -291,7 +291,7 @@ def test_two_processes_that_download_at_once_both_get_it_whole(server: Server, t
 
 def start(url: str, place: Path, folder: Path) -> "subprocess.Popen[bytes]":
     code = (
-        "import sys; from pathlib import Path; from frugalnet.archive import DownloadConfig, fetch\n"
+        "import sys; from pathlib import Path; from frugalnet.data.download import DownloadConfig, fetch\n"
         f"fetch(DownloadConfig(source='url', url=sys.argv[1], size_bytes={len(PAYLOAD)}, md5={MD5!r}),"
         " Path(sys.argv[2]), Path(sys.argv[3]))"
     )

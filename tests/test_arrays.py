@@ -22,9 +22,9 @@ from disks import small_disk
 from PIL import Image
 from pydantic import ValidationError
 
-from frugalnet.arrays import Dataset, NormaliseConfig, decode, load, normalise
+from frugalnet.data.arrays import Dataset, NormaliseConfig, decode, load, normalise
+from frugalnet.data.sample import CLASSES, write_sample
 from frugalnet.errors import UserError
-from frugalnet.sample import CLASSES, write_sample
 
 ROOT = "tiny-imagenet-200/"
 IDS = [class_id for class_id, _, _ in CLASSES[:3]]
@@ -144,7 +144,7 @@ def test_statistics_are_the_training_splits(sample: Path, tmp_path: Path) -> Non
 def test_neither_workers_nor_the_order_of_members_change_a_byte(
     small: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frugalnet.arrays.CHUNK", 2)
+    monkeypatch.setattr("frugalnet.data.arrays.CHUNK", 2)
     ones = made(pack(tmp_path / "a.zip", small), workers=1)
     shuffled = dict(random.Random(1).sample(sorted(small.items()), len(small)))
     threes = made(pack(tmp_path / "b.zip", shuffled), workers=3)
@@ -395,7 +395,7 @@ def group_lives(group: int) -> bool:
 def test_a_killed_run_never_leaves_a_folder_that_looks_whole(sample: Path, tmp_path: Path) -> None:
     folder = tmp_path / "arrays"
     code = (
-        "import sys; from pathlib import Path; from frugalnet.arrays import NormaliseConfig, normalise\n"
+        "import sys; from pathlib import Path; from frugalnet.data.arrays import NormaliseConfig, normalise\n"
         "if __name__ == '__main__': normalise(Path(sys.argv[1]), Path(sys.argv[2]), "
         f"NormaliseConfig(**{config().model_dump()}), is_sample=True, workers=2)"
     )

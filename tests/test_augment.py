@@ -15,8 +15,8 @@ from conftest import POLICY, augmentation
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from frugalnet import augment
-from frugalnet.augment import AugmentConfig, contact_sheet, write_views
+from frugalnet.data import augment
+from frugalnet.data.augment import AugmentConfig, contact_sheet, write_views
 from frugalnet.errors import UserError
 
 
@@ -185,7 +185,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     images = saved(tmp_path / "images.npy", 2000)
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom frugalnet.augment import AugmentConfig, write_views\n"
+        "import sys\nfrom pathlib import Path\nfrom frugalnet.data.augment import AugmentConfig, write_views\n"
         "if __name__ == '__main__':\n"
         "    config = AugmentConfig.model_validate_json(sys.argv[1])\n"
         "    write_views(Path('images.npy'), Path('views'), config, workers=2)\n"

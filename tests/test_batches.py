@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from frugalnet.batches import Normaliser, Views, batches, epoch_order, epoch_turns, steps_per_epoch
 from frugalnet.errors import UserError
 from frugalnet.files import sha256_each, write_json
+from frugalnet.training.batches import Normaliser, Views, batches, epoch_order, epoch_turns, steps_per_epoch
 
 CPU = torch.device("cpu")
 

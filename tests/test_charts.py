@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.io.json import to_json_plotly
 
-from frugalnet import charts
+from frugalnet.report import charts
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from frugalnet.checkpoint import Checkpoints
+from frugalnet.training.checkpoint import Checkpoints
 
 
 def test_the_newest_state_comes_back_and_the_one_before_is_kept(tmp_path):
@@ -56,7 +56,7 @@ def test_loading_runs_no_code(tmp_path):
 
 def test_a_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path):
     writer = (
-        "import sys, torch; from pathlib import Path; from frugalnet.checkpoint import Checkpoints\n"
+        "import sys, torch; from pathlib import Path; from frugalnet.training.checkpoint import Checkpoints\n"
         "checkpoints = Checkpoints(Path(sys.argv[1])); epoch = 0\n"
         "while True:\n"
         "    epoch += 1\n"
@@ -76,7 +76,7 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path):
 
 def test_a_second_process_waits_for_the_first(tmp_path):
     other = (
-        "import sys; from pathlib import Path; from frugalnet.checkpoint import Checkpoints\n"
+        "import sys; from pathlib import Path; from frugalnet.training.checkpoint import Checkpoints\n"
         "with Checkpoints(Path(sys.argv[1])).locked(): print('has it', flush=True)\n"
     )
     with Checkpoints(tmp_path / "run").locked():

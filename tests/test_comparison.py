@@ -5,10 +5,11 @@ import fake_results
 import numpy as np
 import pytest
 
-from frugalnet import accuracy, claims, comparison
-from frugalnet.accuracy import Interval, Spread
-from frugalnet.comparison import COLUMNS, Measured, Record, pareto_front
 from frugalnet.errors import UserError
+from frugalnet.metrics import statistics
+from frugalnet.metrics.statistics import Interval, Spread
+from frugalnet.report import claims, comparison
+from frugalnet.report.comparison import COLUMNS, Measured, Record, pareto_front
 
 SHA = "d" * 64
 SPLIT = "validation split"
@@ -176,7 +177,7 @@ def test_differences_turn_around(compared):
 def test_mcnemar_stands_for_each_seed_in_common(records):
     alexnet, depthwise = ([record for record in records if record.model == model] for model in ("alexnet", "depthwise"))
     found = comparison.difference(alexnet, depthwise[1:])
-    assert found.mcnemar == {1: accuracy.mcnemar(alexnet[1].correct, depthwise[1].correct)}
+    assert found.mcnemar == {1: statistics.mcnemar(alexnet[1].correct, depthwise[1].correct)}
 
 
 def test_training_cost_of_a_hand_made_history(records):

@@ -22,13 +22,15 @@ from dvc.utils.hydra import compose_and_dump
 from ruamel.yaml import YAML
 from test_training import RECIPE, TRAIN, VALIDATION, bits, images_of
 
-from frugalnet import config, distributed
-from frugalnet.batches import epoch_turns
-from frugalnet.checkpoint import Checkpoints
-from frugalnet.distributed import GlobalNet, share
+from frugalnet import config
+from frugalnet.distributed import launch
+from frugalnet.distributed.launch import GlobalNet, share
+from frugalnet.distributed.synchronous import _ASKS, _LEAVES, _STOP, GlobalNetwork, Worker
 from frugalnet.errors import UserError
-from frugalnet.global_network import _ASKS, _LEAVES, _STOP, GlobalNetwork, Worker
-from frugalnet.training import TrainConfig, Trainer, fit
+from frugalnet.training.batches import epoch_turns
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.loop import fit
+from frugalnet.training.trainer import TrainConfig, Trainer
 
 ROOT = Path(__file__).parents[1]
 EVEN, UNEVEN = 160, 157  # images: the second leave batches, and shares of them, of unequal sizes
@@ -49,7 +51,7 @@ def run(
     """Run the trainings in so many processes; what each of them left in each."""
     write(folder, trainings, workers, fault)
     config = next(iter(trainings.values()))[0].model_copy(update={"workers": workers})
-    distributed.launch(config, work, str(folder))
+    launch.launch(config, work, str(folder))
     return {name: [torch.load(folder / name / f"{rank}.pt") for rank in range(workers)] for name in trainings}
 
 
@@ -430,7 +432,7 @@ def compose(folder: Path, *overrides: str) -> config.Params:
             ],
             "distributed.global_net: .*staleness bound of 2 .* it takes 3 or more",
         ),
-        (["+distributed.workers=4"], "distributed.none.workers: .*not permitted"),
+        (["+launch.workers=4"], "distributed.none.workers: .*not permitted"),
     ],
 )
 def test_an_impossible_configuration_is_refused_in_one_line(tmp_path, overrides, reason):
@@ -452,17 +454,17 @@ CPU = torch.device("cpu")
 )
 def test_what_this_machine_or_the_data_cannot_do_is_refused_in_one_line(changes, device, count, reason):
     with pytest.raises(UserError, match=rf"^distributed[^\n]*{reason}[^\n]*$"):
-        distributed.check(GLOBAL_NET.model_copy(update=changes), RECIPE, device, count)
+        launch.check(GLOBAL_NET.model_copy(update=changes), RECIPE, device, count)
 
 
 def test_the_most_workers_that_can_be_fed_are_accepted():
-    assert distributed.check(GLOBAL_NET.model_copy(update={"workers": 16}), RECIPE, CPU, 160) == "gloo"
+    assert launch.check(GLOBAL_NET.model_copy(update={"workers": 16}), RECIPE, CPU, 160) == "gloo"
 
 
 def test_a_checkpoint_of_more_workers_is_gone_on_from_its_last_exchange(tmp_path, capfd):
     start(tmp_path, KEPT, {"signal": "SIGTERM", "rank": 1, "epoch": 1, "step": 3}).communicate(timeout=600)
     write(tmp_path, {"run": (KEPT, RECIPE, UNEVEN)}, workers=1)
-    distributed.launch(KEPT.model_copy(update={"workers": 1}), work, str(tmp_path))
+    launch.launch(KEPT.model_copy(update={"workers": 1}), work, str(tmp_path))
     assert "2 workers wrote the checkpoint, 1 go on from its last exchange" in capfd.readouterr().err
     rows = torch.load(tmp_path / "run" / "0.pt")["rows"]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -484,7 +486,7 @@ def test_a_killed_worker_is_started_again_and_the_run_ends_with_the_same_bits(tm
 
 @pytest.mark.parametrize(("signal", "reason"), [("SIGKILL", ".*SIGKILL.*"), ("none", "OSError: the disk is broken")])
 def test_a_worker_that_fails_once_too_often_ends_the_run_in_one_line(tmp_path, signal, reason):
-    with pytest.raises(UserError, match=f"^worker 1 failed once more than distributed.restarts allows: {reason}$"):
+    with pytest.raises(UserError, match=f"^worker 1 failed once more than launch.restarts allows: {reason}$"):
         run(tmp_path, {"run": (GLOBAL_NET, RECIPE, UNEVEN)}, workers=2, fault=SIGKILL | {"signal": signal})
 
 

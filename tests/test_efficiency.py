@@ -7,8 +7,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from frugalnet import efficiency, models
-from frugalnet.efficiency import EnergyMeter, MeasureConfig
+from frugalnet import models
+from frugalnet.metrics import counts, energy, timing
+from frugalnet.metrics.energy import EnergyMeter
+from frugalnet.metrics.timing import MeasureConfig
 
 SHAPE = (3, 64, 64)
 CPU = torch.device("cpu")
@@ -45,11 +47,11 @@ def test_the_study_s_networks_cost_what_a_hand_counts(
     name: str, trainable: int, keras: int, macs: dict[str, int]
 ) -> None:
     network = models.build(name)
-    counts = efficiency.counts(network, SHAPE)
-    assert (counts["parameters_trainable"], counts["parameters_keras"]) == (trainable, keras)
-    assert counts["macs"] == sum(macs.values())
-    assert counts["weights_bytes"] == 4 * keras + 8 * 5  # float32, and five batch norms count their batches in int64
-    by_layer = {row["layer"]: row for row in efficiency.layers(network, SHAPE)}
+    counted = counts.counts(network, SHAPE)
+    assert (counted["parameters_trainable"], counted["parameters_keras"]) == (trainable, keras)
+    assert counted["macs"] == sum(macs.values())
+    assert counted["weights_bytes"] == 4 * keras + 8 * 5  # float32, and five batch norms count their batches in int64
+    by_layer = {row["layer"]: row for row in counts.layers(network, SHAPE)}
     assert {layer: row["macs"] for layer, row in by_layer.items() if row["macs"]} == macs
     assert by_layer["conv3"]["output_shape"] == "7×7×128"
     assert by_layer["fc"]["output_shape"] == "200"
@@ -66,9 +68,9 @@ def test_the_study_s_networks_cost_what_a_hand_counts(
 )
 def test_the_counts_of_torchvision_s_networks_are_the_published_ones(name: str, trainable: int, macs: float) -> None:
     network = getattr(torchvision.models, name)(weights=None)
-    counts = efficiency.counts(network, (3, 224, 224))
-    assert counts["parameters_trainable"] == trainable
-    assert counts["macs"] == pytest.approx(macs, rel=0.015)
+    counted = counts.counts(network, (3, 224, 224))
+    assert counted["parameters_trainable"] == trainable
+    assert counted["macs"] == pytest.approx(macs, rel=0.015)
 
 
 @pytest.mark.parametrize("name", models.available())
@@ -84,23 +86,23 @@ def test_the_macs_of_every_architecture_are_what_its_convolutions_and_products_n
             layer.register_forward_hook(note)
     network(torch.zeros(1, *SHAPE))
     expected = sum(found)
-    assert efficiency.macs(network, SHAPE) == expected
+    assert counts.macs(network, SHAPE) == expected
 
 
 @pytest.mark.parametrize("name", models.available())
 def test_the_layers_of_every_architecture_add_up_to_the_whole(name: str) -> None:
     network = models.build(name)
-    rows, counts = efficiency.layers(network, SHAPE), efficiency.counts(network, SHAPE)
+    rows, counted = counts.layers(network, SHAPE), counts.counts(network, SHAPE)
     for key in ("parameters_trainable", "parameters_keras", "macs"):
-        assert sum(row[key] for row in rows) == counts[key]
+        assert sum(row[key] for row in rows) == counted[key]
     assert len({row["layer"] for row in rows}) == len(rows) > 4
 
 
 def test_counting_leaves_the_network_as_it_was() -> None:
     network = models.build("residual")
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    efficiency.layers(network, SHAPE)
-    efficiency.counts(network, SHAPE)
+    counts.layers(network, SHAPE)
+    counts.counts(network, SHAPE)
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(module._forward_hooks for module in network.modules())
@@ -111,13 +113,13 @@ def test_a_sequence_of_blocks_is_shown_block_by_block_and_kinds_tell_depthwise_f
     network = nn.Sequential()
     network.add_module("stem", nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU()))
     network.add_module("features", nn.Sequential(block, nn.MaxPool2d(2)))
-    rows = efficiency.layers(network, SHAPE)
+    rows = counts.layers(network, SHAPE)
     assert [(row["layer"], row["kind"]) for row in rows] == [
         ("stem", "Conv2d 5×5 + ReLU"),
         ("features.0", "depthwise Conv2d 3×3 + Conv2d 1×1"),
         ("features.1", "MaxPool2d"),
     ]
-    assert efficiency._kind(models.build("mobilenet_v3_small").get_submodule("features.4")) == "InvertedResidual"
+    assert counts._kind(models.build("mobilenet_v3_small").get_submodule("features.4")) == "InvertedResidual"
 
 
 class Sleeper(nn.Module):
@@ -135,7 +137,7 @@ def sleeping(seconds: float) -> nn.Module:
 
 
 def test_times_are_of_the_right_thing_in_the_right_unit() -> None:
-    cost = efficiency.measure({"slow": sleeping(0.02), "quick": sleeping(0)}, CPU, QUICK)
+    cost = timing.measure({"slow": sleeping(0.02), "quick": sleeping(0)}, CPU, QUICK)
     slow = cost["slow"]
     assert slow["latency_ms"]["n"] == slow["train_latency_ms"]["n"] == 6
     assert slow["throughput"]["n"] == slow["train_step_ms"]["n"] == 2
@@ -152,11 +154,11 @@ def test_times_are_of_the_right_thing_in_the_right_unit() -> None:
 def test_what_is_measured_is_json_with_the_machine_beside_it_and_the_networks_are_not_touched(name: str) -> None:
     network = models.build(name, 10)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    cost = json.loads(json.dumps(efficiency.measure({name: network}, CPU, QUICK), allow_nan=False))[name]
+    cost = json.loads(json.dumps(timing.measure({name: network}, CPU, QUICK), allow_nan=False))[name]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
-    assert cost["peak_memory_train_step_bytes"] > cost["peak_memory_forward_bytes"] > efficiency.weights_bytes(network)
-    assert list(cost["layer_ms"]) == [row["layer"] for row in efficiency.layers(network, SHAPE)]
+    assert cost["peak_memory_train_step_bytes"] > cost["peak_memory_forward_bytes"] > counts.weights_bytes(network)
+    assert list(cost["layer_ms"]) == [row["layer"] for row in counts.layers(network, SHAPE)]
     machine = cost["machine"]
     assert (machine["device"], machine["threads"], machine["batch_size"]) == ("cpu", torch.get_num_threads(), 4)
     assert machine["input_shape"] == "3×64×64"
@@ -174,7 +176,7 @@ def test_rounds_measure_the_networks_in_turn(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Sleeper, "forward", noting)
     once = QUICK.model_copy(update={"warmup_rounds": 1, "latencies_per_round": 1, "batch_size": 2})
-    efficiency.measure({"a": sleeping(0.001), "b": sleeping(0.002)}, CPU, once)
+    timing.measure({"a": sleeping(0.001), "b": sleeping(0.002)}, CPU, once)
     assert order in ([0.001, 0.002, 0.002, 0.001, 0.001, 0.002], [0.002, 0.001, 0.001, 0.002, 0.002, 0.001])
 
 
@@ -184,11 +186,11 @@ def test_peak_memory_is_what_lives_at_once_not_the_sum() -> None:
             first = torch.ones(1000, 1000)
             first.add(1)
 
-    assert efficiency.peak_allocated(step, CPU) == pytest.approx(2 * 4 * 1000 * 1000, abs=1000)
+    assert timing.peak_allocated(step, CPU) == pytest.approx(2 * 4 * 1000 * 1000, abs=1000)
 
 
 def test_peak_memory_of_a_forward_is_what_a_hand_counts() -> None:
-    cost = efficiency.measure({"depthwise": models.build("depthwise")}, CPU, QUICK)["depthwise"]
+    cost = timing.measure({"depthwise": models.build("depthwise")}, CPU, QUICK)["depthwise"]
     # At its widest pool1 has its input, its output and the 64-bit positions of the maxima.
     widest = 4 * 32 * 31 * 31 * (4 + 4 + 8)
     by_hand = widest + 4 * 3 * 64 * 64 * 4 + 4 * 74_760 + 8 * 5
@@ -232,9 +234,9 @@ def test_energy_without_a_counter_is_none_never_a_guess(tmp_path: Path) -> None:
 
 
 def test_energy_an_image_comes_from_the_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counter = efficiency._Counter(read=lambda: int(time.monotonic() * 1e6), joules=1e-5)  # ten watts
-    monkeypatch.setattr(efficiency, "_rapl", lambda _: [counter])
-    cost = efficiency.measure({"slow": sleeping(0.02)}, CPU, QUICK)["slow"]
+    counter = energy._Counter(read=lambda: int(time.monotonic() * 1e6), joules=1e-5)  # ten watts
+    monkeypatch.setattr(energy, "_rapl", lambda _: [counter])
+    cost = timing.measure({"slow": sleeping(0.02)}, CPU, QUICK)["slow"]
     for key in ("energy_joules_per_image", "energy_joules_per_training_image"):
         assert 10 * 0.02 / 4 < cost[key] < 10 * 0.5 / 4
 
@@ -242,7 +244,7 @@ def test_energy_an_image_comes_from_the_counter(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_has_memory_and_times() -> None:
-    cost = efficiency.measure({"depthwise": models.build("depthwise")}, torch.device("cuda"), QUICK)["depthwise"]
+    cost = timing.measure({"depthwise": models.build("depthwise")}, torch.device("cuda"), QUICK)["depthwise"]
     assert cost["peak_memory_train_step_bytes"] > cost["peak_memory_forward_bytes"] > 4 * 74_760
     assert cost["latency_ms"]["median"] > 0
 
@@ -261,13 +263,13 @@ def test_medians_are_one_number_each_of_what_was_measured():
         "layer_ms": {"conv1": 1.0},
         "machine": {"cores": 2},
     }
-    timing = {
+    epochs = {
         "epoch_seconds": [1.0, 2.0, 9.0],
         "epoch_joules": [1.0, None, 1.0],
         "machine": {},
         "mlflow.source.git.commit": "a",
     }
-    assert efficiency.medians(cost, timing) == {
+    assert timing.medians(cost, epochs) == {
         "latency_ms": 2.0,
         "peak_memory_forward_bytes": 5.0,
         "epoch_seconds": 2.0,

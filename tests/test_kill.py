@@ -17,9 +17,9 @@ from conftest import augmentation
 from disks import read_only, small_disk
 from dvc.utils.hydra import compose_and_dump
 
-from frugalnet.arrays import NormaliseConfig, normalise
-from frugalnet.augment import write_views
-from frugalnet.sample import write_sample
+from frugalnet.data.arrays import NormaliseConfig, normalise
+from frugalnet.data.augment import write_views
+from frugalnet.data.sample import write_sample
 from frugalnet.tracking import connect
 
 ROOT = Path(__file__).parents[1]

@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 
 from frugalnet import models
-from frugalnet.optim import OptimConfig, build_optimiser, learning_rate
+from frugalnet.training.optim import OptimConfig, build_optimiser, learning_rate
 
 ONE_CYCLE = OptimConfig(
     optimiser="sgd", learning_rate=0.4, momentum=0.9, weight_decay=1e-4, schedule="one_cycle", warmup=0.25

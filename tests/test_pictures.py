@@ -2,7 +2,7 @@ import cv2
 import fake_results
 import numpy as np
 
-from frugalnet import pictures
+from frugalnet.report import pictures
 
 
 def test_best_and_worst_is_a_picture_and_the_same_every_time(tmp_path):

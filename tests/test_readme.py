@@ -4,8 +4,9 @@ from pathlib import Path
 import fake_results
 import pytest
 
-from frugalnet import readme, report
 from frugalnet.errors import UserError
+from frugalnet.report import page
+from tools import readme
 
 ROOT = Path(__file__).parents[1]
 FIGURES = json.loads((ROOT / "docs" / "results" / "comparison.json").read_text(encoding="utf-8"))
@@ -30,7 +31,7 @@ def test_a_readme_without_its_marks_is_refused():
 
 
 def write(root: Path, **how) -> str:
-    report.write(fake_results.compared(root, **how), root / "compare")
+    page.write(fake_results.compared(root, **how), root / "compare")
     return str(root / "compare" / "comparison.json")
 
 

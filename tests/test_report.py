@@ -11,9 +11,9 @@ import pytest
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
-from frugalnet import comparison, report
-from frugalnet.accuracy import Interval
-from frugalnet.comparison import Comparison
+from frugalnet.metrics.statistics import Interval
+from frugalnet.report import comparison, page
+from frugalnet.report.comparison import Comparison
 
 SHA = "d" * 64
 
@@ -31,7 +31,7 @@ def sample(tmp_path_factory) -> Comparison:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, sample, images) -> Path:
     out = tmp_path_factory.mktemp("report") / "compare"
-    report.write(sample, out, images)
+    page.write(sample, out, images)
     return out
 
 
@@ -75,9 +75,9 @@ def test_the_sections_stand_in_their_order(written):
 
 @pytest.mark.parametrize("file", ["report.html", "report.md"])
 def test_sample_data_are_named_on_top_and_real_data_are_not(written, tmp_path, file):
-    assert report.SAMPLE_BANNER in (written / file).read_text()[:12_000]
-    report.write(fake_results.compared(tmp_path / "real", models=("alexnet",), seeds=(0,)), tmp_path / "out")
-    assert report.SAMPLE_BANNER not in (tmp_path / "out" / file).read_text()
+    assert page.SAMPLE_BANNER in (written / file).read_text()[:12_000]
+    page.write(fake_results.compared(tmp_path / "real", models=("alexnet",), seeds=(0,)), tmp_path / "out")
+    assert page.SAMPLE_BANNER not in (tmp_path / "out" / file).read_text()
 
 
 def test_class_names_are_data_not_markup(written):
@@ -91,7 +91,7 @@ def test_class_names_are_data_not_markup(written):
 def test_a_class_name_cannot_end_the_script_it_stands_in(tmp_path, sample, images):
     names = ["</script><script>alert(1)</script>", *sample.first.class_names[1:]]
     records = {m: [replace(r, class_names=names) for r in group] for m, group in sample.records.items()}
-    report.write(replace(sample, records=records), tmp_path / "out", images)
+    page.write(replace(sample, records=records), tmp_path / "out", images)
     assert "<script>alert" not in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -116,15 +116,13 @@ def test_every_table_of_the_markdown_twin_is_whole(written):
 
 
 def test_the_bytes_are_the_same_every_time(written, sample, images, tmp_path):
-    report.write(sample, tmp_path / "again", images)
+    page.write(sample, tmp_path / "again", images)
     for path in written.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "again" / path.relative_to(written)).read_bytes(), path.name
 
 
 def test_what_was_not_measured_says_so(tmp_path):
-    report.write(
-        fake_results.compared(tmp_path / "r", models=("alexnet", "depthwise"), measured=False), tmp_path / "out"
-    )
+    page.write(fake_results.compared(tmp_path / "r", models=("alexnet", "depthwise"), measured=False), tmp_path / "out")
     assert "not measured" in (tmp_path / "out" / "report.md").read_text()
     assert not (tmp_path / "out" / "figures" / "accuracy_latency_ms.png").exists()
     assert rows(tmp_path / "out" / "table.csv")[0]["latency_ms"] == ""
@@ -141,10 +139,10 @@ def test_what_was_measured_stands_beside_the_machine_and_energy_is_never_invente
 
 
 def test_nothing_is_called_better_or_worse_where_every_interval_spans_zero(tmp_path, sample):
-    report.write(sample, tmp_path / "apart")
+    page.write(sample, tmp_path / "apart")
     assert "alexnet is better than depthwise" in (tmp_path / "apart" / "report.md").read_text()
     even = [replace(d, interval=Interval(0.01, -0.01, 0.03)) for d in sample.differences]
-    report.write(replace(sample, differences=even), tmp_path / "even")
+    page.write(replace(sample, differences=even), tmp_path / "even")
     for file in ("report.md", "report.html"):
         text = (tmp_path / "even" / file).read_text().replace(get_plotlyjs(), "")
         assert "cannot be told apart" in text
@@ -152,9 +150,7 @@ def test_nothing_is_called_better_or_worse_where_every_interval_spans_zero(tmp_p
 
 
 def test_one_network_of_one_seed_and_one_epoch_is_enough(tmp_path):
-    report.write(
-        fake_results.compared(tmp_path / "r", models=("alexnet",), seeds=(0,), epochs=1, n=40), tmp_path / "out"
-    )
+    page.write(fake_results.compared(tmp_path / "r", models=("alexnet",), seeds=(0,), epochs=1, n=40), tmp_path / "out")
     assert "the only network evaluated" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -162,7 +158,7 @@ def test_a_network_that_gets_nothing_right_can_be_reported(tmp_path, sample):
     nothing = [replace(r, predicted=(r.labels + 1) % 12) for r in sample.records["alexnet"]]
     nothing = [replace(r, metrics=r.metrics | {"top1": 0.0}) for r in nothing]
     found = comparison.compare([*nothing, *sample.records["residual"]], SHA, "validation split")
-    report.write(found, tmp_path / "out")
+    page.write(found, tmp_path / "out")
     assert rows(tmp_path / "out" / "table.csv")[1]["top1"] == "0.0"
 
 
@@ -190,5 +186,5 @@ def test_seven_networks_of_three_seeds_are_reported_within_half_a_minute(tmp_pat
     images = np.zeros((10_000, 64, 64, 3), dtype=np.uint8)
     start = time.perf_counter()
     found = comparison.compare(comparison.load(*folders), SHA, "validation split")
-    report.write(found, tmp_path / "out", images)
+    page.write(found, tmp_path / "out", images)
     assert time.perf_counter() - start < 30

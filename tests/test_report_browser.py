@@ -8,7 +8,7 @@ import fake_results
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from frugalnet import report
+from frugalnet.report import page
 
 _BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
 _FLAGS = [
@@ -38,7 +38,7 @@ def page_path(tmp_path_factory) -> Path:
     found = fake_results.compared(
         root, models=tuple(fake_results.NETWORKS), seeds=(0, 1), num_classes=40, is_sample=True
     )
-    report.write(found, root / "compare", fake_results.images())
+    page.write(found, root / "compare", fake_results.images())
     return root / "compare" / "report.html"
 
 
@@ -53,7 +53,7 @@ def test_the_report_opens_without_error_request_or_horizontal_scroll(browser, pa
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
     assert page.locator(".chart").count() == 4 + 7 + 1 + 7
-    assert page.locator("[role=note]").inner_text() == report.SAMPLE_BANNER
+    assert page.locator("[role=note]").inner_text() == page.SAMPLE_BANNER
 
     # In both schemes, to which page and charts change while they are open.
     background = "getComputedStyle(document.body).backgroundColor"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from frugalnet.sample import CLASSES, write_sample
+from frugalnet.data.sample import CLASSES, write_sample
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_another_process_with_another_hash_seed_and_threads_writes_the_same_byte
     sample: Path, tmp_path: Path
 ) -> None:
     code = (
-        "import cv2; from pathlib import Path; from frugalnet.sample import write_sample\n"
+        "import cv2; from pathlib import Path; from frugalnet.data.sample import write_sample\n"
         "cv2.setNumThreads(1); write_sample(Path('again.zip'))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}

@@ -4,9 +4,9 @@ from dataclasses import replace
 import fake_results
 import pytest
 
-from frugalnet import tables
-from frugalnet.comparison import Measured
-from frugalnet.wording import NOT_MEASURED
+from frugalnet.report import tables
+from frugalnet.report.comparison import Measured
+from frugalnet.report.wording import NOT_MEASURED
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from frugalnet import efficiency, models
-from frugalnet.accuracy import top_k
-from frugalnet.arrays import Split
-from frugalnet.batches import Normaliser
-from frugalnet.checkpoint import Checkpoints
+from frugalnet import models
 from frugalnet.compute import ComputeConfig, setup
-from frugalnet.efficiency import macs
+from frugalnet.data.arrays import Split
 from frugalnet.errors import UserError
-from frugalnet.inference import infer, load_weights, save_weights
-from frugalnet.training import Interrupted, TrainConfig, Trainer, fit, resolution
+from frugalnet.metrics import energy
+from frugalnet.metrics.accuracy import top_k
+from frugalnet.metrics.counts import macs
+from frugalnet.training.batches import Normaliser
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.inference import infer, load_weights, save_weights
+from frugalnet.training.loop import Interrupted, fit
+from frugalnet.training.trainer import TrainConfig, Trainer, resolution
 
 RECIPE = TrainConfig(
     recipe="test",
@@ -144,7 +146,7 @@ def test_what_an_epoch_spent_survives_a_stop_and_energy_is_none_where_a_part_was
         if (trainer.epoch, trainer.step) == (1, 3):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(efficiency, "_rapl", lambda _: [efficiency._Counter(Counter().read, 1.0)])
+    monkeypatch.setattr(energy, "_rapl", lambda _: [energy._Counter(Counter().read, 1.0)])
     for folder in ("counted", "uncounted"):
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "train_batch", stop_at_the_eighth)
@@ -160,7 +162,7 @@ def test_what_an_epoch_spent_survives_a_stop_and_energy_is_none_where_a_part_was
     assert timing["epoch_seconds"][1] > stopped["seconds"]
     assert timing["epoch_cpu_seconds"][1] > stopped["cpu_seconds"] > 0
 
-    monkeypatch.setattr(efficiency, "_rapl", lambda _: [])
+    monkeypatch.setattr(energy, "_rapl", lambda _: [])
     assert train(tmp_path / "uncounted").history.timing()["epoch_joules"] == [1, None, None]
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from frugalnet import wording
-from frugalnet.accuracy import Spread
+from frugalnet.metrics.statistics import Spread
+from frugalnet.report import wording
 
 
 @pytest.mark.parametrize(

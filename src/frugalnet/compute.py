@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import sysconfig
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,8 @@ import torch
 from pydantic import Field
 
 from frugalnet.errors import UserError
+from frugalnet.processes import cores
 from frugalnet.schema import Config
-from frugalnet.workers import cores
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # as malloc.h numbers them
 
@@ -79,3 +80,32 @@ def bits_depend_on(device: torch.device, config: ComputeConfig) -> dict[str, Any
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
     }
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was queued: GPUs return before they are done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def describe_machine(device: torch.device) -> dict[str, str | int]:
+    """What a measurement has to be read beside: device, processor, cores, threads, versions."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": cpu_model_name(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def cpu_model_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -9,14 +9,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from frugalnet import models
-from frugalnet.arrays import DataConfig
-from frugalnet.augment import AugmentConfig
 from frugalnet.compute import ComputeConfig
-from frugalnet.distributed import DistributedConfig, GlobalNet
-from frugalnet.efficiency import MeasureConfig
+from frugalnet.data.arrays import DataConfig
+from frugalnet.data.augment import AugmentConfig
+from frugalnet.distributed.launch import DistributedConfig, GlobalNet
 from frugalnet.errors import UserError
+from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.schema import Config
-from frugalnet.training import TrainConfig
+from frugalnet.training.trainer import TrainConfig
 
 T = TypeVar("T")
 

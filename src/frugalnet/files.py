@@ -1,12 +1,14 @@
 """Files that are either whole or not there."""
 
+import csv
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
-from frugalnet.workers import cores
+from frugalnet.processes import cores
 
 
 @contextmanager
@@ -78,3 +80,18 @@ def sha256_each(array: NDArray[np.uint8], rows: int) -> list[str]:
 def sha256_of(value: Any) -> str:
     """The SHA-256 of a JSON value in its canonical form, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def write_table(path: Path, rows: Sequence[Any]) -> None:
+    """Write dictionaries or dataclasses as CSV, whole or not at all; floats to their last bit, None as nothing."""
+    plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows]
+    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(plain[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(plain)
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The rows of a history.csv, one an epoch."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-from frugalnet.distributed import Peers
+from frugalnet.distributed.launch import Peers
 
 
 class Replica(DistributedDataParallel):

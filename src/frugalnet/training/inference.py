@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from frugalnet.batches import Normaliser
 from frugalnet.errors import UserError
 from frugalnet.files import atomic
+from frugalnet.training.batches import Normaliser
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet.accuracy import Spread
-from frugalnet.claims import claims
-from frugalnet.comparison import COLUMNS, Comparison, Measured, Record, Row, best_in, verdict
 from frugalnet.files import write_json
-from frugalnet.wording import NOT_MEASURED, duration, human, number, spread
+from frugalnet.metrics.statistics import Spread
+from frugalnet.report.claims import claims
+from frugalnet.report.comparison import COLUMNS, Comparison, Measured, Record, Row, best_in, verdict
+from frugalnet.report.wording import NOT_MEASURED, duration, human, number, spread
 
 NO_COUNTER = "not measured on this machine"
 

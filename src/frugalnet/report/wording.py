@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from frugalnet.accuracy import Interval, Spread
+from frugalnet.metrics.statistics import Interval, Spread
 
 NOT_MEASURED = "not measured"
 

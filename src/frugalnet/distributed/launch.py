@@ -22,17 +22,17 @@ import torch.distributed as dist
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from frugalnet.batches import steps_per_epoch
-from frugalnet.checkpoint import Checkpoints
 from frugalnet.compute import ComputeConfig
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
+from frugalnet.processes import cores
 from frugalnet.schema import Config
-from frugalnet.training import TrainConfig
-from frugalnet.workers import cores
+from frugalnet.training.batches import steps_per_epoch
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.trainer import TrainConfig
 
 T = TypeVar("T")
-_SOURCES = ("distributed.py", "global_network.py", "replicas.py")
+_SOURCES = ("launch.py", "synchronous.py", "replicas.py")
 
 
 class Single(Config):

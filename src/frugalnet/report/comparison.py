@@ -11,10 +11,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet import accuracy
-from frugalnet.accuracy import ClassAccuracy, Interval, Spread
 from frugalnet.errors import UserError
-from frugalnet.wording import listed, percent, points, ratio
+from frugalnet.metrics import accuracy, statistics
+from frugalnet.metrics.accuracy import ClassAccuracy
+from frugalnet.metrics.statistics import Interval, Spread
+from frugalnet.report.wording import listed, percent, points, ratio
 
 T = TypeVar("T")
 
@@ -223,7 +224,7 @@ def row(records: Sequence[Record]) -> Row:
     first = records[0]
 
     def metric(key: str) -> Spread:
-        return accuracy.across_seeds([record.metrics[key] for record in records])
+        return statistics.across_seeds([record.metrics[key] for record in records])
 
     confused = [accuracy.confusion(r.predicted, r.labels, len(r.class_ids)) for r in records]
     seconds = [record.timing["epoch_seconds"] for record in records if record.timing.get("epoch_seconds")]
@@ -235,12 +236,12 @@ def row(records: Sequence[Record]) -> Row:
         model=first.model,
         seeds=[record.seed for record in records],
         top1=metric("top1"),
-        top1_interval=accuracy.bootstrap(np.stack([record.correct for record in records])),
+        top1_interval=statistics.bootstrap(np.stack([record.correct for record in records])),
         top5=metric("top5"),
         macro_accuracy=metric("macro_accuracy"),
         loss=metric("loss"),
         ece=metric("ece"),
-        train_top1=accuracy.across_seeds([record.history[-1]["train_top1"] for record in records]),
+        train_top1=statistics.across_seeds([record.history[-1]["train_top1"] for record in records]),
         parameters_trainable=first.metrics["parameters_trainable"],
         parameters_keras=first.metrics["parameters_keras"],
         macs=first.metrics["macs"],
@@ -251,7 +252,7 @@ def row(records: Sequence[Record]) -> Row:
         epoch_seconds=by_epoch("epoch_seconds"),
         epoch_cpu_seconds=by_epoch("epoch_cpu_seconds"),
         epoch_joules=by_epoch("epoch_joules"),
-        train_seconds=accuracy.across_seeds([sum(run) for run in seconds]) if seconds else None,
+        train_seconds=statistics.across_seeds([sum(run) for run in seconds]) if seconds else None,
         epochs=len(first.history),
         recipe=first.run["train"]["recipe"],
         confusion=np.sum(confused, axis=0),
@@ -328,8 +329,8 @@ def difference(first: Sequence[Record], second: Sequence[Record]) -> Difference:
     return Difference(
         first[0].model,
         second[0].model,
-        accuracy.bootstrap(np.stack([r.correct for r in first]), np.stack([r.correct for r in second])),
-        {r.seed: accuracy.mcnemar(r.correct, by_seed[r.seed].correct) for r in first if r.seed in by_seed},
+        statistics.bootstrap(np.stack([r.correct for r in first]), np.stack([r.correct for r in second])),
+        {r.seed: statistics.mcnemar(r.correct, by_seed[r.seed].correct) for r in first if r.seed in by_seed},
     )
 
 

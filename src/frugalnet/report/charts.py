@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.accuracy import Interval, mistakes_percent
-from frugalnet.comparison import COLUMNS, Comparison, Measured, Record, Row, pareto_front
-from frugalnet.tables import cell
-from frugalnet.wording import human, interval, spread
+from frugalnet.metrics.accuracy import mistakes_percent
+from frugalnet.metrics.statistics import Interval
+from frugalnet.report.comparison import COLUMNS, Comparison, Measured, Record, Row, pareto_front
+from frugalnet.report.tables import cell
+from frugalnet.report.wording import human, interval, spread
 
 COST_AXES = {
     "parameters_trainable": "trainable parameters",

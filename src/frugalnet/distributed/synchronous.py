@@ -21,13 +21,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from frugalnet.arrays import Split
-from frugalnet.batches import batches, epoch_turns, resident
-from frugalnet.distributed import Ddp, GlobalNet, Peers, Resumption, Workers, flatten, share, unflatten
+from frugalnet.data.arrays import Split
+from frugalnet.distributed.launch import Ddp, GlobalNet, Peers, Resumption, Workers, flatten, share, unflatten
+from frugalnet.distributed.replicas import Replica, synchronise
 from frugalnet.errors import UserError
-from frugalnet.optim import learning_rate
-from frugalnet.replicas import Replica, synchronise
-from frugalnet.training import LOOK_EVERY, History, Interrupted, Stopwatch, Trainer, noting_signals
+from frugalnet.training.batches import batches, epoch_turns, resident
+from frugalnet.training.loop import LOOK_EVERY, Interrupted, Stopwatch, noting_signals
+from frugalnet.training.optim import learning_rate
+from frugalnet.training.trainer import History, Trainer
 
 _FAILED, _STOPPED = 255, 254  # codes beyond every signal's number: here, and elsewhere
 _LEAVES, _ASKS = -1, -2  # in place of a share: what a worker that is done, or that begins, says
@@ -204,7 +205,7 @@ class Worker:
 def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], None] = lambda history: None) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one; the trainer then holds the global network.
 
-    on_epoch: called on worker 0 as by `training.fit`. Raises as that does, on all workers.
+    on_epoch: called on worker 0 as by `loop.fit`. Raises as that does, on all workers.
     """
     trainer = worker.trainer
     saved, state = resumption.load()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from frugalnet.comparison import Comparison, Measured, Row
-from frugalnet.wording import percent, points
+from frugalnet.report.comparison import Comparison, Measured, Row
+from frugalnet.report.wording import percent, points
 
 Outcome = Literal["agrees", "differs", "undecided", "not measured"]
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
-from frugalnet.archive import DownloadConfig
+from frugalnet.data.download import DownloadConfig
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, write_json
+from frugalnet.processes import settle
 from frugalnet.schema import Config
-from frugalnet.workers import settle
 
 ROOT = "tiny-imagenet-200"
 IMAGE_SHAPE = (64, 64, 3)

@@ -1,14 +1,14 @@
-"""The README's tables, made of the figures of a comparison: python -m frugalnet.readme COMPARISON.JSON."""
+"""The README's tables, made of the figures of a comparison: python -m tools.readme COMPARISON.JSON."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frugalnet.accuracy import Interval, Spread
 from frugalnet.errors import UserError, run_stage
 from frugalnet.files import atomic
-from frugalnet.wording import NOT_MEASURED, duration, human, interval, markdown, number, percent, spread
+from frugalnet.metrics.statistics import Interval, Spread
+from frugalnet.report.wording import NOT_MEASURED, duration, human, interval, markdown, number, percent, spread
 
 README = Path("README.md")
 _WHOLE = (200, "validation split")

@@ -15,9 +15,9 @@ import requests
 from pydantic import Field, PositiveInt, model_validator
 from tqdm import tqdm
 
+from frugalnet.data.sample import write_sample
 from frugalnet.errors import UserError
 from frugalnet.files import atomic
-from frugalnet.sample import write_sample
 from frugalnet.schema import Config
 
 TRIES = 6  # in a row, without a byte of progress

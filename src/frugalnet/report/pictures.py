@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from frugalnet import accuracy
-from frugalnet.charts import CostChart, mean_curve, spread_apart
-from frugalnet.comparison import Comparison, Record
 from frugalnet.files import atomic
-from frugalnet.wording import human, percent
+from frugalnet.metrics import accuracy
+from frugalnet.report.charts import CostChart, mean_curve, spread_apart
+from frugalnet.report.comparison import Comparison, Record
+from frugalnet.report.wording import human, percent
 
 _EXAMPLES = 4  # pictures got right, and got wrong, of each class
 _CURVES = (("train_top1", "training", ":"), ("validation_top1", "validation", "-"))

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
-from frugalnet import accuracy, charts, pictures, tables
-from frugalnet.charts import CostChart
-from frugalnet.claims import EASIEST, HARDEST, claims, ranks
-from frugalnet.comparison import COLUMNS, Comparison, Record, Row, verdict
 from frugalnet.files import atomic
-from frugalnet.wording import NOT_MEASURED, duration, human, interval, markdown, number, percent, points
+from frugalnet.metrics import accuracy
+from frugalnet.report import charts, pictures, tables
+from frugalnet.report.charts import CostChart
+from frugalnet.report.claims import EASIEST, HARDEST, claims, ranks
+from frugalnet.report.comparison import COLUMNS, Comparison, Record, Row, verdict
+from frugalnet.report.wording import NOT_MEASURED, duration, human, interval, markdown, number, percent, points
 
 SAMPLE_BANNER = "sample data: not Tiny ImageNet"
 # Mid-tones that stand out against white and against near-black: more than 3:1 on both.
@@ -57,7 +58,7 @@ def write(comparison: Comparison, out: Path, images: NDArray[np.uint8] | None = 
 
         context = _context(comparison, costs)
         environment = Environment(
-            loader=PackageLoader("frugalnet"),
+            loader=PackageLoader("frugalnet.report"),
             autoescape=lambda name: bool(name and ".html" in name),
             undefined=StrictUndefined,
             trim_blocks=True,

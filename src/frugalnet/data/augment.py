@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 from tqdm import tqdm
 
-from frugalnet.arrays import IMAGE_SHAPE
+from frugalnet.data.arrays import IMAGE_SHAPE
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
+from frugalnet.processes import cores, settle
 from frugalnet.schema import Config
-from frugalnet.workers import cores, settle
 
 if TYPE_CHECKING:
     import albumentations
@@ -176,7 +176,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int)
     starts = range(0, shape[0], CHUNK)
     # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["frugalnet.albumentations_alone", __name__])
+    context.set_forkserver_preload(["frugalnet.data.albumentations_alone", __name__])
     executor = ProcessPoolExecutor(min(workers, len(paths) * len(starts)), context, settle)
     try:
         tasks = {

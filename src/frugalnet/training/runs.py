@@ -1,22 +1,20 @@
 """What a training run is: everything that determines its weights, and the tables that it leaves."""
 
-import csv
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from frugalnet import models
-from frugalnet.arrays import Dataset
-from frugalnet.checkpoint import Checkpoints
-from frugalnet.files import atomic, sha256, sha256_of, write_json
-from frugalnet.inference import save_weights
-from frugalnet.training import TrainConfig, Trainer
+from frugalnet.data.arrays import Dataset
+from frugalnet.files import sha256, sha256_of, write_json, write_table
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.inference import save_weights
+from frugalnet.training.trainer import TrainConfig, Trainer
 
 # The code that decides a run's bits, besides the architecture's own file.
-_SOURCES = ("batches.py", "optim.py", "training.py", "models/layers.py")
+_SOURCES = ("training/batches.py", "training/optim.py", "training/trainer.py", "training/loop.py", "models/layers.py")
 _CHECKPOINTS = Path(".checkpoints/train")
 
 
@@ -54,7 +52,7 @@ def describe(
 
 def _source_sha256(model: str) -> str:
     models.check(model)
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for source in (*_SOURCES, f"models/{model}.py"):
         digest.update((package / source).read_bytes())
@@ -91,18 +89,3 @@ def write_results(run: Mapping[str, Any], trainer: Trainer, timing: Mapping[str,
     write_json(out / "timing.json", {**trainer.history.timing(), **timing})
     write_json(out / "run.json", {**run, "weights_sha256": sha256(weights)})
     return sha256(weights)
-
-
-def write_table(path: Path, rows: Sequence[Any]) -> None:
-    """Write dictionaries or dataclasses as CSV, whole or not at all; floats to their last bit, None as nothing."""
-    plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows]
-    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(plain[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(plain)
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """The rows of a history.csv, one an epoch."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]

@@ -6,12 +6,9 @@ tell: never a guess.
 
 import copy
 import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 # The profiler's C++ side writes to stderr whenever it starts; it reads this when it is first used.
@@ -22,11 +19,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from frugalnet.compute import describe_machine, synchronize
+from frugalnet.metrics.counts import evaluating, named_layers, weights_bytes
+from frugalnet.metrics.energy import EnergyMeter
 from frugalnet.schema import Config
-from frugalnet.workers import cores
 
 
 class MeasureConfig(Config):
@@ -40,99 +38,6 @@ class MeasureConfig(Config):
 
 
 # Counted
-
-
-def parameters_trainable(network: nn.Module) -> int:
-    """What gradient descent changes; PyTorch's usual count."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-
-def parameters_keras(network: nn.Module) -> int:
-    """The paper's count, Keras's: running means and variances included, so four a batch-normalised channel."""
-    values = [*network.parameters(), *network.buffers()]
-    return sum(value.numel() for value in values if value.is_floating_point())  # not the counter of batches
-
-
-def weights_bytes(network: nn.Module) -> int:
-    """Bytes of all stored values, parameters and buffers."""
-    return sum(value.nbytes for value in network.state_dict().values())
-
-
-def macs(network: nn.Module, input_shape: Sequence[int]) -> int:
-    """Multiply-adds of convolutions and matrix products for one (C, H, W) input."""
-    with FlopCounterMode(display=False) as counter, _evaluation(network):
-        network(_one(network, input_shape))
-    return int(counter.get_total_flops()) // 2  # it counts a multiply-add as two
-
-
-def counts(network: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
-    """parameters_trainable, parameters_keras, macs for one (C, H, W) input, weights_bytes."""
-    return {
-        "parameters_trainable": parameters_trainable(network),
-        "parameters_keras": parameters_keras(network),
-        "macs": macs(network, input_shape),
-        "weights_bytes": weights_bytes(network),
-    }
-
-
-def layers(network: nn.Module, input_shape: Sequence[int]) -> list[dict[str, Any]]:
-    """A row a layer, in order: layer, kind, output_shape (H×W×C as in the paper), parameters_*, macs.
-
-    For one (C, H, W) input; the network and its mode are left as they were.
-    """
-    shapes: dict[str, str] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            channels, *size = output.shape[1:]
-            shapes[name] = "×".join(map(str, [*size, channels]))
-
-        return hook
-
-    with ExitStack() as stack:
-        for name, layer in named_layers(network):
-            stack.callback(layer.register_forward_hook(note(name)).remove)
-        counter = stack.enter_context(FlopCounterMode(display=False))
-        stack.enter_context(_evaluation(network))
-        network(_one(network, input_shape))
-    flops = counter.get_flop_counts()
-    root = type(network).__name__
-    return [
-        {
-            "layer": name,
-            "kind": _kind(layer),
-            "output_shape": shapes[name],
-            "parameters_trainable": parameters_trainable(layer),
-            "parameters_keras": parameters_keras(layer),
-            "macs": sum(flops.get(f"{root}.{name}", {}).values()) // 2,
-        }
-        for name, layer in named_layers(network)
-    ]
-
-
-def named_layers(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The network's layers as a person would name them: its children; in a sequence of blocks, the blocks."""
-    for name, child in network.named_children():
-        if isinstance(child, nn.Sequential) and any(list(block.children()) for block in child):
-            yield from named_layers(child, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", child
-
-
-def _one(network: nn.Module, input_shape: Sequence[int]) -> Tensor:
-    return torch.zeros(1, *input_shape, device=next(network.parameters()).device)
-
-
-def _kind(layer: nn.Module) -> str:
-    inner = list(layer.children())
-    if isinstance(layer, nn.Conv2d):
-        depthwise = "depthwise " if layer.groups == layer.in_channels > 1 else ""
-        return f"{depthwise}Conv2d {layer.kernel_size[0]}×{layer.kernel_size[1]}"
-    if isinstance(layer, nn.Sequential):
-        return " + ".join(map(_kind, inner))
-    if len(inner) == 1 and not any(list(part.children()) for part in inner[0].children()):
-        return f"{type(layer).__name__}({_kind(inner[0])})"
-    return type(layer).__name__
 
 
 # Measured
@@ -233,7 +138,7 @@ class _Subject:
 
     def forward(self, images: Tensor) -> tuple[float, float]:
         """A forward in evaluation mode; seconds of wall clock, and of the processor over all threads."""
-        with _evaluation(self.network):
+        with evaluating(self.network):
             return self._seconds(lambda: self.network(images))
 
     def backward(self, images: Tensor, *, train: bool = True) -> tuple[float, float]:
@@ -267,14 +172,14 @@ class _Subject:
 
         def start(name: str) -> Callable[..., None]:
             def hook(*_: Any) -> None:
-                _synchronize(self.device)
+                synchronize(self.device)
                 seconds[name] = -time.perf_counter()
 
             return hook
 
         def stop(name: str) -> Callable[..., None]:
             def hook(*_: Any) -> None:
-                _synchronize(self.device)
+                synchronize(self.device)
                 seconds[name] += time.perf_counter()
 
             return hook
@@ -309,29 +214,11 @@ class _Subject:
         return found
 
     def _seconds(self, step: Callable[[], object]) -> tuple[float, float]:
-        _synchronize(self.device)
+        synchronize(self.device)
         cpu, wall = time.process_time(), time.perf_counter()
         step()
-        _synchronize(self.device)
+        synchronize(self.device)
         return time.perf_counter() - wall, time.process_time() - cpu
-
-
-@contextmanager
-def _evaluation(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the network's mode is put back after."""
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        yield
-    network.train(was_training)
-
-
-def _synchronize(device: torch.device) -> None:
-    """Wait for what was queued: GPUs return before they are done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def peak_allocated(step: Callable[[], None], device: torch.device) -> int | None:
@@ -356,92 +243,4 @@ def peak_allocated(step: Callable[[], None], device: torch.device) -> int | None
 # Energy
 
 
-@dataclass(frozen=True)
-class _Counter:
-    """A counter of energy that only goes up, until it wraps."""
-
-    read: Callable[[], int]
-    joules: float  # a unit
-    units: int | None = None  # after which it is 0 again
-
-    def between(self, start: int, end: int) -> float:
-        return self.joules * (end - start if end >= start or self.units is None else end - start + self.units)
-
-
-class EnergyMeter:
-    """Joules from a hardware counter: `lap()` gives those since the meter was made or the last lap.
-
-    On CUDA the GPU's own counter (NVML, Volta or newer); on the CPU the packages' (RAPL), other processes included,
-    where this user may read it. A RAPL counter wraps after some 262 kJ: read it more often than every half hour.
-    """
-
-    def __init__(self, device: torch.device, powercap: Path = Path("/sys/class/powercap")) -> None:
-        self._counters = {"cuda": lambda: _nvml(device), "cpu": lambda: _rapl(powercap)}.get(device.type, list)()
-        self._device = device
-        self._start = [counter.read() for counter in self._counters]
-
-    @property
-    def available(self) -> bool:
-        """Whether there is a counter to read."""
-        return bool(self._counters)
-
-    def lap(self) -> float | None:
-        """Joules since the last lap, once what was queued is done; None: not measured on this machine."""
-        if not self._counters:
-            return None
-        _synchronize(self._device)
-        start, self._start = self._start, [counter.read() for counter in self._counters]
-        laps = zip(self._counters, start, self._start, strict=True)
-        return sum(counter.between(before, now) for counter, before, now in laps)
-
-
-def _nvml(device: torch.device) -> list[_Counter]:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        # NVML doesn't know CUDA_VISIBLE_DEVICES: its indices may name another GPU.
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError:
-        return []
-    return [_Counter(lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)), 1e-3)]
-
-
-def _rapl(powercap: Path) -> list[_Counter]:
-    counters = []
-    for zone in sorted(powercap.glob("intel-rapl:*")):
-        with suppress(OSError):  # most systems let only root read it
-            if (zone / "name").read_text().startswith("package"):  # cores and memory are part of it, psys holds it
-                counters.append(_rapl_counter(zone))
-    return counters
-
-
-def _rapl_counter(zone: Path) -> _Counter:
-    energy = zone / "energy_uj"
-    energy.read_text()  # raises if it may not be read
-    return _Counter(lambda: int(energy.read_text()), 1e-6, int((zone / "max_energy_range_uj").read_text()))
-
-
 # The machine
-
-
-def describe_machine(device: torch.device) -> dict[str, str | int]:
-    """What a measurement has to be read beside: device, processor, cores, threads, versions."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpu": _cpu_model(),
-        "cores": cores(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _cpu_model() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

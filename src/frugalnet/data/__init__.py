@@ -1,0 +1,1 @@
+"""Archive → arrays → views."""

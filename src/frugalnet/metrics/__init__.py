@@ -1,0 +1,1 @@
+"""What a network gets right and what it costs: pure functions of arrays, and measurements."""

@@ -1,0 +1,1 @@
+"""From stored results to a comparison and the report of it."""

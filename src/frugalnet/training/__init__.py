@@ -1,0 +1,1 @@
+"""From arrays and a recipe to weights, reproducible and resumable."""
