@@ -186,7 +186,7 @@ def test_checkpoints_of_other_parameters_are_not_used(project):
     process.communicate()
     compose(project, "train.learning_rate=0.05")
     said = train(project)
-    assert "going on" not in said
+    assert "resuming" not in said
     assert "checkpoints of depthwise-0 with other parameters, data, code or machine are not used" in said
     assert np.isfinite(np.loadtxt(project / RESULTS[1], delimiter=",", skiprows=1)).all()
 
@@ -204,7 +204,7 @@ def test_a_full_disk_is_said_and_costs_only_what_it_could_not_hold(project, unin
         shutil.copytree(project / "kept", project / ".checkpoints", dirs_exist_ok=True)
     assert len(kept) == 2
     said = train(project)
-    assert f"going on from the checkpoint: epoch {int(kept[-1].stem[:5]) + 1}" in said
+    assert f"resuming from the checkpoint: epoch {int(kept[-1].stem[:5]) + 1}" in said
     assert results(project) == uninterrupted
     assert_one_run_with_the_whole_curve(project)
 
@@ -214,7 +214,7 @@ def test_a_read_only_folder_is_said_and_costs_no_training(project, uninterrupted
         said = train(project, code=1)
         assert "train: Read-only file system: " in said
         assert "Traceback" not in said
-    assert "going on from the checkpoint: epoch 5" in train(project)
+    assert "resuming from the checkpoint: epoch 5" in train(project)
     assert results(project) == uninterrupted
 
 
@@ -279,7 +279,7 @@ def test_workers_killed_end_with_the_same_bits_in_one_mlflow_run_with_every_sub_
     os.kill(int(children[-1]), signal.SIGKILL)
     said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said
-    assert "going on from the checkpoint" in said
+    assert "resuming from the checkpoint" in said
     assert results(project) == undisturbed
     assert_one_run_with_the_whole_curve(project)
     client, experiment_id = connect(project)
