@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -23,6 +24,20 @@ RUN = {
     "fingerprint": "f",
 }
 ROWS = [{"epoch": epoch, "train_loss": 1 / epoch, "validation_top1": epoch / 10} for epoch in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An empty tracking database: making one takes MLflow seconds."""
+    folder = tmp_path_factory.mktemp("database")
+    connect(folder)
+    return folder / "mlruns"
+
+
+@pytest.fixture(autouse=True)
+def copied_database(request, tmp_path):
+    if "processes_that_start_at_once" not in request.node.name:
+        shutil.copytree(request.getfixturevalue("database"), tmp_path / "mlruns")
 
 
 def training_run(root, run=RUN, **trained):
