@@ -1,8 +1,8 @@
 """Variants of the training step: python -m benchmarks.variants [--networks residual ...].
 
 Each variant is a process that trains on one synthetic batch. In each round, every process in turn runs a few steps
-while the others wait. Printed per variant: its speed relative to the baseline in the same round, page faults per step, and
-whether 5 steps from the same weights give the baseline's bits (else the relative difference).
+while the others wait. Printed per variant: its speed relative to the baseline in the same round, page faults per step,
+and whether 5 steps from the same weights give the baseline's bits (else the relative difference).
 """
 
 import argparse
