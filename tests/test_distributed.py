@@ -1,9 +1,12 @@
-"""Several workers, as real processes; what they must agree on with one process, and with themselves."""
+"""Several workers as real processes: they agree with a single process and with themselves, and end in order.
+
+Starting a group of workers takes seconds, so groups train for many tests: `two`, `one`, `killed`, `stopped`.
+"""
 
 import contextlib
 import copy
-import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,15 +20,18 @@ import distributed_worker
 import numpy as np
 import pytest
 import torch
-from distributed_worker import DDP, GLOBAL_NET, new_trainer, work
+from distributed_worker import EVEN, UNEVEN, Fault, Training, Trainings, new_trainer, work
 from dvc.utils.hydra import compose_and_dump
 from ruamel.yaml import YAML
 from test_training import RECIPE, TRAIN, VALIDATION, bits, images_of
 
 from frugalnet import config
 from frugalnet.distributed import launch
-from frugalnet.distributed.launch import GlobalNet, share
-from frugalnet.distributed.synchronous import _ASKS, _LEAVES, _STOP, GlobalNetwork, Worker
+from frugalnet.distributed.asynchronous import DONE, JOIN, STOP, GlobalNetwork
+from frugalnet.distributed.exchange import shard
+from frugalnet.distributed.launch import Ddp, GlobalNet, LaunchConfig
+from frugalnet.distributed.replicas import synchronise_batch_norm
+from frugalnet.distributed.worker import Worker
 from frugalnet.errors import UserError
 from frugalnet.training.batches import batch_indices
 from frugalnet.training.checkpoint import Checkpoints
@@ -33,38 +39,49 @@ from frugalnet.training.loop import fit
 from frugalnet.training.trainer import TrainConfig, Trainer
 
 ROOT = Path(__file__).parents[1]
-EVEN, UNEVEN = 160, 157  # images: the second leave batches, and shares of them, of unequal sizes
+LAUNCH = LaunchConfig(backend="auto", timeout_minutes=5.0, restarts=0)
+COMMON = {"workers": 2, "batch": "divided", "learning_rate_scale": 1.0}
+PLAIN = {"batch_norm": "averaged", "warmup": 0, "warmup_exchanges": 1, "outer_momentum": 0}  # averages
+GLOBAL_NET = GlobalNet(
+    kind="global_net", period=1, exchange="synchronous", optimiser_state="averaged", staleness=16, **PLAIN, **COMMON
+)
+DDP = Ddp(kind="ddp", sync_batch_norm=True, **COMMON)
+KEPT, RESET = (GLOBAL_NET.model_copy(update={"optimiser_state": policy}) for policy in ("kept", "reset"))
+BEST = GLOBAL_NET.model_copy(
+    update={"batch_norm": "measured", "warmup": 0.6, "warmup_exchanges": 2, "outer_momentum": 0.6}
+)
+EVERY_SECOND = GLOBAL_NET.model_copy(update={"period": 2})
+ASYNCHRONOUS = GLOBAL_NET.model_copy(update={"exchange": "asynchronous", "optimiser_state": "kept"})
+ASYNCHRONOUS_MEASURED = ASYNCHRONOUS.model_copy(update={"batch_norm": "measured"})
+NOT_FINITE = RECIPE.model_copy(update={"learning_rate": 1e30})
+SLOWLY = Fault(seconds=[0.0125, 0.0125])  # per image: an epoch takes each of two workers a second
+STOPS = Fault(signal="SIGTERM")  # worker 1 within the second epoch
+KILLED = Fault(signal="SIGKILL")
+WITHOUT = "without batch norm"
 
 
-def write(folder: Path, trainings: dict[str, tuple[Any, TrainConfig, int]], workers: int, fault: Any = None) -> None:
+def write(folder: Path, trainings: dict[str, Training], workers: int, how: LaunchConfig = LAUNCH) -> Trainings:
     folder.mkdir(exist_ok=True)
-    plain = {
-        name: (config.model_copy(update={"workers": workers}).model_dump(), recipe.model_dump(), count, fault)
-        for name, (config, recipe, count) in trainings.items()
-    }
-    (folder / "trainings.json").write_text(json.dumps(plain))
+    described = Trainings(workers=workers, launch=how, trainings=trainings)
+    (folder / "trainings.json").write_text(described.model_dump_json())
+    return described
 
 
-def run(
-    folder: Path, trainings: dict[str, tuple[Any, TrainConfig, int]], workers: int, fault: Any = None
-) -> dict[str, list[dict]]:
+def run(folder: Path, trainings: dict[str, Training], workers: int = 2, how: LaunchConfig = LAUNCH) -> dict[str, list]:
     """Run the trainings in so many processes; what each of them left in each."""
-    write(folder, trainings, workers, fault)
-    config = next(iter(trainings.values()))[0].model_copy(update={"workers": workers})
-    launch.launch(config, work, str(folder))
-    return {name: [torch.load(folder / name / f"{rank}.pt") for rank in range(workers)] for name in trainings}
+    write(folder, trainings, workers, how)
+    launch.start(workers, how, work, str(folder))
+    return left(folder, workers)
 
 
-SLOWLY = {"seconds": [0.0125, 0.0125]}  # an image: each of two workers takes a second for an epoch
+def left(folder: Path, workers: int = 2) -> dict[str, list[dict]]:
+    """Training → what each worker left."""
+    finished = [path.parent for path in folder.glob("*/0.pt")]
+    return {path.name: [torch.load(path / f"{rank}.pt") for rank in range(workers)] for path in finished}
 
 
-def start(folder: Path, config: Any, fault: Any = None) -> subprocess.Popen:
-    """Two workers under a parent of their own."""
-    write(folder, {"run": (config, RECIPE, UNEVEN)}, 2, fault)
-    return process(folder)
-
-
-def process(folder: Path, *launcher: str) -> subprocess.Popen:
+def start(folder: Path, *launcher: str) -> subprocess.Popen:
+    """The workers of `folder` under a parent of their own."""
     return subprocess.Popen(
         [sys.executable, *launcher, distributed_worker.__file__, str(folder)],
         env={
@@ -79,8 +96,14 @@ def process(folder: Path, *launcher: str) -> subprocess.Popen:
     )
 
 
-def assert_nothing_is_left(parent: subprocess.Popen) -> None:
-    """No process of those that it started, some seconds later: Python's resource tracker goes last."""
+def wait_for_first_epoch(folder: Path, parent: subprocess.Popen) -> None:
+    while not list(folder.glob("run/checkpoints/host-0/*.ckpt")):
+        assert parent.poll() is None, parent.communicate()[1]
+        time.sleep(0.05)
+
+
+def processes_left(parent: subprocess.Popen) -> list[str]:
+    """The processes of its session that have not ended within some seconds; Python's resource tracker is the last."""
     deadline = time.monotonic() + 30
     while True:
         fields = {}
@@ -88,21 +111,85 @@ def assert_nothing_is_left(parent: subprocess.Popen) -> None:
             with contextlib.suppress(OSError):  # it has just ended
                 fields[stat.parent.name] = stat.read_text().rsplit(")", 1)[1].split()
         mine = {pid: state for pid, (state, _, _, session, *_) in fields.items() if int(session) == parent.pid}
-        left = [pid for pid, state in mine.items() if state != "Z"]
-        if not left:
-            return
-        assert time.monotonic() < deadline, left
+        running = [pid for pid, state in mine.items() if state != "Z"]
+        if not running or time.monotonic() > deadline:
+            return running
         time.sleep(0.1)
 
 
-def alone(folder: Path, recipe: TrainConfig = RECIPE, count: int = EVEN) -> Trainer:
-    trainer = new_trainer(recipe, count)
+def alone(folder: Path, recipe: TrainConfig = RECIPE, count: int = EVEN, network: str = "residual") -> Trainer:
+    trainer = new_trainer(recipe, count, network)
     fit(trainer, lambda epoch: images_of(epoch)[:count], TRAIN.labels[:count], VALIDATION, Checkpoints(folder))
     return trainer
 
 
 def bits_of(weights: dict[str, torch.Tensor]) -> dict[str, bytes]:
     return {name: tensor.contiguous().numpy().tobytes() for name, tensor in weights.items()}
+
+
+@pytest.fixture(scope="module")
+def two_folder(tmp_path_factory) -> Path:
+    """Two workers, one group: all that the tests compare, then runs that stop and resume, then one that fails."""
+    trainings = {
+        "global": Training(config=GLOBAL_NET),
+        "again": Training(config=GLOBAL_NET),
+        "once": Training(config=GLOBAL_NET, recipe=RECIPE.model_copy(update={"epochs": 1})),
+        "kept": Training(config=KEPT),
+        "reset": Training(config=RESET),
+        "best": Training(config=BEST),
+        "every second": Training(config=EVERY_SECOND),
+        "asynchronous": Training(config=ASYNCHRONOUS),
+        "asynchronous measured": Training(config=ASYNCHRONOUS_MEASURED),
+        "ddp": Training(config=DDP),
+        "ddp again": Training(config=DDP),
+        "ddp even": Training(config=DDP, images=EVEN, network=WITHOUT),
+        "ddp uneven": Training(config=DDP, network=WITHOUT),
+        **{f"{name} not finite": Training(config=config, recipe=NOT_FINITE) for name, config in FAILING.items()},
+    }
+    for name, policy in {"kept": KEPT, "best": BEST, "ddp": DDP}.items():
+        trainings[f"{name} stopped"] = Training(config=policy, fault=STOPS)
+        trainings[f"{name} resumed"] = Training(config=policy, resumes=f"{name} stopped")
+    folder = tmp_path_factory.mktemp("two")
+    write(folder, trainings | {"refused": Training(config=GLOBAL_NET, recipe=NOT_FINITE)}, 2)
+    with pytest.raises(UserError) as refusal:  # the last one's
+        launch.start(2, LAUNCH, work, str(folder))
+    (folder / "refusal.txt").write_text(str(refusal.value))
+    return folder
+
+
+FAILING = {"global": GLOBAL_NET, "asynchronous": ASYNCHRONOUS, "ddp": DDP}
+
+
+@pytest.fixture(scope="module")
+def two(two_folder) -> dict[str, list[dict]]:
+    return left(two_folder)
+
+
+def run_here(folder: Path, trainings: dict[str, Training]) -> dict[str, list[dict]]:
+    """Run the trainings with one worker, this process."""
+    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "GLOO_SOCKET_IFNAME": "lo"}
+        place |= {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "GROUP_RANK": 0}
+        for name, value in place.items():
+            patch.setenv(name, str(value))
+        free.close()
+        write(folder, trainings, 1)
+        assert work(str(folder)) is None
+    return left(folder, 1)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> dict[str, list[dict]]:
+    trainings = {
+        "global": Training(config=GLOBAL_NET),
+        "kept": Training(config=KEPT),
+        "best": Training(config=BEST),
+        "asynchronous": Training(config=ASYNCHRONOUS),
+        "asynchronous averaged": Training(config=GLOBAL_NET.model_copy(update={"exchange": "asynchronous"})),
+        "ddp": Training(config=DDP),
+    }
+    return run_here(tmp_path_factory.mktemp("one"), trainings)
 
 
 @pytest.mark.parametrize(("count", "steps", "world"), [(160, 5, 2), (157, 5, 3), (1000, 4, 7), (10, 5, 1)])
@@ -119,47 +206,6 @@ def test_the_images_of_a_share_depend_on_seed_epoch_rank_and_world_alone():
     for steps in (1, 5, 40):  # not on the batches
         mine = np.concatenate(share(batch_indices(0, 3, 160, steps), 1, 3))
         assert (mine == np.concatenate(share(batch_indices(0, 3, 160, 1), 1, 3))).all()
-
-
-KEPT, RESET = (GLOBAL_NET.model_copy(update={"momentum": policy}) for policy in ("kept", "reset"))
-BEST = GLOBAL_NET.model_copy(
-    update={"batch_norm": "measured", "warmup": 0.6, "warmup_exchanges": 2, "outer_momentum": 0.6}
-)
-EVERY_SECOND = GLOBAL_NET.model_copy(update={"period": 2})
-ASYNCHRONOUS = GLOBAL_NET.model_copy(update={"exchange": "asynchronous", "momentum": "kept"})
-ASYNCHRONOUS_MEASURED = ASYNCHRONOUS.model_copy(update={"batch_norm": "measured"})
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory) -> dict[str, list[dict]]:
-    trainings = {
-        "global": (GLOBAL_NET, RECIPE, UNEVEN),
-        "again": (GLOBAL_NET, RECIPE, UNEVEN),
-        "kept": (KEPT, RECIPE, UNEVEN),
-        "reset": (RESET, RECIPE, UNEVEN),
-        "best": (BEST, RECIPE, UNEVEN),
-        "every second": (EVERY_SECOND, RECIPE, UNEVEN),
-        "asynchronous": (ASYNCHRONOUS, RECIPE, UNEVEN),
-        "asynchronous measured": (ASYNCHRONOUS_MEASURED, RECIPE, UNEVEN),
-        "ddp": (DDP, RECIPE, EVEN),
-        "ddp again": (DDP, RECIPE, EVEN),
-        "ddp uneven": (DDP, RECIPE, UNEVEN),
-        "ddp own statistics": (DDP.model_copy(update={"sync_batch_norm": False}), RECIPE, EVEN),
-    }
-    return run(tmp_path_factory.mktemp("two"), trainings, workers=2)
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory) -> dict[str, list[dict]]:
-    trainings = {
-        "global": (GLOBAL_NET, RECIPE, UNEVEN),
-        "kept": (KEPT, RECIPE, UNEVEN),
-        "best": (BEST, RECIPE, UNEVEN),
-        "asynchronous": (ASYNCHRONOUS, RECIPE, UNEVEN),
-        "asynchronous averaged": (GLOBAL_NET.model_copy(update={"exchange": "asynchronous"}), RECIPE, UNEVEN),
-        "ddp": (DDP, RECIPE, UNEVEN),
-    }
-    return run(tmp_path_factory.mktemp("one"), trainings, workers=1)
 
 
 @pytest.mark.parametrize("name", ["global", "kept", "best", "asynchronous", "asynchronous averaged", "ddp"])
