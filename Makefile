@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all bench results readme lint ui params lock
+.PHONY: help install demo test test-all coverage bench results readme lint ui params lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,10 +40,14 @@ results: .venv/installed ## keep the last comparison: its figures in docs/result
 readme: .venv/installed ## the README's tables, from the figures in docs/results
 	python -m tools.readme docs/results/comparison.json
 
-lint: .venv/installed
+lint: .venv/installed ## linters, type check, the direction of imports
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-logo
+
+coverage: .venv/installed ## the share of src/'s lines that the default tests run
+	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
 
 ui: .venv/installed ## the MLflow UI over this project's runs, on http://127.0.0.1:5000
 	@mkdir -p mlruns

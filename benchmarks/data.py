@@ -51,7 +51,7 @@ def prepare(temporary: Path, params: Params) -> Data:
 
 def _make(folder: Path, params: Params) -> Path:
     folder.mkdir()
-    workers = params.compute.workers or cores()
+    workers = params.compute.processes or cores()
     sample.write_sample(folder / "archive.zip")
     every = arrays.NormaliseConfig(
         name="sample", classes=None, train_per_class=None, holdout=0, max_unpacked_bytes=10**9

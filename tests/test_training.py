@@ -242,7 +242,7 @@ def test_resolutions_are_spread_evenly_over_the_epochs():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_on_a_gpu_a_network_learns_and_deterministic_algorithms_give_the_same_bits(tmp_path):
-    settings = ComputeConfig(device="cuda", threads=1, workers=1, deterministic=True)
+    settings = ComputeConfig(device="cuda", threads=1, processes=1, deterministic=True, checkpoint_minutes=1)
     normalise = Normaliser([120.0] * 3, [60.0] * 3, setup(settings))
     recipe = RECIPE.model_copy(update={"epochs": 6})
     try:

@@ -13,17 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from frugalnet.data.arrays import Split
+from frugalnet.errors import Interrupted
 from frugalnet.training.batches import Batch, batch_indices, batches, resident
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.trainer import CHECK_EVERY_STEPS, History, Trainer
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop, and its checkpoint is written."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; a checkpoint is written: run again to resume")
-        self.exit_code = 128 + number
 
 
 def fit(
