@@ -23,10 +23,9 @@ from frugalnet.distributed.launch import Ddp, GlobalNet, LaunchConfig
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.run import fit
 from frugalnet.distributed.worker import Worker
-from frugalnet.errors import UserError
+from frugalnet.errors import Interrupted, UserError
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.checkpoint import Checkpoints
-from frugalnet.training.loop import Interrupted
 from frugalnet.training.trainer import TrainConfig, Trainer
 
 EVEN, UNEVEN = 160, 157  # images; the second leads to batches and shards of unequal sizes
@@ -34,7 +33,8 @@ EVEN, UNEVEN = 160, 157  # images; the second leads to batches and shards of une
 
 class Fault(BaseModel):
     """What goes wrong in a training: each worker sleeps for some seconds per image; or workers `ranks`, once, at a
-    step of an epoch when the checkpoint of that epoch's beginning is written, get a signal or raise ("raise")."""
+    step of an epoch when the checkpoint of that epoch's beginning is written, get a signal, raise an error
+    ("raise"), or lose their weights ("diverge")."""
 
     seconds: list[float] = []
     signal: str = "none"
@@ -93,6 +93,9 @@ def faulty(fault: Fault, peers: Peers, once: Path, checkpoints: Path) -> Iterato
             once.touch()
             if fault.signal == "raise":
                 raise OSError("the disk is broken")
+            if fault.signal == "diverge":
+                next(trainer.network.parameters()).data.fill_(torch.nan)
+                return
             os.kill(os.getpid(), signal.Signals[fault.signal])
 
     with patch.object(Trainer, "train_batch", misbehaving):

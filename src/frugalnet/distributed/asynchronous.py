@@ -17,8 +17,7 @@ from frugalnet.distributed.exchange import Cost, Peers, pack, unpack, within
 from frugalnet.distributed.launch import GlobalNet
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.worker import CURVES, STATISTICS_IMAGES, Worker
-from frugalnet.errors import UserError
-from frugalnet.training.loop import Interrupted
+from frugalnet.errors import Interrupted, UserError
 from frugalnet.training.trainer import History
 
 Curves = list[dict[str, float]]  # a shard's figures, one dictionary for each of its epochs

@@ -1,6 +1,7 @@
 """Replicas of one network that take every step together, with averaged gradients."""
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -20,7 +21,8 @@ class Replica(DistributedDataParallel):
 
     def __init__(self, network: nn.Module, peers: Peers) -> None:
         # Running statistics take no part in training: they are averaged once an epoch instead of sent in every step.
-        super().__init__(network, broadcast_buffers=False)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # renamed in newer versions of torch
+            super().__init__(network, broadcast_buffers=False)
         self.register_comm_hook(peers, _average)
         self.world = peers.world
 

@@ -18,11 +18,11 @@ from frugalnet.distributed.exchange import Peers
 from frugalnet.distributed.launch import GlobalNet, LaunchConfig, Workers
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.worker import Worker
-from frugalnet.errors import UserError
+from frugalnet.errors import Interrupted, UserError
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
-from frugalnet.training.loop import Interrupted, caught_signals
+from frugalnet.training.loop import caught_signals
 from frugalnet.training.trainer import History, TrainConfig, Trainer
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from frugalnet.distributed.launch import GlobalNet
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.worker import STATISTICS_IMAGES, Worker
-from frugalnet.training.loop import Interrupted
+from frugalnet.errors import Interrupted
 from frugalnet.training.trainer import History
 
 _FAILED = 255  # larger than every signal's number
