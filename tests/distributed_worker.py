@@ -21,7 +21,7 @@ from frugalnet.distributed import launch
 from frugalnet.distributed.exchange import Peers
 from frugalnet.distributed.launch import Ddp, GlobalNet, LaunchConfig
 from frugalnet.distributed.resume import Resumption
-from frugalnet.distributed.run import fit
+from frugalnet.distributed.synchronous import fit
 from frugalnet.distributed.worker import Worker
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.training.batches import Normaliser

@@ -1,7 +1,6 @@
 """The asynchronous exchange: each worker pushes to and pulls from the global network without waiting for the others.
 
-Worker 0 keeps the global network, in a thread that answers the others, measures it and writes checkpoints. Work is
-handed out in shards of T epochs, so a slow worker trains fewer of them.
+Worker 0 keeps the global network. Work is handed out in shards of T epochs, so a slow worker trains fewer of them.
 """
 
 import threading
@@ -27,11 +26,11 @@ _CPU = torch.device("cpu")
 
 
 class GlobalNetwork:
-    """A parameter server.
+    """The parameter server.
 
-    A push moves the global network towards the sub-model by 1 / (1 + staleness), the staleness being the number of
-    pushes since that worker's last pull: N workers that pulled the same network give its average, and a late one moves
-    it little. (Elastic averaging, Zhang, Choromanska and LeCun 2015, has a constant rate.)
+    A push moves the global network towards the sub-model by 1 / (1 + staleness), where staleness counts the pushes since
+    that worker's last pull: N workers that pulled the same network give their average, and a late one moves it little.
+    (Elastic averaging, Zhang, Choromanska and LeCun 2015, has a constant rate.)
     """
 
     def __init__(
@@ -109,8 +108,7 @@ class Asynchronous:
         Raises as `training.loop.fit`, on all workers.
         """
         server = threading.Thread(target=self.network.serve, daemon=True)
-        is_server = self.peers.rank == 0
-        if is_server:
+        if is_server := self.peers.rank == 0:
             server.start()
             on_epoch(self.trainer.history)
         shard, seconds, curves = JOIN, 0.0, Curves()
@@ -125,7 +123,7 @@ class Asynchronous:
             curves = self._train_shard(shard)
             if self.signals:
                 if is_server:
-                    self._save()
+                    self._record(on_epoch)
                 raise Interrupted(self.signals[0])
             shard = shard if curves else DONE
         if is_server:
@@ -139,17 +137,15 @@ class Asynchronous:
 
     def _exchange(self, shard: int, seconds: float, curves: Curves) -> tuple[int, Tensor, float]:
         """Push a trained shard. Returns the next one, the global network, and how long this took."""
-        push = (shard, seconds, curves, pack(self.worker.exchanged()).cpu())
+        message: list[Any] = [(shard, seconds, curves, pack(self.worker.exchanged()).cpu())]
         started = time.monotonic()
-        pull: list[Any] = [None]
         if self.peers.rank == 0:
-            pull = [self.network.exchange(0, *push)]
-        else:
-            with self.peers.expecting_answers([0]):
-                dist.send(torch.zeros(1), 0)  # objects take two messages: the server then knows whose to receive
-                dist.send_object_list([push], 0, device=_CPU)
-                dist.recv_object_list(pull, 0, device=_CPU)
-        return *pull[0], time.monotonic() - started
+            return *self.network.exchange(0, *message[0]), time.monotonic() - started
+        with self.peers.expecting_answers([0]):
+            dist.send(torch.zeros(1), 0)  # an object takes two messages: the server must know whose to receive
+            dist.send_object_list(message, 0, device=_CPU)
+            dist.recv_object_list(message, 0, device=_CPU)
+        return *message[0], time.monotonic() - started
 
     def _train_shard(self, shard: int) -> Curves:
         """Train a shard through the epochs of its period. Returns its curves, none if it was stopped."""
@@ -166,17 +162,17 @@ class Asynchronous:
 
     def _stop(self) -> bool:
         """Whether to stop, for a signal, or since a worker has failed, which the store tells all, or all is trained."""
-        store, timeout = self.peers.store, self.peers.timeout.total_seconds()
         if self.trainer.failure:
-            store.set(STOP, str(self.trainer.failure))
+            self.peers.store.set(STOP, str(self.trainer.failure))
         if self.signals or self.trainer.failure or self.network.error:
             return True
         if time.monotonic() < self.checked_at + 0.1:
             return False
-        stop = within(timeout, lambda: bool(store.check([STOP])), None)
-        self.checked_at = time.monotonic()
+        timeout = self.peers.timeout.total_seconds()
+        stop = within(timeout, lambda: bool(self.peers.store.check([STOP])), None)
         if stop is None:
             raise self.peers.lost([0], timeout)
+        self.checked_at = time.monotonic()
         return stop
 
     def _take(self, values: Tensor) -> None:
@@ -212,13 +208,10 @@ class Asynchronous:
                 self.worker.report_epoch()
             self.recorded, self.recorded_at = self.recorded + 1, at
             on_epoch(history)
-        self._save()
-
-    def _save(self) -> None:
         with self.network.lock:  # released before writing: the others would wait for the disk
             values, pushed = self.network.values.clone(), dict(self.network.pushed)
         self._take(values)
-        self.trainer.epoch = len(self.trainer.history.rows)
+        self.trainer.epoch = len(history.rows)
         self.trainer.begin_epoch()
         self.resumption.keep(self.worker.state())
         self.resumption.save(pushed=pushed)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,17 @@ import torch
 from frugalnet import compute, tracking
 from frugalnet.compute import ComputeConfig
 from frugalnet.data import arrays
-from frugalnet.distributed import launch, synchronous
+from frugalnet.distributed import launch
 from frugalnet.distributed.exchange import Peers
-from frugalnet.distributed.launch import GlobalNet, LaunchConfig, Workers
+from frugalnet.distributed.launch import LaunchConfig, Workers
 from frugalnet.distributed.resume import Resumption
+from frugalnet.distributed.synchronous import fit
 from frugalnet.distributed.worker import Worker
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
-from frugalnet.training.loop import caught_signals
-from frugalnet.training.trainer import History, TrainConfig, Trainer
+from frugalnet.training.trainer import TrainConfig, Trainer
 
 
 @dataclass(frozen=True)
@@ -117,25 +116,3 @@ def _fit_and_write(inputs: _Inputs, worker: Worker, resumption: Resumption) -> N
         fit(worker, resumption, lambda history: tracked.log_history(history.rows))
         timing = {"exchange": peers.costs, **provenance, "machine": compute.describe_machine(inputs.device)}
         tracked.identify("weights_sha256", runs.write_results(run, worker.trainer, timing))
-
-
-def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], None] = lambda history: None) -> None:
-    """Train to the last epoch, from the newest checkpoint if there is one. Worker 0 then holds the global network.
-
-    on_epoch: called on worker 0, as by `training.loop.fit`. Raises as that does, on all workers.
-    """
-    trainer, config = worker.trainer, worker.config
-    saved, state = resumption.load()
-    if state:
-        worker.restore(state)
-        if worker.peers.rank == 0:
-            print(f"resuming from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
-    else:
-        resumption.keep(worker.state())
-    with caught_signals() as signals:
-        if isinstance(config, GlobalNet) and config.exchange == "asynchronous":
-            from frugalnet.distributed.asynchronous import Asynchronous
-
-            Asynchronous(worker, config, resumption, saved, signals).train(on_epoch)
-        else:
-            synchronous.train(worker, resumption, signals, on_epoch)

@@ -4,19 +4,42 @@ The paper's section 5.2: sub-models of one structure train independently; at the
 parameters to a global network and take the updated ones.
 """
 
+import sys
 from collections.abc import Callable
 
 from frugalnet.distributed.launch import GlobalNet
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.worker import STATISTICS_IMAGES, Worker
 from frugalnet.errors import Interrupted
+from frugalnet.training.loop import caught_signals
 from frugalnet.training.trainer import History
 
 _FAILED = 255  # larger than every signal's number
 
 
-def train(worker: Worker, resumption: Resumption, signals: list[int], on_epoch: Callable[[History], None]) -> None:
-    """Train to the last epoch. signals: filled when a signal arrives. Raises as `training.loop.fit`, on all workers."""
+def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], None] = lambda history: None) -> None:
+    """Train to the last epoch, from the newest checkpoint if there is one. Worker 0 then holds the global network.
+
+    on_epoch: called on worker 0, as by `training.loop.fit`. Raises as that does, on all workers.
+    """
+    trainer, config = worker.trainer, worker.config
+    saved, state = resumption.load()
+    if state:
+        worker.restore(state)
+        if worker.peers.rank == 0:
+            print(f"resuming from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
+    else:
+        resumption.keep(worker.state())
+    with caught_signals() as signals:
+        if isinstance(config, GlobalNet) and config.exchange == "asynchronous":
+            from frugalnet.distributed.asynchronous import Asynchronous
+
+            Asynchronous(worker, config, resumption, saved, signals).train(on_epoch)
+        else:
+            _train(worker, resumption, signals, on_epoch)
+
+
+def _train(worker: Worker, resumption: Resumption, signals: list[int], on_epoch: Callable[[History], None]) -> None:
     trainer, peers, config = worker.trainer, worker.peers, worker.config
     period = config.period if isinstance(config, GlobalNet) else 1
     on_epoch(trainer.history)
