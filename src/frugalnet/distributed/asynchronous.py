@@ -28,8 +28,8 @@ _CPU = torch.device("cpu")
 class GlobalNetwork:
     """The parameter server.
 
-    A push moves the global network towards the sub-model by 1 / (1 + staleness), where staleness counts the pushes since
-    that worker's last pull: N workers that pulled the same network give their average, and a late one moves it little.
+    A push moves the global network towards the sub-model by 1 / (1 + staleness). Staleness counts the pushes since that
+    worker's last pull: N workers that pulled the same network give their average, and a late one moves it little.
     (Elastic averaging, Zhang, Choromanska and LeCun 2015, has a constant rate.)
     """
 
