@@ -12,7 +12,7 @@ from frugalnet import models
 from frugalnet.compute import ComputeConfig
 from frugalnet.data.arrays import DataConfig
 from frugalnet.data.augment import AugmentConfig
-from frugalnet.distributed.launch import DistributedConfig, GlobalNet
+from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
 from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.schema import Config
@@ -42,6 +42,7 @@ class Params(Config):
     model: ModelConfig
     train: TrainConfig
     distributed: DistributedConfig
+    launch: LaunchConfig
     compute: ComputeConfig
     evaluate: MeasureConfig
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_once)]
