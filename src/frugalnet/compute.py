@@ -62,7 +62,7 @@ def _keep_freed_memory() -> None:
     """Let glibc's malloc keep freed memory for the next tensor instead of returning it to the system.
 
     Otherwise each step requests its activations again: 10,000 page faults a step at batch 256, up to a fifth of the
-    time (`python -m benchmarks.variants`). Does nothing without glibc.
+    time (docs/performance.md). Does nothing without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt:
