@@ -1,0 +1,232 @@
+"""Crash test of the whole pipeline: python -m tools.torture FOLDER [--rounds 50] [--seed 0].
+
+Each round discards the results from a random stage on, starts `dvc repro` (sometimes twice at once, sometimes on a full
+or read-only disk), and at a random moment of that stage sends a random signal to a random victim: the stage, one of its
+workers, DVC, or all of them. Nothing may be left running. Then `dvc repro` must end well, with the hashes of the
+uninterrupted run for every output that holds no time.
+
+A round is a function of the seed and its number. FOLDER keeps the project and the finished rounds: the same command
+resumes there.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from dvc.utils.hydra import compose_and_dump
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2", "data.train_per_class=40"),
+    *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1", "compute.checkpoint_minutes=1e-9"),
+]
+STAGES = ("download", "normalise", "augment", "train@depthwise-0", "measure", "evaluate@depthwise-0", "compare")
+HOLDS_TIME = {"timing.json", "cost.json", "compare"}
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+VICTIMS = ("stage", "worker", "dvc", "all")
+END_SECONDS = 60  # in which everything that was struck must have ended: checkpoints are written, MLflow is told
+
+
+def clone(folder: Path) -> Path:
+    """Copy the project as it stands into `folder`, committed in a repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    settings = ["user.name=test", "user.email=test@example.org", f"core.hooksPath={os.devnull}"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "the project"]):
+        subprocess.run(
+            ["git", *(word for setting in settings for word in ("-c", setting)), *command], cwd=folder, check=True
+        )
+    return folder
+
+
+def repro(project: Path) -> "subprocess.Popen[str]":
+    """Start `dvc repro` in a session of its own, its output in a pipe."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "MLFLOW_", "DVC_"))
+    }
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=project,
+        env=environment | {"DVC_NO_ANALYTICS": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def hashes(project: Path) -> dict[str, str]:
+    """What dvc.lock records of every output that holds no time."""
+    lock = YAML(typ="safe").load(project / "dvc.lock")
+    outputs = [output for stage in lock["stages"].values() for output in stage["outs"]]
+    return {output["path"]: output["md5"] for output in outputs if Path(output["path"]).name not in HOLDS_TIME}
+
+
+def discard(project: Path, stage: str) -> None:
+    """Remove the results of a stage and of all later ones, and DVC's memory of how they were made."""
+    lock_path = project / "dvc.lock"
+    lock = YAML(typ="safe").load(lock_path) if lock_path.exists() else {"stages": {}}
+    for name in STAGES[STAGES.index(stage) :]:
+        for output in lock["stages"].pop(name, {"outs": []})["outs"]:
+            path = project / output["path"]
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if lock["stages"]:
+        YAML().dump(lock, lock_path)
+    else:
+        lock_path.unlink(missing_ok=True)
+    for folder in (".dvc/cache/runs", ".checkpoints"):
+        shutil.rmtree(project / folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def bad_disk(project: Path, kind: str | None) -> Iterator[None]:
+    """A full or read-only disk for checkpoints and downloads, where this user may mount one."""
+    folder = project / ".checkpoints"
+    if kind is None:
+        yield
+        return
+    folder.mkdir(exist_ok=True)
+    options = "size=8k" if kind == "full" else "size=1m,ro"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], capture_output=True, check=False)
+    try:
+        yield
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def strike(dvc: psutil.Process, victim: str, sent: signal.Signals, chance: random.Random) -> bool:
+    """Send a signal to the victim among a running DVC's processes; whether there was one."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = dvc.children(recursive=True)
+        stages = [one for one in below if "pipeline." in " ".join(one.cmdline()[:4])]
+        workers = [
+            one for one in below if stages and one.pid not in {stage.pid for stage in stages} and one.name() != "sh"
+        ]
+        chosen = {"dvc": [dvc], "all": [*below, dvc], "stage": stages[-1:], "worker": workers}[victim]
+        if victim == "worker" and workers:
+            chosen = [chance.choice(workers)]
+        for process in chosen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(sent)
+        return bool(chosen)
+    return False
+
+
+def play(project: Path, seed: int, number: int, expected: dict[str, str]) -> dict[str, Any]:
+    """One round: what was done, and as `failure` what is wrong with the outcome, if anything."""
+    chance = random.Random(f"{seed}-{number}")
+    stage, victim, sent = chance.choice(STAGES), chance.choice(VICTIMS), chance.choice(SIGNALS)
+    disk = chance.choice([None] * 8 + ["full", "read-only"])
+    twin, delay = chance.random() < 0.2, chance.uniform(0, 1) ** 2 * 8
+    done = {"round": number, "stage": stage, "victim": victim, "signal": sent.name, "disk": disk, "twin": twin}
+    discard(project, stage)
+    with bad_disk(project, disk):
+        first = repro(project)
+        second = repro(project) if twin else None
+        assert first.stdout is not None
+        root = psutil.Process(first.pid)
+        for line in first.stdout:
+            if f"Running stage '{stage}'" in line:
+                break
+        time.sleep(delay)
+        family = [root, *root.children(recursive=True)] if root.is_running() else []
+        done["struck"] = first.poll() is None and strike(root, victim, sent, chance)
+        said = first.stdout.read() if wait(family) else ""
+        if second is not None:
+            said += second.communicate()[0]
+        left = [process.pid for process in family if running(process)]
+    for process in (process for process in family if running(process)):
+        process.kill()
+    last = repro(project)
+    said_last = last.communicate()[0]
+    found = hashes(project) if last.returncode == 0 else {}
+    if left:
+        done["failure"] = f"still running {END_SECONDS} s later: {left}"
+    elif "Traceback" in said + said_last:
+        done["failure"] = "a traceback: " + (said + said_last)[-1500:]
+    elif last.returncode:
+        done["failure"] = f"dvc repro ended with {last.returncode}: {said_last[-1500:]}"
+    elif found != expected:
+        done["failure"] = f"other hashes: {sorted(p for p in found | expected if found.get(p) != expected.get(p))}"
+    return done
+
+
+def running(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait(family: list[psutil.Process]) -> bool:
+    """Wait until all have ended, END_SECONDS at most; whether they have. A victim that survives is let to finish."""
+    deadline = time.monotonic() + END_SECONDS
+    while any(map(running, family)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def prepare(folder: Path) -> Path:
+    """The project in `folder`, with the uninterrupted run in it."""
+    project = folder / "project"
+    if not (folder / "expected.json").exists():
+        shutil.rmtree(project, ignore_errors=True)
+        compose_and_dump(clone(project) / "params.yaml", str(ROOT / "conf"), None, "config", "", SMALL)
+        said = (process := repro(project)).communicate()[0]
+        if process.returncode:
+            sys.exit(f"the uninterrupted run failed:\n{said}")
+        (folder / "expected.json").write_text(json.dumps(hashes(project)))
+    return project
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    project, log = prepare(arguments.folder), arguments.folder / f"rounds-{arguments.seed}.jsonl"
+    expected = json.loads((arguments.folder / "expected.json").read_text())
+    rounds = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    for number in range(len(rounds), arguments.rounds):
+        rounds.append(play(project, arguments.seed, number, expected))
+        with log.open("a") as file:
+            file.write(json.dumps(rounds[-1]) + "\n")
+        print(" ".join(f"{key}={value}" for key, value in rounds[-1].items() if value is not None), flush=True)
+    struck = [one for one in rounds if one["struck"]]
+    kills = collections.Counter(one["stage"] for one in struck)
+    failures = [one for one in rounds if "failure" in one]
+    print(f"{len(rounds)} rounds, {len(struck)} struck ({', '.join(f'{k} {n}' for k, n in kills.items())}), ", end="")
+    print(f"{sum(one['twin'] for one in rounds)} with two dvc at once, ", end="")
+    print(f"{sum(one['disk'] is not None for one in rounds)} on a bad disk, {len(failures)} failures")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
