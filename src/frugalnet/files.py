@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); delete it and run `dvc repro`") from error
+        raise _unreadable(path, error) from error
 
 
 def sha256(path: Path) -> str:
@@ -83,15 +83,36 @@ def sha256_of(value: Any) -> str:
 
 
 def write_table(path: Path, rows: Sequence[Any]) -> None:
-    """Write dictionaries or dataclasses as CSV, whole or not at all; floats to their last bit, None as nothing."""
+    """Write dictionaries or dataclasses with the same keys as CSV, whole or not at all.
+
+    Floats keep all their digits; None becomes an empty cell.
+    """
     plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows]
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(plain[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=list(plain[0]) if plain else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(plain)
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read the rows that `write_table` wrote, every cell as text. Raises UserError if the file is missing or damaged."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row is longer or shorter than the header")
+    except (FileNotFoundError, ValueError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+    return rows
+
+
 def read_history(path: Path) -> list[dict[str, float]]:
-    """The rows of a history.csv, one an epoch."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    """Read a history.csv: one row per epoch, every cell a number. Raises UserError if it is missing or damaged."""
+    try:
+        return [{key: float(value) for key, value in row.items()} for row in read_table(path)]
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: missing or damaged ({error}); delete it and run `dvc repro`")
