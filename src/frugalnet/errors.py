@@ -24,6 +24,14 @@ class UserError(Exception):
         super().__init__(re.sub(r"(https?://)[^\s'\"]*@", r"\1***@", message))
 
 
+class Interrupted(Exception):
+    """A signal asked the process to stop, and what it had reached is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; a checkpoint is written: run again to resume")
+        self.exit_code = 128 + number
+
+
 def run_stage(stage: Callable[..., None]) -> None:
     """Call a stage's main function and end the process with one line and a non-zero exit code if it fails.
 
@@ -41,6 +49,9 @@ def run_stage(stage: Callable[..., None]) -> None:
         stage(*arguments)
     except UserError as error:
         sys.exit(f"{name}: {error}")
+    except Interrupted as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except OSError as error:
         sys.exit(f"{name}: {UserError(_describe(error))}")
     except KeyboardInterrupt:
