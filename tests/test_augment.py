@@ -193,7 +193,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     config = augmentation(views=3)
     command = [sys.executable, str(script), config.model_dump_json()]
     killed = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
-    first = tmp_path / "views.partial/view_0.npy"
+    first = tmp_path / f"views.{killed.pid}.partial/view_0.npy"
     while not (first.exists() and first.stat().st_size > 1000):
         assert killed.poll() is None, "it was done before it could be killed"
         time.sleep(0.01)
@@ -207,4 +207,4 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     for folder in ("views", "other"):
         write_views(images, tmp_path / folder, config, workers=2)
     assert (tmp_path / "views/views.json").read_bytes() == (tmp_path / "other/views.json").read_bytes()
-    assert not (tmp_path / "views.partial").exists()
+    assert not list(tmp_path.glob("*.partial"))
