@@ -91,6 +91,12 @@ def write_table(path: Path, rows: Sequence[Any]) -> None:
         writer.writerows(plain)
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, every value as text."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def read_history(path: Path) -> list[dict[str, float]]:
     """The rows of a history.csv, one an epoch."""
     with path.open(newline="", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""Logits and labels to figures: pure functions of arrays.
+"""Accuracy, loss, calibration and confusion: pure functions of logits and labels.
 
-Everywhere: `logits` (N, C) of any float type, computed with in float64; `labels` (N,) integers in 0..C-1.
+`logits`: (N, C), any float type; computations are in float64. `labels`: (N,) integers in 0..C-1.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Array = NDArray[np.generic]
 
 
 def check(logits: Array, labels: Array) -> None:
-    """Raises UserError unless the two belong together and every logit is finite."""
+    """Raises UserError unless the shapes match, the labels are in range and every logit is finite."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not labels.size:
         raise UserError(f"predictions: expected logits (N, C) and labels (N,), found {logits.shape} and {labels.shape}")
     if not np.isfinite(logits).all():
@@ -30,14 +30,14 @@ def check(logits: Array, labels: Array) -> None:
 
 
 def predict(logits: Array) -> NDArray[np.int64]:
-    """The class with the highest logit, the lower index where two tie: (N, C) → (N,)."""
+    """The class with the highest logit, (N, C) → (N,); the lower index wins a tie."""
     return np.asarray(logits.astype(np.float32, copy=False).argmax(axis=1), dtype=np.int64)
 
 
 def top_k(logits: Array, labels: Array, k: int) -> float:
-    """Share of images whose label is among the k highest logits, in 0..1; ties go to the lower index, as in `predict`.
+    """Share of images whose label is among the k highest logits, in 0..1; the lower index wins a tie, as in `predict`.
 
-    float16 logits do tie, so a rule is needed for top-1 and top-k to agree.
+    float16 logits often tie, so top-1 and top-k need the same rule.
     """
     scores = logits.astype(np.float64)
     own = np.take_along_axis(scores, labels[:, None].astype(np.int64), axis=1)
@@ -53,16 +53,16 @@ def cross_entropy(logits: Array, labels: Array) -> float:
 
 
 def macro_accuracy(logits: Array, labels: Array) -> float:
-    """Mean over the classes that occur of each class's accuracy, in 0..1."""
+    """Mean accuracy over the classes that occur, in 0..1."""
     counts = np.bincount(labels)
     correct = np.bincount(labels[predict(logits) == labels], minlength=len(counts))
     return float((correct[counts > 0] / counts[counts > 0]).mean())
 
 
 def expected_calibration_error(logits: Array, labels: Array, bins: int = 15) -> float:
-    """Mean distance of confidence and accuracy over equal-width bins of confidence, weighted by their size, in 0..1.
+    """Expected calibration error over equal-width bins of confidence, in 0..1; bins are open at their lower end.
 
-    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3; a bin is open at its lower end.
+    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
     """
     log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     confidence = np.exp(log_probabilities.max(axis=1))
@@ -73,7 +73,7 @@ def expected_calibration_error(logits: Array, labels: Array, bins: int = 15) -> 
 
 
 def figures(logits: Array, labels: Array) -> dict[str, float]:
-    """top1, top5, loss (nats), macro_accuracy, ece and n: what stands in metrics.json. May raise: see `check`."""
+    """top1, top5, loss (nats), macro_accuracy, ece and n, as in metrics.json. Raises UserError: see `check`."""
     check(logits, labels)
     return {
         "top1": top_k(logits, labels, 1),
@@ -86,15 +86,14 @@ def figures(logits: Array, labels: Array) -> dict[str, float]:
 
 
 def confusion(predicted: Array, labels: Array, num_classes: int) -> NDArray[np.int64]:
-    """Counts (C, C): row the true class, column the class it was taken for."""
-    # Imported here, as are others below: training needs none of them, and would wait seconds for all.
-    from sklearn.metrics import confusion_matrix
-
-    return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(num_classes)), dtype=np.int64)
+    """Counts (C, C): rows are true classes, columns predicted classes."""
+    pairs = labels.astype(np.int64) * num_classes + predicted.astype(np.int64)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def class_order(confused: NDArray[np.int64]) -> list[int]:
-    """An order in which classes that are taken for one another stand together; of (C, C) counts."""
+    """An order of the classes of (C, C) counts that puts classes confused with each other side by side."""
+    # Imported here: training imports this module, does not need them and would wait seconds for them.
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
@@ -108,7 +107,7 @@ def class_order(confused: NDArray[np.int64]) -> list[int]:
 
 
 def mistakes_percent(confused: NDArray[np.int64], order: Sequence[int]) -> NDArray[np.float32]:
-    """Percent of each true class's images taken for another class; the diagonal, the share got right, is left blank."""
+    """Percent of each true class's images predicted as another class; the diagonal is NaN."""
     share = 100 * confused / np.maximum(confused.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(share, np.nan)
     return np.asarray(share[np.ix_(order, order)], dtype=np.float32)
@@ -117,7 +116,7 @@ def mistakes_percent(confused: NDArray[np.int64], order: Sequence[int]) -> NDArr
 def examples(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], wanted: int, count: int = 4
 ) -> tuple[list[int], list[int]]:
-    """The first images of a class that were got right, and wrong: by index, so that nobody picked them."""
+    """Indices of the first images of a class that were classified correctly, and incorrectly."""
     of_class = np.flatnonzero(labels == wanted)
     right = predicted[of_class] == wanted
     return of_class[right][:count].tolist(), of_class[~right][:count].tolist()
@@ -125,7 +124,7 @@ def examples(
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """One row of per_class.csv; accuracy and most_confused_with are empty where there is nothing to say."""
+    """One row of per_class.csv; `accuracy` is None without images, `most_confused_with` empty without mistakes."""
 
     class_id: str
     name: str
@@ -140,9 +139,9 @@ class ClassAccuracy:
 def per_class(
     confused: NDArray[np.int64], class_ids: Sequence[str], class_names: Sequence[str], seeds: int = 1
 ) -> list[ClassAccuracy]:
-    """One row a class, in the order of the labels, from the counts that `confusion` gives.
+    """One row per class, in label order, from the counts of `confusion`.
 
-    Where these are summed over several seeds, an interval still has no more images than there are.
+    seeds: over how many seeds the counts were summed. Wilson intervals count each image once.
     """
     n = confused.sum(axis=1)
     correct = confused.diagonal()
@@ -165,9 +164,9 @@ def per_class(
 
 
 def best_and_worst(accuracies: Sequence[float | None], count: int = 5) -> tuple[list[int], list[int]]:
-    """Indices of the most accurate classes, best first, and of the least accurate, worst first; None takes no part.
+    """Indices of the most accurate classes, best first, and of the least accurate, worst first.
 
-    No class is in both; ties go to the lower index.
+    No class is in both lists, and none whose accuracy is None. The lower index wins a tie.
     """
     known = [(accuracy, c) for c, accuracy in enumerate(accuracies) if accuracy is not None]
     ranked = [c for accuracy, c in sorted(known, key=lambda pair: (-pair[0], pair[1]))]
@@ -178,7 +177,7 @@ def best_and_worst(accuracies: Sequence[float | None], count: int = 5) -> tuple[
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes taken for one another: `forward` images of `first` taken for `second`, `backward` the other way."""
+    """Two confused classes: `forward` images of `first` were predicted as `second`, `backward` the other way round."""
 
     first: str
     second: str
@@ -187,7 +186,7 @@ class ConfusedPair:
 
 
 def most_confused_pairs(confused: NDArray[np.int64], class_names: Sequence[str], count: int = 20) -> list[ConfusedPair]:
-    """The pairs with the most mistakes between them, most first; a pair begins with the class mistaken more often."""
+    """The pairs with the most mistakes, in descending order; `first` is the class that is mistaken more often."""
     both = np.triu(confused + confused.T, k=1)
     order = np.argsort(-both, axis=None, kind="stable")[:count]
     pairs = []
