@@ -1,8 +1,8 @@
-"""What could make the training step itself faster: python -m benchmarks.variants [--networks residual ...].
+"""Variants of the training step: python -m benchmarks.variants [--networks residual ...].
 
-Each variant is a process that stays and trains on one synthetic batch; rounds ask each in turn for a few steps, while
-the others wait. The rate of a variant is divided by the baseline's of the same round. Beside it: page faults a step,
-and whether 5 steps from the same weights end in the baseline's very bits, else by how much they differ.
+Each variant is a process that trains on one synthetic batch. In each round, every process in turn runs a few steps
+while the others wait. Printed per variant: its speed relative to the baseline in the same round, page faults per step,
+and whether 5 steps from the same weights give the baseline's bits (else the relative difference).
 """
 
 import argparse
@@ -32,7 +32,7 @@ _PASSIVE = {"OMP_WAIT_POLICY": "passive"}
 
 
 class SeparablePool(nn.Module):
-    """A 3×3 max pool of stride 1 as a column's and a row's."""
+    """A 3×3 max pool with stride 1, as a 3×1 and a 1×3 pool."""
 
     def forward(self, x: Tensor) -> Tensor:
         columns = max_pool2d(x, (3, 1), stride=1, padding=(1, 0))
@@ -105,7 +105,7 @@ VARIANTS: dict[str, tuple[dict[str, str], Callable[[Trainer], None]]] = {
 
 
 def serve(variant: str, network: str) -> None:
-    """Say the state after 5 steps, then answer each number of steps on stdin by their seconds and page faults."""
+    """Print the weights after 5 steps; then, for each step count on stdin, seconds and page faults."""
     params, device = load_params(), torch.device("cpu")
     torch.set_num_threads(cores())
     trainer = Trainer(
@@ -143,7 +143,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.weights = np.array(self._answer())  # waited for: one starts at a time
+        self.weights = np.array(self._answer())  # waits, so that one process starts at a time
         self.rates: list[float] = []
         self.faults: list[float] = []
 
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["residual", "depthwise", "alexnet"])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), help="baseline first")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=6, help="of each variant in each round")
+    parser.add_argument("--steps", type=int, default=6, help="per variant and round")
     parser.add_argument("--serve", nargs=2, metavar=("VARIANT", "NETWORK"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:

@@ -16,7 +16,7 @@ def main() -> None:
         Path("data/arrays"),
         params.data,
         is_sample=params.data.source == "sample",
-        workers=params.compute.workers or cores(),
+        workers=params.compute.processes or cores(),
     )
 
 

@@ -27,7 +27,7 @@ from frugalnet.distributed import launch
 from frugalnet.distributed.launch import GlobalNet, share
 from frugalnet.distributed.synchronous import _ASKS, _LEAVES, _STOP, GlobalNetwork, Worker
 from frugalnet.errors import UserError
-from frugalnet.training.batches import epoch_turns
+from frugalnet.training.batches import batch_indices
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import TrainConfig, Trainer
@@ -107,7 +107,7 @@ def bits_of(weights: dict[str, torch.Tensor]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("count", "steps", "world"), [(160, 5, 2), (157, 5, 3), (1000, 4, 7), (10, 5, 1)])
 def test_shares_are_disjoint_and_cover_the_epoch_step_by_step(count, steps, world):
-    turns = epoch_turns(0, 3, count, steps)
+    turns = batch_indices(0, 3, count, steps)
     shares = [share(turns, rank, world) for rank in range(world)]
     for step, turn in enumerate(turns):
         assert sorted(np.concatenate([mine[step] for mine in shares])) == sorted(turn)
@@ -117,8 +117,8 @@ def test_shares_are_disjoint_and_cover_the_epoch_step_by_step(count, steps, worl
 
 def test_the_images_of_a_share_depend_on_seed_epoch_rank_and_world_alone():
     for steps in (1, 5, 40):  # not on the batches
-        mine = np.concatenate(share(epoch_turns(0, 3, 160, steps), 1, 3))
-        assert (mine == np.concatenate(share(epoch_turns(0, 3, 160, 1), 1, 3))).all()
+        mine = np.concatenate(share(batch_indices(0, 3, 160, steps), 1, 3))
+        assert (mine == np.concatenate(share(batch_indices(0, 3, 160, 1), 1, 3))).all()
 
 
 KEPT, RESET = (GLOBAL_NET.model_copy(update={"momentum": policy}) for policy in ("kept", "reset"))
@@ -240,7 +240,7 @@ def test_measured_statistics_are_those_of_the_networks_own_activations():
     hook = norm.register_forward_pre_hook(lambda module, inputs: came_in.append(inputs[0]))
     assert worker.measure_statistics(1, 40)
     hook.remove()
-    mine = share(epoch_turns(0, 0, UNEVEN, 5), 1, 2)[:3]  # 16 or 15 images each: three turns for 40
+    mine = share(batch_indices(0, 0, UNEVEN, 5), 1, 2)[:3]  # 16 or 15 images each: three turns for 40
     assert [len(inputs) for inputs in came_in] == list(map(len, mine))
     means = [inputs.mean((0, 2, 3)) for inputs in came_in]
     variances = [inputs.transpose(0, 1).flatten(1).var(1) for inputs in came_in]

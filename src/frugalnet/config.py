@@ -1,4 +1,4 @@
-"""params.yaml → frozen objects. The only reader of params.yaml; every stage calls it before any work."""
+"""params.yaml → frozen objects. The only reader of params.yaml; every stage calls it first."""
 
 import json
 from pathlib import Path
@@ -29,19 +29,9 @@ def _once(values: list[T]) -> list[T]:
 
 
 class ModelConfig(Config):
-    """The architectures to train and compare, by name."""
+    """The architectures to train and compare."""
 
     names: Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
-
-    @field_validator("names")
-    @classmethod
-    def _are_there(cls, names: list[str]) -> list[str]:
-        for name in names:
-            try:
-                models.check(name)
-            except UserError as error:
-                raise ValueError(str(error)) from error
-        return names
 
 
 class Params(Config):
@@ -68,12 +58,21 @@ class Params(Config):
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check all parameters; raises UserError that names every key that is wrong."""
+    """Read all parameters, and try every network that they name: a stage refuses them before any work.
+
+    Raises UserError, naming each wrong key, or the architecture's file.
+    """
     try:
         # YAML 1.2, like DVC, so that 5e-5 is a number; JSON in between, so that pydantic is strict about types.
-        return Params.model_validate_json(json.dumps(YAML(typ="safe").load(path.read_text(encoding="utf-8"))))
+        params = Params.model_validate_json(json.dumps(YAML(typ="safe").load(path.read_text(encoding="utf-8"))))
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {e['input']!r:.80})" for e in error.errors()]
         raise UserError(f"{path}: " + "; ".join(wrong)) from error
     except (YAMLError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    for name in params.model.names:
+        try:
+            models.check(name, params.train.resolutions)
+        except UserError as error:
+            raise UserError(f"{path}: model.names: {error}") from error
+    return params

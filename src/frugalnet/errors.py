@@ -1,6 +1,7 @@
 """Errors that a person can act on, and how a stage ends when one is raised."""
 
 import inspect
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,14 @@ from pathlib import Path
 
 class UserError(Exception):
     """What was wrong, where, what was expected and found, and what to do, in one line."""
+
+
+class Interrupted(Exception):
+    """A signal asked the process to stop, and what it had reached is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; a checkpoint is written: run again to resume")
+        self.exit_code = 128 + number
 
 
 def run_stage(stage: Callable[..., None]) -> None:
@@ -26,6 +35,9 @@ def run_stage(stage: Callable[..., None]) -> None:
         stage(*values)
     except UserError as error:
         sys.exit(f"{name}: {error}")
+    except Interrupted as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except OSError as error:
         # Disk full, read-only folder, too many open files: the system's own words and the file say it all.
         sys.exit(f"{name}: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))

@@ -1,12 +1,14 @@
 """What follows from a network alone: parameters, multiply-adds (MACs), bytes of weights; for each layer too."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from frugalnet.compute import evaluating
 
 
 def parameters_trainable(network: nn.Module) -> int:
@@ -100,13 +102,3 @@ def _kind(layer: nn.Module) -> str:
     if len(inner) == 1 and not any(list(part.children()) for part in inner[0].children()):
         return f"{type(layer).__name__}({_kind(inner[0])})"
     return type(layer).__name__
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the network's mode is put back after."""
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        yield
-    network.train(was_training)

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from frugalnet.compute import describe_machine, synchronize
-from frugalnet.metrics.counts import evaluating, named_layers, weights_bytes
+from frugalnet.compute import describe_machine, evaluating, synchronize
+from frugalnet.metrics.counts import named_layers, weights_bytes
 from frugalnet.metrics.energy import EnergyMeter
 from frugalnet.schema import Config
 
