@@ -122,3 +122,11 @@ def quantiles(values: Sequence[float]) -> Quantiles:
     """The quantiles of at least one value, interpolated linearly."""
     p5, median, p95 = (float(value) for value in np.percentile(values, [5, 50, 95]))
     return Quantiles(median, p5, p95, len(values))
+
+
+def pareto_front(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the (K,) points are Pareto-optimal: no other is as accurate and as cheap, and better in one of both."""
+    cheaper = costs[:, None] <= costs
+    better = accuracies[:, None] >= accuracies
+    strictly = (costs[:, None] < costs) | (accuracies[:, None] > accuracies)
+    return np.asarray(~(cheaper & better & strictly).any(axis=0))

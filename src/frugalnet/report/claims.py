@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from frugalnet.metrics.classes import ranks
 from frugalnet.metrics.statistics import Interval, Quantiles
 from frugalnet.report.comparison import Comparison, Row, trained_alike
 from frugalnet.report.wording import percent, points
@@ -45,33 +46,6 @@ class Judge:
     rule: str
     decide: Callable[..., Judgement | None]
     depends_on_training: bool = True
-
-
-@dataclass(frozen=True)
-class Rank:
-    """A class's rank by accuracy among `of` classes: rank 1 is the easiest, from_hardest 1 the hardest; ties share."""
-
-    name: str
-    accuracy: float
-    rank: int
-    from_hardest: int
-    of: int
-
-
-def ranks(row: Row, names: Sequence[str]) -> list[Rank]:
-    """The ranks of the named classes that are in the data."""
-    found = {one.name.casefold(): one.accuracy for one in row.classes if one.accuracy is not None}
-    return [
-        Rank(
-            name,
-            own,
-            1 + sum(other > own for other in found.values()),
-            1 + sum(other < own for other in found.values()),
-            len(found),
-        )
-        for name in names
-        if (own := found.get(name.casefold())) is not None
-    ]
 
 
 def _outcome(agrees: bool) -> Outcome:
@@ -197,7 +171,7 @@ def _longer(first: Quantiles, second: Quantiles) -> Outcome:
 
 def _in_extreme_tenth(model: str, names: Sequence[str], which: Literal["easiest", "hardest"]) -> Judge:
     def decide(_: Comparison, row: Row) -> Judgement | None:
-        found = ranks(row, names)
+        found = ranks(row.classes, names)
         if len(found) < len(names):
             return None
         places = [one.rank if which == "easiest" else one.from_hardest for one in found]
@@ -209,7 +183,7 @@ def _in_extreme_tenth(model: str, names: Sequence[str], which: Literal["easiest"
 
 def _mean_accuracy(model: str, names: Sequence[str], expected: float) -> Judge:
     def decide(_: Comparison, row: Row) -> Judgement | None:
-        found = [one.accuracy for one in ranks(row, names)]
+        found = [one.accuracy for one in ranks(row.classes, names)]
         if not found:
             return None
         mean = sum(found) / len(found)

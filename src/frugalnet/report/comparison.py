@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
-from frugalnet.metrics import accuracy, statistics
-from frugalnet.metrics.accuracy import ClassAccuracy
+from frugalnet.metrics import classes, statistics
+from frugalnet.metrics.classes import ClassAccuracy
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean, quantiles, seed_mean
 from frugalnet.report.results import Record, is_quantiles
 
@@ -180,16 +180,8 @@ def row(records: Sequence[Record]) -> Row:
         records=list(records),
         reached=training_cost(records),
         confusion=confusion,
-        classes=accuracy.per_class(confusion, first.class_ids, first.class_names, len(records)),
+        classes=classes.per_class(confusion, first.class_ids, first.class_names, len(records)),
     )
-
-
-def pareto_front(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the (K,) points are Pareto-optimal: no other is as accurate and as cheap, and better in one of both."""
-    cheaper = costs[:, None] <= costs
-    better = accuracies[:, None] >= accuracies
-    strictly = (costs[:, None] < costs) | (accuracies[:, None] > accuracies)
-    return np.asarray(~(cheaper & better & strictly).any(axis=0))
 
 
 @dataclass(frozen=True)

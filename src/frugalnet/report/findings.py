@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet.report.claims import EASIEST, HARDEST, Claim, Rank, judge, ranks
-from frugalnet.report.comparison import Comparison, Row, pareto_front
+from frugalnet.metrics.classes import Rank, ranks
+from frugalnet.metrics.statistics import pareto_front
+from frugalnet.report.claims import EASIEST, HARDEST, Claim, judge
+from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.wording import listed, percent, points, ratio
 
 
@@ -44,7 +46,7 @@ def find(comparison: Comparison) -> Findings:
         _facts(comparison),
         _verdict(comparison),
         judge(comparison),
-        {kind: {row.model: ranks(row, names) for row in comparison.rows} for kind, names in named.items()},
+        {kind: {row.model: ranks(row.classes, names) for row in comparison.rows} for kind, names in named.items()},
     )
 
 

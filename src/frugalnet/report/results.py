@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_table
-from frugalnet.metrics import accuracy
+from frugalnet.metrics import accuracy, classes
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Record:
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        return accuracy.confusion(self.predicted, self.labels, len(self.class_ids))
+        return classes.confusion(self.predicted, self.labels, len(self.class_ids))
 
     def efficiency(self) -> dict[str, float]:
         """One number per cost: medians of measurements and of epochs, and the total `train_seconds`.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from frugalnet.files import write_json, write_table
-from frugalnet.metrics import accuracy
+from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles, SeedMean
 from frugalnet.report.comparison import Reached, Row
 from frugalnet.report.findings import Findings
@@ -246,7 +246,7 @@ def extremes(rows: Sequence[Row]) -> Table:
     def named(row: Row, chosen: Sequence[int]) -> Cell:
         return Cell(", ".join(f"{row.classes[c].name} {percent(row.classes[c].accuracy or 0, 0)}" for c in chosen))
 
-    best_and_worst = [accuracy.best_and_worst([one.accuracy for one in row.classes]) for row in rows]
+    best_and_worst = [classes.best_and_worst([one.accuracy for one in row.classes]) for row in rows]
     body = [
         [_network(row), *(named(row, chosen) for chosen in both)] for row, both in zip(rows, best_and_worst, strict=True)
     ]
@@ -254,7 +254,7 @@ def extremes(rows: Sequence[Row]) -> Table:
 
 
 def confused_pairs(row: Row) -> Table:
-    pairs = accuracy.most_confused_pairs(row.confusion, row.records[0].class_names)
+    pairs = classes.most_confused_pairs(row.confusion, row.records[0].class_names)
     rows = [[Cell(f"{p.first} · {p.second}"), Cell(str(p.forward)), Cell(str(p.backward))] for p in pairs]
     header = ("Most confused pairs", "First as second", "Second as first")
     return Table(f"Most confused pairs of {row.model}", header, rows, style="")
