@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def bad_disk(project: Path, kind: str | None) -> Iterator[None]:
             subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def strike(dvc: psutil.Process, victim: str, sent: signal.Signals, chance: random.Random) -> bool:
+def strike(dvc: psutil.Process, victim: str, sent: signal.Signals) -> bool:
     """Send a signal to the victim among a running DVC's processes; whether there was one."""
     with contextlib.suppress(psutil.NoSuchProcess):
         below = dvc.children(recursive=True)
@@ -125,9 +126,7 @@ def strike(dvc: psutil.Process, victim: str, sent: signal.Signals, chance: rando
         workers = [
             one for one in below if stages and one.pid not in {stage.pid for stage in stages} and one.name() != "sh"
         ]
-        chosen = {"dvc": [dvc], "all": [*below, dvc], "stage": stages[-1:], "worker": workers}[victim]
-        if victim == "worker" and workers:
-            chosen = [chance.choice(workers)]
+        chosen = {"dvc": [dvc], "all": [*below, dvc], "stage": stages[-1:], "worker": workers[-1:]}[victim]
         for process in chosen:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(sent)
@@ -135,25 +134,40 @@ def strike(dvc: psutil.Process, victim: str, sent: signal.Signals, chance: rando
     return False
 
 
-def play(project: Path, seed: int, number: int, expected: dict[str, str]) -> dict[str, Any]:
-    """One round: what was done, and as `failure` what is wrong with the outcome, if anything."""
+@dataclass(frozen=True)
+class Plan:
+    """One round: whom a signal strikes, and when, in seconds after the stage has begun."""
+
+    stage: str
+    victim: str
+    signal: str
+    delay: float
+    disk: str | None = None
+    twin: bool = False  # two `dvc repro` at once
+
+
+def draw(seed: int, number: int, whole: "Whole") -> Plan:
     chance = random.Random(f"{seed}-{number}")
-    stage, victim, sent = chance.choice(STAGES), chance.choice(VICTIMS), chance.choice(SIGNALS)
-    disk = chance.choice([None] * 8 + ["full", "read-only"])
-    twin, delay = chance.random() < 0.2, chance.uniform(0, 1) ** 2 * 8
-    done = {"round": number, "stage": stage, "victim": victim, "signal": sent.name, "disk": disk, "twin": twin}
-    discard(project, stage)
-    with bad_disk(project, disk):
+    stage, victim, sent = chance.choice(STAGES), chance.choice(VICTIMS), chance.choice(SIGNALS).name
+    delay, disk = chance.uniform(0, whole.seconds[stage]), chance.choice([None] * 8 + ["full", "read-only"])
+    return Plan(stage, victim, sent, delay, disk, chance.random() < 0.2)
+
+
+def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
+    """Play one round: its plan, whether a process was struck, and as `failure` what is wrong with the outcome."""
+    done = asdict(plan)
+    discard(project, plan.stage)
+    with bad_disk(project, plan.disk):
         first = repro(project)
-        second = repro(project) if twin else None
+        second = repro(project) if plan.twin else None
         assert first.stdout is not None
         root = psutil.Process(first.pid)
         for line in first.stdout:
-            if f"Running stage '{stage}'" in line:
+            if f"Running stage '{plan.stage}'" in line:
                 break
-        time.sleep(delay)
+        time.sleep(plan.delay)
         family = [root, *root.children(recursive=True)] if root.is_running() else []
-        done["struck"] = first.poll() is None and strike(root, victim, sent, chance)
+        done["struck"] = first.poll() is None and strike(root, plan.victim, signal.Signals[plan.signal])
         said = first.stdout.read() if wait(family) else ""
         if second is not None:
             said += second.communicate()[0]
@@ -169,8 +183,9 @@ def play(project: Path, seed: int, number: int, expected: dict[str, str]) -> dic
         done["failure"] = "a traceback: " + (said + said_last)[-1500:]
     elif last.returncode:
         done["failure"] = f"dvc repro ended with {last.returncode}: {said_last[-1500:]}"
-    elif found != expected:
-        done["failure"] = f"other hashes: {sorted(p for p in found | expected if found.get(p) != expected.get(p))}"
+    elif found != whole.hashes:
+        other = sorted(path for path in found | whole.hashes if found.get(path) != whole.hashes.get(path))
+        done["failure"] = f"other hashes: {other}"
     return done
 
 
@@ -191,17 +206,36 @@ def wait(family: list[psutil.Process]) -> bool:
     return True
 
 
-def prepare(folder: Path) -> Path:
-    """The project in `folder`, with the uninterrupted run in it."""
-    project = folder / "project"
-    if not (folder / "expected.json").exists():
+@dataclass(frozen=True)
+class Whole:
+    """The uninterrupted run: the hashes of its outputs, and the seconds that each stage took."""
+
+    hashes: dict[str, str]
+    seconds: dict[str, float]
+
+
+def prepare(folder: Path) -> tuple[Path, Whole]:
+    """The project in `folder`, in which the pipeline has run without interruption."""
+    project, known = folder / "project", folder / "uninterrupted.json"
+    if not known.exists():
         shutil.rmtree(project, ignore_errors=True)
         compose_and_dump(clone(project) / "params.yaml", str(ROOT / "conf"), None, "config", "", SMALL)
-        said = (process := repro(project)).communicate()[0]
-        if process.returncode:
-            sys.exit(f"the uninterrupted run failed:\n{said}")
-        (folder / "expected.json").write_text(json.dumps(hashes(project)))
-    return project
+        known.write_text(json.dumps(asdict(run_whole(project))))
+    return project, Whole(**json.loads(known.read_text()))
+
+
+def run_whole(project: Path) -> Whole:
+    """Run the pipeline to its end."""
+    process, said, started = repro(project), [], {}
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("Running stage '"):
+            started[line.split("'")[1]] = time.monotonic()
+    if process.wait():
+        sys.exit(f"the uninterrupted run failed:\n{''.join(said)}")
+    ends = [*started.values(), time.monotonic()][1:]
+    return Whole(hashes(project), {name: end - began for (name, began), end in zip(started.items(), ends, strict=True)})
 
 
 def main() -> None:
@@ -211,11 +245,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    project, log = prepare(arguments.folder), arguments.folder / f"rounds-{arguments.seed}.jsonl"
-    expected = json.loads((arguments.folder / "expected.json").read_text())
+    project, whole = prepare(arguments.folder)
+    log = arguments.folder / f"rounds-{arguments.seed}.jsonl"
     rounds = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     for number in range(len(rounds), arguments.rounds):
-        rounds.append(play(project, arguments.seed, number, expected))
+        rounds.append({"round": number, **play(project, draw(arguments.seed, number, whole), whole)})
         with log.open("a") as file:
             file.write(json.dumps(rounds[-1]) + "\n")
         print(" ".join(f"{key}={value}" for key, value in rounds[-1].items() if value is not None), flush=True)
