@@ -172,7 +172,7 @@ def test_killed_in_every_stage_nothing_lives_on_and_dvc_repro_ends_with_the_same
     assert tracked.info.status == "FINISHED"
 
 
-def test_no_parameter_reaches_a_shell_and_a_network_that_cannot_be_trained_is_refused_before_any_work(
+def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any_work(
     project, tmp_path
 ):
     other = clone(tmp_path)

@@ -38,7 +38,7 @@ STAGES = ("download", "normalise", "augment", "train@depthwise-0", "measure", "e
 HOLDS_TIME = {"timing.json", "cost.json", "compare"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("stage", "worker", "dvc", "all")
-END_SECONDS = 60  # in which everything that was struck must have ended: checkpoints are written, MLflow is told
+END_SECONDS = 60  # after DVC's end, in which its stages must end: they write a checkpoint, and tell MLflow
 
 
 def clone(folder: Path) -> Path:
@@ -61,21 +61,19 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def repro(project: Path) -> "subprocess.Popen[str]":
-    """Start `dvc repro` in a session of its own, its output in a pipe."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "MLFLOW_", "DVC_"))
-    }
+def repro(project: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """Start `dvc repro` in a session of its own; its output goes to a file, which no process that lives on holds up."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "MLFLOW_", "DVC_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    return subprocess.Popen(
-        ["dvc", "repro"],
-        cwd=project,
-        env=environment | {"DVC_NO_ANALYTICS": "true"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            ["dvc", "repro"],
+            cwd=project,
+            env=environment | {"DVC_NO_ANALYTICS": "true"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def hashes(project: Path) -> dict[str, str]:
@@ -155,37 +153,38 @@ def draw(seed: int, number: int, whole: "Whole") -> Plan:
 
 def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
     """Play one round: its plan, whether a process was struck, and as `failure` what is wrong with the outcome."""
-    done = asdict(plan)
+    done = asdict(plan) | {"struck": False}
     discard(project, plan.stage)
+    logs = [project.parent / f"{project.name}.{name}.log" for name in ("first", "second", "last")]
     with bad_disk(project, plan.disk):
-        first = repro(project)
-        second = repro(project) if plan.twin else None
-        assert first.stdout is not None
-        root = psutil.Process(first.pid)
-        for line in first.stdout:
-            if f"Running stage '{plan.stage}'" in line:
-                break
+        first = repro(project, logs[0])
+        second = repro(project, logs[1]) if plan.twin else None
+        while first.poll() is None and f"Running stage '{plan.stage}'" not in logs[0].read_text():
+            time.sleep(0.02)
         time.sleep(plan.delay)
-        family = [root, *root.children(recursive=True)] if root.is_running() else []
-        done["struck"] = first.poll() is None and strike(root, plan.victim, signal.Signals[plan.signal])
-        said = first.stdout.read() if wait(family) else ""
+        family: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(first.pid)
+            family = root.children(recursive=True)
+            done["struck"] = first.poll() is None and strike(root, plan.victim, signal.Signals[plan.signal])
+        first.wait()
         if second is not None:
-            said += second.communicate()[0]
-        left = [process.pid for process in family if running(process)]
-    for process in (process for process in family if running(process)):
-        process.kill()
-    last = repro(project)
-    said_last = last.communicate()[0]
-    found = hashes(project) if last.returncode == 0 else {}
+            second.wait()
+        left = still_running(family)
+    last = repro(project, logs[2]).wait()
+    said = "".join(log.read_text() for log in logs if log.exists())
+    found = hashes(project) if last == 0 else {}
     if left:
-        done["failure"] = f"still running {END_SECONDS} s later: {left}"
-    elif "Traceback" in said + said_last:
-        done["failure"] = "a traceback: " + (said + said_last)[-1500:]
-    elif last.returncode:
-        done["failure"] = f"dvc repro ended with {last.returncode}: {said_last[-1500:]}"
+        done["failure"] = f"still running {END_SECONDS} s after DVC's end: {left}"
+    elif "Traceback" in said:
+        done["failure"] = f"a traceback: {said[-1500:]}"
+    elif last:
+        done["failure"] = f"dvc repro ended with {last}: {logs[2].read_text()[-1500:]}"
     elif found != whole.hashes:
         other = sorted(path for path in found | whole.hashes if found.get(path) != whole.hashes.get(path))
         done["failure"] = f"other hashes: {other}"
+    for log in logs:
+        log.unlink(missing_ok=True)
     return done
 
 
@@ -196,14 +195,15 @@ def running(process: psutil.Process) -> bool:
         return False
 
 
-def wait(family: list[psutil.Process]) -> bool:
-    """Wait until all have ended, END_SECONDS at most; whether they have. A victim that survives is let to finish."""
+def still_running(family: list[psutil.Process]) -> list[int]:
+    """The processes that DVC's end does not end in END_SECONDS; they are killed."""
     deadline = time.monotonic() + END_SECONDS
-    while any(map(running, family)):
-        if time.monotonic() > deadline:
-            return False
+    while any(map(running, family)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return True
+    left = [process for process in family if running(process)]
+    for process in left:
+        process.kill()
+    return [process.pid for process in left]
 
 
 @dataclass(frozen=True)
@@ -226,14 +226,15 @@ def prepare(folder: Path) -> tuple[Path, Whole]:
 
 def run_whole(project: Path) -> Whole:
     """Run the pipeline to its end."""
-    process, said, started = repro(project), [], {}
-    assert process.stdout is not None
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("Running stage '"):
-            started[line.split("'")[1]] = time.monotonic()
-    if process.wait():
-        sys.exit(f"the uninterrupted run failed:\n{''.join(said)}")
+    log, started = project.with_name("uninterrupted.log"), dict[str, float]()
+    process = repro(project, log)
+    while process.poll() is None:
+        for line in log.read_text().splitlines():
+            if line.startswith("Running stage '"):
+                started.setdefault(line.split("'")[1], time.monotonic())
+        time.sleep(0.05)
+    if process.returncode:
+        sys.exit(f"the uninterrupted run failed:\n{log.read_text()}")
     ends = [*started.values(), time.monotonic()][1:]
     return Whole(hashes(project), {name: end - began for (name, began), end in zip(started.items(), ends, strict=True)})
 
