@@ -48,7 +48,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         alone = [albumentations_alone(arguments.images, config, processes) for processes in (1, cores())]
         started = time.perf_counter()
-        write_views(arguments.images, arguments.folder, config, workers=0)
+        write_views(arguments.images, arguments.folder, config, processes=0)
         seconds = time.perf_counter() - started
         remove(arguments.folder)
         shares.append(tuple(count / seconds / cores() / rate for rate in alone))

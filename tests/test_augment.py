@@ -35,12 +35,12 @@ def saved(path: Path, n: int) -> Path:
     return path
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     noisy = policy({"name": "GaussNoise", "p": 1.0}, *POLICY, views=2)
     images = saved(tmp_path / "images.npy", 2300)
     written = []
-    for workers in (1, 2, 3):
-        write_views(images, tmp_path / "views", noisy, workers=workers)
+    for processes in (1, 2, 3):
+        write_views(images, tmp_path / "views", noisy, processes=processes)
         written.append(json.loads((tmp_path / "views/views.json").read_text()))
     assert written[0] == written[1] == written[2]
     views = {f"view_{v}.npy": np.load(tmp_path / f"views/view_{v}.npy") for v in (0, 1)}
@@ -116,7 +116,7 @@ def test_shifts_are_whole_pixels() -> None:
 
 
 def test_no_views_leave_a_list_of_none_and_a_sheet_of_originals(tmp_path: Path) -> None:
-    write_views(saved(tmp_path / "images.npy", 5), tmp_path / "views", augmentation(views=0), workers=0)
+    write_views(saved(tmp_path / "images.npy", 5), tmp_path / "views", augmentation(views=0), processes=0)
     assert [path.name for path in (tmp_path / "views").iterdir()] == ["views.json"]
     assert json.loads((tmp_path / "views/views.json").read_text())["sha256"] == {}
     contact_sheet(pictures(5), [], tmp_path / "sheet.png")
@@ -177,7 +177,7 @@ def test_an_impossible_value_is_refused(values: dict[str, Any], key: str) -> Non
 def test_too_small_a_disk_is_refused_before_any_work(tmp_path: Path) -> None:
     images = saved(tmp_path / "images.npy", 5)
     with pytest.raises(UserError, match=r"views: \d+ views take \d+\.\d GB, only \d+\.\d GB are free"):
-        write_views(images, tmp_path / "views", augmentation(views=10**12), workers=1)
+        write_views(images, tmp_path / "views", augmentation(views=10**12), processes=1)
     assert not (tmp_path / "views").exists()
 
 
@@ -188,7 +188,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
         "import sys\nfrom pathlib import Path\nfrom frugalnet.data.augment import AugmentConfig, write_views\n"
         "if __name__ == '__main__':\n"
         "    config = AugmentConfig.model_validate_json(sys.argv[1])\n"
-        "    write_views(Path('images.npy'), Path('views'), config, workers=2)\n"
+        "    write_views(Path('images.npy'), Path('views'), config, processes=2)\n"
     )
     config = augmentation(views=3)
     command = [sys.executable, str(script), config.model_dump_json()]
@@ -205,6 +205,6 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
         assert time.monotonic() < deadline, "processes of the killed run live on"
         time.sleep(0.05)
     for folder in ("views", "other"):
-        write_views(images, tmp_path / folder, config, workers=2)
+        write_views(images, tmp_path / folder, config, processes=2)
     assert (tmp_path / "views/views.json").read_bytes() == (tmp_path / "other/views.json").read_bytes()
     assert not (tmp_path / "views.partial").exists()

@@ -39,7 +39,7 @@ def test_a_damaged_table_is_refused_by_name(tmp_path: Path, content: bytes | Non
 
 def test_a_history_without_numbers_is_refused_by_name(tmp_path: Path) -> None:
     write_table(tmp_path / "history.csv", [{"epoch": "one"}])
-    with pytest.raises(UserError, match="history.csv: missing or damaged .*'one'"):
+    with pytest.raises(UserError, match=r"history\.csv: missing or damaged .*'one'"):
         read_history(tmp_path / "history.csv")
 
 

@@ -10,8 +10,9 @@ from ruamel.yaml.error import YAMLError
 
 from frugalnet import models
 from frugalnet.compute import ComputeConfig
-from frugalnet.data.arrays import DataConfig
+from frugalnet.data.arrays import NormaliseConfig
 from frugalnet.data.augment import AugmentConfig
+from frugalnet.data.download import DownloadConfig
 from frugalnet.distributed.launch import DistributedConfig, GlobalNet
 from frugalnet.errors import UserError
 from frugalnet.metrics.timing import MeasureConfig
@@ -26,6 +27,10 @@ def _once(values: list[T]) -> list[T]:
     if twice:
         raise ValueError(f"{', '.join(map(str, twice))} is there twice")
     return values
+
+
+class DataConfig(DownloadConfig, NormaliseConfig):
+    """Where the archive comes from, and which of its images become arrays."""
 
 
 class ModelConfig(Config):
@@ -66,7 +71,10 @@ def load(path: Path = Path("params.yaml")) -> Params:
         # YAML 1.2, like DVC, so that 5e-5 is a number; JSON in between, so that pydantic is strict about types.
         params = Params.model_validate_json(json.dumps(YAML(typ="safe").load(path.read_text(encoding="utf-8"))))
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {e['input']!r:.80})" for e in error.errors()]
+        wrong = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {UserError(repr(e['input']))!s:.80})"
+            for e in error.errors()
+        ]
         raise UserError(f"{path}: " + "; ".join(wrong)) from error
     except (YAMLError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
