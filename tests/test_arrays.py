@@ -1,7 +1,9 @@
+import errno
 import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import FIRST, IDS, ROOT, Members, config, made, pack, refused
 from disks import small_disk
+from dvc.utils.hydra import compose_and_dump
 from PIL import Image
 from pydantic import ValidationError
 
-from frugalnet.data.arrays import load, normalise
-from frugalnet.data.sample import CLASSES
+from frugalnet.data.arrays import FILES, Dataset, load, normalise
 from frugalnet.errors import UserError
+from frugalnet.files import sha256, write_json
 
-ROOT = "tiny-imagenet-200/"
-IDS = [class_id for class_id, _, _ in CLASSES[:3]]
-Members = dict[str, bytes]
+PROJECT = Path(__file__).parents[1]
 
 
 # What comes out
@@ -67,7 +69,7 @@ def test_statistics_are_the_training_splits(sample: Path, tmp_path: Path) -> Non
 def test_neither_processes_nor_the_order_of_members_change_a_byte(
     small: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frugalnet.data.arrays.CHUNK", 2)
+    monkeypatch.setattr("frugalnet.data.decode.CHUNK", 2)
     ones = made(pack(tmp_path / "a.zip", small), processes=1)
     shuffled = dict(random.Random(1).sample(sorted(small.items()), len(small)))
     threes = made(pack(tmp_path / "b.zip", shuffled), processes=3)
@@ -111,6 +113,12 @@ def test_impossible_values_are_refused(key: str) -> None:
         config(**{key: "" if key == "name" else -1})
 
 
+def test_an_image_that_cannot_be_decoded_is_named_and_leaves_nothing(small: Members, tmp_path: Path) -> None:
+    assert f"{ROOT}{FIRST} is a truncated JPEG" in refused(
+        pack(tmp_path / "a.zip", small | {FIRST: small[FIRST][:-300]})
+    )
+
+
 # What is killed, full or damaged
 
 
@@ -122,67 +130,143 @@ def group_lives(group: int) -> bool:
     return True
 
 
-def test_a_killed_run_never_leaves_a_folder_that_looks_whole(sample: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "arrays"
-    code = (
-        "import sys; from pathlib import Path; from frugalnet.data.arrays import NormaliseConfig, normalise\n"
-        "if __name__ == '__main__': normalise(Path(sys.argv[1]), Path(sys.argv[2]), "
-        f"NormaliseConfig(**{config().model_dump()}), is_sample=True, processes=2)"
+@pytest.fixture
+def project(sample: Path, tmp_path: Path) -> Path:
+    """A project folder with the sample archive and a parameter file."""
+    compose_and_dump(tmp_path / "params.yaml", str(PROJECT / "conf"), None, "config", "", ["data=sample"])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/archive.zip").symlink_to(sample)
+    return tmp_path
+
+
+def start(project: Path) -> subprocess.Popen[str]:
+    """`python -m pipeline.normalise` in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.normalise"],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    rng, killed = random.Random(0), 0
-    for _ in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, sample, folder],
-            env=environment,
-            start_new_session=True,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 20
-        while child.poll() is None and not (tmp_path / "arrays.partial").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 1))
-        child.send_signal(signal.SIGKILL)
-        killed += child.wait() == -signal.SIGKILL
-        if folder.exists():
-            assert len(load(folder).train.labels) == 1000
-        while group_lives(child.pid):  # its processes end with it
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    assert killed
-    normalise(sample, folder, config(), is_sample=True, processes=2)
-    normalise(sample, tmp_path / "uninterrupted", config(), is_sample=True, processes=1)
-    for path in folder.iterdir():
-        assert path.read_bytes() == (tmp_path / "uninterrupted" / path.name).read_bytes()
-    assert not (tmp_path / "arrays.partial").exists()
+
+
+def wait_for_partial(project: Path, process: subprocess.Popen[str]) -> None:
+    while not list((project / "data").glob("arrays.*.partial/train_images.npy")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+
+
+def assert_whole(project: Path, expected: dict[str, str]) -> None:
+    data = load(project / "data/arrays")
+    assert data.sha256 == expected == {name: sha256(project / "data/arrays" / name) for name in data.sha256}
+    assert {path.name for path in (project / "data").iterdir()} == {"archive.zip", "arrays"}
+
+
+@pytest.fixture(scope="module")
+def whole(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The sample's data set, made without interruption."""
+    folder = tmp_path_factory.mktemp("whole") / "arrays"
+    normalise(sample, folder, config(max_unpacked_bytes=10**9), is_sample=True, processes=2)
+    return load(folder)
+
+
+def test_two_at_the_same_time_leave_one_whole_folder_and_the_second_says_that_it_waits(
+    project: Path, whole: Dataset
+) -> None:
+    first = start(project)
+    wait_for_partial(project, first)
+    second = start(project)
+    assert (first.communicate()[1], first.returncode) == ("", 0)
+    said = second.communicate()[1]
+    assert second.returncode == 0, said
+    assert said == f"data/arrays: waiting for process {first.pid}, which writes it\n"
+    assert_whole(project, whole.sha256)
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_killed_and_run_again_it_ends_with_the_same_bytes(project: Path, whole: Dataset) -> None:
+    killed = start(project)
+    wait_for_partial(project, killed)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert not (project / "data/arrays").exists()
+    deadline = time.monotonic() + 20
+    while group_lives(killed.pid):  # its decoding processes end with it
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    again = start(project)
+    assert (again.communicate()[1], again.returncode) == ("", 0)
+    assert_whole(project, whole.sha256)
+
+
+@pytest.mark.parametrize("lost", [*FILES, "dataset.json"])
+def test_what_is_not_whole_never_takes_the_folders_name(
+    lost: str, small: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_lose(path: Path, value: object) -> None:
+        write_json(path, value)
+        (path.parent / lost).unlink()
+
+    monkeypatch.setattr("frugalnet.data.arrays.write_json", write_and_lose)
+    monkeypatch.setattr("frugalnet.data.arrays.decode_members", decode_here)
+    assert f"{lost}'" in refused(pack(tmp_path / "a.zip", small))
+
+
+def decode_here(archive: Path, members: dict[Path, list[str]], processes: int) -> dict[Path, np.ndarray]:
+    """Black images of the right number, without processes."""
+    for path, names in members.items():
+        np.save(path, np.zeros((len(names), 64, 64, 3), np.uint8))
+    return dict.fromkeys(members, np.eye(3, 256, dtype=np.int64))
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(sample: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "full", kilobytes=5000) as disk:
-        with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+        with pytest.raises(OSError, match=f"No space left on device: '{disk}/arrays") as error:
             normalise(sample, disk / "arrays", config(), is_sample=True, processes=2)
+        assert error.value.errno == errno.ENOSPC
         assert list(disk.iterdir()) == []
 
 
 def test_a_read_only_folder_is_named(sample: Path, tmp_path: Path) -> None:
-    said = f"cannot write {tmp_path}/sealed/arrays.partial: Read-only file system"
-    with small_disk(tmp_path / "sealed", kilobytes=5000, read_only=True) as disk, pytest.raises(UserError, match=said):
+    said = f"Read-only file system: '{tmp_path}/sealed/arrays'"
+    with small_disk(tmp_path / "sealed", kilobytes=5000, read_only=True) as disk, pytest.raises(OSError, match=said):
         normalise(sample, disk / "arrays", config(), is_sample=True, processes=2)
 
 
-@pytest.mark.parametrize("damage", ["missing", "no description", "short", "another count"])
-def test_a_folder_that_is_not_whole_is_not_loaded(damage: str, small: Members, tmp_path: Path) -> None:
-    made(pack(tmp_path / "a.zip", small))
-    folder = tmp_path / "arrays-1"
+@pytest.fixture(scope="module")
+def small_arrays(_small: Members, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    made(pack(folder / "a.zip", _small))
+    return folder / "arrays-1"
+
+
+@pytest.mark.parametrize("damage", ["missing", "no description", "hollow", "no hashes", "short", "another count"])
+def test_a_folder_that_is_not_whole_is_not_loaded(damage: str, small_arrays: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "arrays"
+    shutil.copytree(small_arrays, folder)
+    description = json.loads((folder / "dataset.json").read_text())
     match damage:
         case "missing":
             (folder / "train_images.npy").unlink()
         case "no description":
             (folder / "dataset.json").write_text(json.dumps({"name": "tiny"}))
+        case "hollow" | "no hashes":
+            (folder / "dataset.json").write_text(json.dumps(description | {"sha256": {}}))
+            for path in folder.glob("*.npy") if damage == "hollow" else []:
+                path.unlink()
         case "short":
             os.truncate(folder / "train_images.npy", 1000)
         case "another count":
             np.save(folder / "train_labels.npy", np.zeros(3, np.int64))
-    with pytest.raises(UserError, match=f"{folder} holds no whole data set .*dvc repro -f normalise"):
+    said = rf"{folder} holds no whole data set .*; make it again: rm -rf \.dvc/cache/runs && dvc repro --force"
+    with pytest.raises(UserError, match=said):
         load(folder)

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -54,3 +55,32 @@ def test_a_truncated_jpeg_never_passes(mode: str, cut_bytes: int) -> None:
     assert decode(file.getvalue(), "a member").shape == (64, 64, 3)
     with pytest.raises(UserError, match="a member is a truncated JPEG"):
         decode(file.getvalue()[:-cut_bytes], "a member")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (jpeg(np.zeros((64, 32, 3), np.uint8)), "a member: expected .*64×64.*found 32×64"),
+        (claiming(5000), "a member can't be decoded: .*CV_IO_MAX_IMAGE_PIXELS"),
+        (b"<html>", "a member can't be decoded"),
+        (b"", "a member can't be decoded"),
+    ],
+)
+def test_what_is_not_an_image_of_64_by_64_pixels_is_refused_by_name(data: bytes, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        decode(data, "a member")
+
+
+def test_a_jpeg_whose_scan_is_damaged_is_refused_and_the_decoder_prints_nothing(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    whole = jpeg(noise)
+    assert decode(whole, "a member").shape == (64, 64, 3)
+    start = whole.rindex(b"\xff\xda") + 14
+    cut_out = whole[: start + 1000] + whole[start + 1500 :]
+    with pytest.raises(UserError, match=r"^a member is a damaged JPEG image \(Corrupt JPEG data: "):
+        decode(cut_out, "a member")
+    assert capfd.readouterr().err == ""
+    os.write(2, b"standard error is itself again")
+    assert capfd.readouterr().err == "standard error is itself again"
