@@ -10,7 +10,7 @@ from archives import small_members
 from ruamel.yaml import YAML
 
 from frugalnet.data.augment import AugmentConfig
-from frugalnet.data.sample import write_sample
+from frugalnet.data.download import DownloadConfig, fetch
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
 
@@ -28,7 +28,7 @@ def augmentation(**changes: object) -> AugmentConfig:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample archive; not to be changed."""
     path = tmp_path_factory.mktemp("sample") / "sample.zip"
-    write_sample(path)
+    fetch(DownloadConfig(source="sample", url=None, size_bytes=None, md5=None), path, path.parent)
     return path
 
 

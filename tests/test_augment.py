@@ -15,6 +15,7 @@ from conftest import POLICY, augmentation
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from frugalnet import files
 from frugalnet.data import augment
 from frugalnet.data.augment import AugmentConfig, contact_sheet, write_views
 from frugalnet.errors import UserError
@@ -181,6 +182,24 @@ def test_too_small_a_disk_is_refused_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "views").exists()
 
 
+@pytest.mark.parametrize("lost", ["view_0.npy", "view_1.npy", "views.json", "the end of view_1.npy"])
+def test_what_is_not_whole_never_takes_the_folders_name(
+    lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_lose(path: Path, value: object) -> None:
+        files.write_json(path, value)
+        if lost.startswith("the end of"):
+            os.truncate(path.parent / lost.split()[-1], 1000)
+        else:
+            (path.parent / lost).unlink()
+
+    monkeypatch.setattr("frugalnet.data.augment.write_json", write_and_lose)
+    images = saved(tmp_path / "images.npy", 5)
+    with pytest.raises(UserError, match="was changed while the views were written"):
+        write_views(images, tmp_path / "views", augmentation(views=2), processes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+
+
 def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     images = saved(tmp_path / "images.npy", 2000)
     script = tmp_path / "script.py"
@@ -193,8 +212,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     config = augmentation(views=3)
     command = [sys.executable, str(script), config.model_dump_json()]
     killed = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
-    first = tmp_path / "views.partial/view_0.npy"
-    while not (first.exists() and first.stat().st_size > 1000):
+    while not [p for p in tmp_path.glob("views.*.partial/view_0.npy") if p.stat().st_size > 1000]:
         assert killed.poll() is None, "it was done before it could be killed"
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
@@ -207,4 +225,4 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     for folder in ("views", "other"):
         write_views(images, tmp_path / folder, config, processes=2)
     assert (tmp_path / "views/views.json").read_bytes() == (tmp_path / "other/views.json").read_bytes()
-    assert not (tmp_path / "views.partial").exists()
+    assert not list(tmp_path.glob("*.partial"))
