@@ -273,3 +273,58 @@ def test_a_folder_that_is_not_whole_is_not_loaded(damage: str, small_arrays: Pat
     said = rf"{folder} holds no whole data set .*; make it again: rm -rf \.dvc/cache/runs && dvc repro --force"
     with pytest.raises(UserError, match=said):
         load(folder)
+
+
+# With DVC
+
+
+def dvc(project: Path) -> dict[str, str]:
+    """Make the project one of DVC's with this stage alone; the environment to run it in."""
+    (project / "dvc.yaml").write_text(
+        "stages: {normalise: {cmd: python -m pipeline.normalise, deps: [data/archive.zip], outs: [data/arrays]}}"
+    )
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(PROJECT)]),
+        "DVC_NO_ANALYTICS": "true",
+    }
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=project, env=environment, check=True)
+    return environment
+
+
+@pytest.mark.slow
+def test_what_load_advises_heals_a_hollow_folder_that_the_run_cache_of_dvc_holds(project: Path, whole: Dataset) -> None:
+    environment, folder = dvc(project), project / "data/arrays"
+
+    def shell(command: str) -> None:
+        subprocess.run(command, cwd=project, env=environment, shell=True, check=True)  # noqa: S602  # as a user does
+
+    shell("dvc repro -q normalise")
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "dataset.json").write_text('{"sha256": {}}')
+    shell("dvc commit -q -f normalise")  # as if the stage had ended so
+    start_over = "rm -rf data/arrays dvc.lock && dvc repro -q normalise"
+    shell(start_over)
+    with pytest.raises(UserError, match="holds no whole data set") as error:
+        load(folder)  # the run cache has given it back
+    shell(str(error.value).split("make it again: ")[1])
+    assert_whole(project, whole.sha256)
+    shell(start_over)
+    assert_whole(project, whole.sha256)
+
+
+@pytest.mark.slow
+def test_a_killed_dvc_takes_the_stage_with_it_and_run_again_it_ends_with_the_same_bytes(
+    project: Path, whole: Dataset
+) -> None:
+    environment = dvc(project)
+    killed = subprocess.Popen(
+        ["dvc", "repro"], cwd=project, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    wait_for_partial(project, killed)
+    killed.kill()
+    killed.communicate()  # which waits until the stage has closed the pipe, too
+    assert not (project / "data/arrays").exists()
+    subprocess.run(["dvc", "repro", "-q"], cwd=project, env=environment, check=True)
+    assert_whole(project, whole.sha256)

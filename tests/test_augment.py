@@ -38,21 +38,21 @@ def saved(path: Path, n: int) -> Path:
 
 def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     noisy = policy({"name": "GaussNoise", "p": 1.0}, *POLICY, views=2)
-    images = saved(tmp_path / "images.npy", 2300)
+    images = saved(tmp_path / "images.npy", 1100)
     written = []
-    for processes in (1, 2, 3):
+    for processes in (1, 3):
         write_views(images, tmp_path / "views", noisy, processes=processes)
         written.append(json.loads((tmp_path / "views/views.json").read_text()))
-    assert written[0] == written[1] == written[2]
+    assert written[0] == written[1]
     views = {f"view_{v}.npy": np.load(tmp_path / f"views/view_{v}.npy") for v in (0, 1)}
     assert written[0]["sha256"] == {
-        name: [sha256(view[start : start + 1000].tobytes()).hexdigest() for start in (0, 1000, 2000)]
+        name: [sha256(view[start : start + 1000].tobytes()).hexdigest() for start in (0, 1000)]
         for name, view in views.items()
     }
-    assert len({part for parts in written[0]["sha256"].values() for part in parts}) == 6
+    assert len({part for parts in written[0]["sha256"].values() for part in parts}) == 4
     view = np.load(tmp_path / "views/view_1.npy")
-    assert (view.shape, view.dtype) == ((2300, 64, 64, 3), np.uint8)
-    np.testing.assert_array_equal(view[2000:], augment.augment(pictures(2300)[2000:], noisy, view=1, start=2000))
+    assert (view.shape, view.dtype) == ((1100, 64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(view[1000:], augment.augment(pictures(1100)[1000:], noisy, view=1, start=1000))
 
 
 def test_what_it_makes_is_what_albumentations_makes() -> None:
@@ -201,7 +201,7 @@ def test_what_is_not_whole_never_takes_the_folders_name(
 
 
 def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    images = saved(tmp_path / "images.npy", 2000)
+    images = saved(tmp_path / "images.npy", 1100)
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom frugalnet.data.augment import AugmentConfig, write_views\n"
@@ -209,7 +209,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
         "    config = AugmentConfig.model_validate_json(sys.argv[1])\n"
         "    write_views(Path('images.npy'), Path('views'), config, processes=2)\n"
     )
-    config = augmentation(views=3)
+    config = augmentation(views=2)
     command = [sys.executable, str(script), config.model_dump_json()]
     killed = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
     while not [p for p in tmp_path.glob("views.*.partial/view_0.npy") if p.stat().st_size > 1000]:

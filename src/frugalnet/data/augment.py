@@ -168,10 +168,9 @@ def write_views(images: Path, folder: Path, config: AugmentConfig, *, processes:
 
 def _check_whole(folder: Path, paths: list[Path], images: Path) -> None:
     """Nothing that is not whole takes the folder's name: raises UserError unless all views and views.json are there."""
-    expected = {folder / "views.json"} | set(paths)
-    if {
-        path for path in folder.iterdir() if path.stat().st_size >= (images.stat().st_size if path in paths else 1)
-    } != expected:
+    size_bytes = {path: path.stat().st_size for path in folder.iterdir()}
+    whole = size_bytes.keys() == {folder / "views.json", *paths}
+    if not whole or any(size_bytes[path] < images.stat().st_size for path in paths):
         raise UserError(f"{folder} was changed while the views were written; run it again: dvc repro augment")
 
 
