@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from archives import small_members
 from ruamel.yaml import YAML
 
 from frugalnet.data.augment import AugmentConfig
+from frugalnet.data.download import DownloadConfig, fetch
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
 
@@ -20,6 +22,25 @@ POLICY = AUGMENT["policy"]
 def augmentation(**changes: object) -> AugmentConfig:
     """The default augmentation, changed."""
     return AugmentConfig.model_validate_json(json.dumps(AUGMENT | changes))
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample archive; not to be changed."""
+    path = tmp_path_factory.mktemp("sample") / "sample.zip"
+    fetch(DownloadConfig(source="sample", url=None, size_bytes=None, md5=None), path, path.parent)
+    return path
+
+
+@pytest.fixture(scope="session")
+def _small(sample: Path) -> dict[str, bytes]:
+    return small_members(sample)
+
+
+@pytest.fixture
+def small(_small: dict[str, bytes]) -> dict[str, bytes]:
+    """The members of a correct archive of three classes, with four training and two validation images each."""
+    return dict(_small)
 
 
 def _forget_the_callers_variables() -> None:

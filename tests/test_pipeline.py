@@ -172,9 +172,7 @@ def test_killed_in_every_stage_nothing_lives_on_and_dvc_repro_ends_with_the_same
     assert tracked.info.status == "FINISHED"
 
 
-def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any_work(
-    project, tmp_path
-):
+def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any_work(project, tmp_path):
     other = clone(tmp_path)
     params = (project / "params.yaml").read_text()
     (other / "params.yaml").write_text(params.replace("seeds:\n- 0\n", "seeds:\n- 0; touch struck\n"))

@@ -11,8 +11,9 @@ from ruamel.yaml.events import AliasEvent
 
 from frugalnet import models
 from frugalnet.compute import ComputeConfig
-from frugalnet.data.arrays import DataConfig
+from frugalnet.data.arrays import NormaliseConfig
 from frugalnet.data.augment import AugmentConfig
+from frugalnet.data.download import DownloadConfig
 from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
 from frugalnet.metrics.timing import MeasureConfig
@@ -27,6 +28,10 @@ def _once(values: list[T]) -> list[T]:
     if twice:
         raise ValueError(f"{', '.join(map(str, twice))} is there twice")
     return values
+
+
+class DataConfig(DownloadConfig, NormaliseConfig):
+    """Where the archive comes from, and which of its images become arrays."""
 
 
 class ModelConfig(Config):
@@ -74,7 +79,10 @@ def load(path: Path = Path("params.yaml")) -> Params:
     except RecursionError as error:
         raise UserError(f"{path}: values are nested too deeply; frugalnet's own are at most five deep") from error
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {e['input']!r:.80})" for e in error.errors()]
+        wrong = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {UserError(repr(e['input']))!s:.80})"
+            for e in error.errors()
+        ]
         raise UserError(f"{path}: " + "; ".join(wrong)) from error
     except (YAMLError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error

@@ -58,11 +58,11 @@ def locked(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     while True:
         try:
-            opened = lock.open("ab+", buffering=0)
+            file = lock.open("ab+", buffering=0)
         except OSError as error:
-            error.filename = str(path)  # what cannot be written, not how it is locked
+            error.filename = str(path)  # what the caller knows, in a folder that is missing or read-only
             raise
-        with opened as file:
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -145,7 +145,7 @@ def write_table(path: Path, rows: Sequence[Any]) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Read the rows that `write_table` wrote, as text. Raises UserError if the file is missing or damaged."""
+    """Read what `write_table` wrote, every cell as text. Raises UserError if the file is missing or damaged."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, strict=True))

@@ -44,7 +44,11 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
             },
             "hoverinfo": "skip",
         }
-        | ({"hovertemplate": f"{html.escape(line.text)}, epoch %{{x}}: %{{y:.1f}} %<extra></extra>"} if line.text else {})
+        | (
+            {"hovertemplate": f"{html.escape(line.text)}, epoch %{{x}}: %{{y:.1f}} %<extra></extra>"}
+            if line.text
+            else {}
+        )
         for line in chart.lines
     ]
     for point in chart.points:
@@ -102,7 +106,10 @@ def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
     }
     axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category", "dtick": 1}
     x = axis | {"title": {"text": "predicted class"}, "tickangle": 90}
-    return {"data": [trace], "layout": _layout(x, axis | {"title": {"text": "true class"}, "autorange": "reversed"}, 12)}
+    return {
+        "data": [trace],
+        "layout": _layout(x, axis | {"title": {"text": "true class"}, "autorange": "reversed"}, 12),
+    }
 
 
 def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:

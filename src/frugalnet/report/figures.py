@@ -202,7 +202,9 @@ def curve_charts(rows: Sequence[Row]) -> list[Chart]:
     top = max(max(max(_curve(record, key)) for row in rows for record in row.records for key, *_ in CURVES), 1.0) * 1.08
     colour = colours(rows)
 
-    def chart(name: str, title: str, lines: Sequence[Line], ends: Mapping[str, tuple[float, str]], height: int) -> Chart:
+    def chart(
+        name: str, title: str, lines: Sequence[Line], ends: Mapping[str, tuple[float, str]], height: int
+    ) -> Chart:
         gap = 18 * top / (height - 54)  # a line of text
         places = spread_apart([end for end, _ in ends.values()], gap)
         labels = [Label(at, text, ends[text][1]) for at, text in zip(places, ends, strict=True)]

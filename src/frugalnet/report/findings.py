@@ -53,7 +53,8 @@ def find(comparison: Comparison) -> Findings:
 def _facts(comparison: Comparison) -> dict[str, str]:
     run, records = comparison.first.run, comparison.records
     commits = {
-        commit + (f" with uncommitted changes: {changed}" if (changed := r.timing.get("git_uncommitted_changes")) else "")
+        commit
+        + (f" with uncommitted changes: {changed}" if (changed := r.timing.get("git_uncommitted_changes")) else "")
         for r in records
         if (commit := r.timing.get("mlflow.source.git.commit"))
     }

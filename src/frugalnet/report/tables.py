@@ -150,9 +150,7 @@ def terminal(rows: Sequence[Row]) -> str:
         cells = [column.cell(row, rows) for column in columns]
         lines.append([row.model, str(len(row.seeds)), *(cell.text + (" ", "*")[cell.best] for cell in cells)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines
-    ]
+    padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
@@ -248,7 +246,8 @@ def extremes(rows: Sequence[Row]) -> Table:
 
     best_and_worst = [classes.best_and_worst([one.accuracy for one in row.classes]) for row in rows]
     body = [
-        [_network(row), *(named(row, chosen) for chosen in both)] for row, both in zip(rows, best_and_worst, strict=True)
+        [_network(row), *(named(row, chosen) for chosen in both)]
+        for row, both in zip(rows, best_and_worst, strict=True)
     ]
     return Table("Easiest and hardest classes", ("Network", "Easiest", "Hardest"), body, (0, 1, 2))
 
