@@ -20,11 +20,13 @@ NETWORKS: dict[str, tuple[int, int, int, float]] = {
     "shufflenet_v2_x0_5": (547_000, 556_000, 41_000_000, 0.452),
     "squeezenet1_1": (825_000, 825_000, 22_000_000, 0.43),
 }
-NAMES = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow", "plunger", "Chihuahua", "reel", "bucket")
+PAPERS = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow")
+PAPERS += ("plunger", "Chihuahua", "reel", "bucket", "bow tie")
+MARKUP = ("price of $\\frac$\n| salt", "<b>bow | tie</b>")  # a formula, a line break, a column, a tag
 
 
 def class_names(num_classes: int) -> list[str]:
-    return [*NAMES, *(f"thing {c}" for c in range(len(NAMES), num_classes - 1)), "<b>bow | tie</b>"][-num_classes:]
+    return [*PAPERS, *(f"thing {c}" for c in range(10, num_classes - 2)), *MARKUP][-num_classes:]
 
 
 def make(

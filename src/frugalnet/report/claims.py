@@ -21,12 +21,16 @@ HARDEST = ("plunger", "Chihuahua", "reel", "bucket", "bow tie")  # section 4.3
 PAPER_CLASSES = 200
 PAPER_EPOCHS = 100
 PAPER_RECIPE = "paper"
+SLIGHTLY_HIGHER = "higher by at most 5 points; undecided if the interval includes zero"
+A_THIRD = "the ratio within a quarter of the paper's, on another machine"
+LONGER = "a longer median; undecided if medians are within 2 % and the 5th to 95th percentiles overlap"
 
 
 @dataclass(frozen=True)
 class Claim:
     """A claim of the paper, what was measured here, the outcome, and the rule that decided."""
 
+    key: str  # stable: README chooses claims by it
     says: str
     section: str
     measured: str
@@ -194,48 +198,49 @@ def _mean_accuracy(model: str, names: Sequence[str], expected: float) -> Judge:
     return Judge((model,), "within 10 points on average", decide)
 
 
-CLAIMS: dict[str, dict[str, Judge]] = {  # by section
+SAYS: dict[str, dict[str, str]] = {  # what the paper says, by section and key
     "4.1": {
-        "The AlexNet-like network's training accuracy reaches about 96 %": _near("alexnet", _train_top1, 0.96, 0.05),
-        "The depthwise network's training accuracy is about 48 %": _near("depthwise", _train_top1, 0.48, 0.05),
-        "The residual network's training accuracy is slightly above the depthwise one's": _slightly_higher_training(
-            "residual", "depthwise"
-        ),
-        "The AlexNet-like network overfits severely (96 % minus 33 %: 63 points)": _near(
-            "alexnet", _gap, 0.63, 0.10, _gap_points
-        ),
-        "The depthwise network overfits less (48 % minus 33 %: 15 points)": _smaller_gap("depthwise", "alexnet"),
-        "The AlexNet-like network's validation accuracy is limited to about 33 %": _near("alexnet", _top1, 0.33, 0.02),
-        "Validation accuracy is almost the same with and without depthwise convolutions": _by_difference(
-            "depthwise", "alexnet", "within 2 points", _almost_equal
-        ),
-        "Shortcuts raise validation accuracy slightly": _by_difference(
-            "residual",
-            "depthwise",
-            "higher by at most 5 points; undecided if the interval includes zero",
-            _slightly_higher,
-        ),
+        "alexnet_training": "The AlexNet-like network's training accuracy reaches about 96 %",
+        "depthwise_training": "The depthwise network's training accuracy is about 48 %",
+        "residual_training": "The residual network's training accuracy is slightly above the depthwise one's",
+        "alexnet_overfits": "The AlexNet-like network overfits severely (96 % minus 33 %: 63 points)",
+        "depthwise_overfits_less": "The depthwise network overfits less (48 % minus 33 %: 15 points)",
+        "alexnet_validation": "The AlexNet-like network's validation accuracy is limited to about 33 %",
+        "depthwise_validation": "Validation accuracy is almost the same with and without depthwise convolutions",
+        "residual_validation": "Shortcuts raise validation accuracy slightly",
     },
     "4.2": {
-        "The AlexNet-like network has 415,656 parameters": _parameters("alexnet", 415_656),
-        "The depthwise network has 74,818 parameters": _parameters("depthwise", 74_818),
-        "The residual network has as many parameters as the depthwise one": _same_parameters("residual", "depthwise"),
-        "Depthwise convolutions reduce the parameters to about 18 %": _parameter_ratio("depthwise", "alexnet", 18),
-        "An epoch takes 12 s instead of 34 s (35 % of the time) on a GTX 1080 Ti": _by_times(
-            "depthwise", "alexnet", "the ratio within a quarter of the paper's, on another machine", _a_third
-        ),
-        "Shortcuts make training slower at the same number of parameters": _by_times(
-            "residual",
-            "depthwise",
-            "a longer median; undecided if medians are within 2 % and the 5th to 95th percentiles overlap",
-            _longer,
-        ),
+        "alexnet_parameters": "The AlexNet-like network has 415,656 parameters",
+        "depthwise_parameters": "The depthwise network has 74,818 parameters",
+        "residual_parameters": "The residual network has as many parameters as the depthwise one",
+        "parameters_ratio": "Depthwise convolutions reduce the parameters to about 18 %",
+        "epoch_seconds": "An epoch takes 12 s instead of 34 s (35 % of the time) on a GTX 1080 Ti",
+        "residual_seconds": "Shortcuts make training slower at the same number of parameters",
     },
     "4.3": {
-        f"The easiest classes are {', '.join(EASIEST)}": _in_extreme_tenth("alexnet", EASIEST, "easiest"),
-        "These five reach about 70 % each": _mean_accuracy("alexnet", EASIEST, 0.70),
-        f"The hardest classes are {', '.join(HARDEST)}": _in_extreme_tenth("alexnet", HARDEST, "hardest"),
+        "easiest_classes": f"The easiest classes are {', '.join(EASIEST)}",
+        "easiest_accuracy": "These five reach about 70 % each",
+        "hardest_classes": f"The hardest classes are {', '.join(HARDEST)}",
     },
+}
+JUDGES: dict[str, Judge] = {
+    "alexnet_training": _near("alexnet", _train_top1, 0.96, 0.05),
+    "depthwise_training": _near("depthwise", _train_top1, 0.48, 0.05),
+    "residual_training": _slightly_higher_training("residual", "depthwise"),
+    "alexnet_overfits": _near("alexnet", _gap, 0.63, 0.10, _gap_points),
+    "depthwise_overfits_less": _smaller_gap("depthwise", "alexnet"),
+    "alexnet_validation": _near("alexnet", _top1, 0.33, 0.02),
+    "depthwise_validation": _by_difference("depthwise", "alexnet", "within 2 points", _almost_equal),
+    "residual_validation": _by_difference("residual", "depthwise", SLIGHTLY_HIGHER, _slightly_higher),
+    "alexnet_parameters": _parameters("alexnet", 415_656),
+    "depthwise_parameters": _parameters("depthwise", 74_818),
+    "residual_parameters": _same_parameters("residual", "depthwise"),
+    "parameters_ratio": _parameter_ratio("depthwise", "alexnet", 18),
+    "epoch_seconds": _by_times("depthwise", "alexnet", A_THIRD, _a_third),
+    "residual_seconds": _by_times("residual", "depthwise", LONGER, _longer),
+    "easiest_classes": _in_extreme_tenth("alexnet", EASIEST, "easiest"),
+    "easiest_accuracy": _mean_accuracy("alexnet", EASIEST, 0.70),
+    "hardest_classes": _in_extreme_tenth("alexnet", HARDEST, "hardest"),
 }
 
 
@@ -243,11 +248,11 @@ def judge(comparison: Comparison) -> list[Claim]:
     """Every claim with its outcome. "undecided": the interval includes zero, or two measurements disagree. "not
     tested": the networks were not trained as in the paper. "not measured": a network or the data are missing."""
     table = []
-    for section, judges in CLAIMS.items():
-        for says, one in judges.items():
-            measured, outcome = _decided(comparison, one)
-            says, rule = (text.replace(" %", "\u00a0%") for text in (says, one.rule))
-            table.append(Claim(says, section, measured, outcome, rule))
+    for section, claims in SAYS.items():
+        for key, text in claims.items():
+            measured, outcome = _decided(comparison, JUDGES[key])
+            says, rule = (t.replace(" %", "\u00a0%") for t in (text, JUDGES[key].rule))
+            table.append(Claim(key, says, section, measured, outcome, rule))
     return table
 
 

@@ -175,18 +175,20 @@ def _png_chart(chart: Chart, axes: Axes) -> None:
             capsize=2,
         )
         right, up = point.side
-        sides: Any = {"ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up]}
-        at = {"xytext": (8 * right, 8 * up), "textcoords": "offset points"}
-        axes.annotate(point.name, (point.x, point.y), fontsize=9, **sides, **at)
+        sides = {"ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up]}
+        _write(axes, point.name, (point.x, point.y), (8 * right, 8 * up), sides)
     for label in chart.labels:
-        colour = _PRINTED.get(label.colour, label.colour)
-        at = {"xytext": (6, 0), "textcoords": "offset points"}
-        axes.annotate(label.text, (chart.x_range[1], label.y), va="center", fontsize=9, color=colour, **at)
+        style = {"va": "center", "color": _PRINTED.get(label.colour, label.colour)}
+        _write(axes, label.text, (chart.x_range[1], label.y), (6, 0), style)
     axes.set(xlim=chart.x_range, ylim=chart.y_range, xlabel=chart.x_title, ylabel="top-1, %")
     if chart.ticks:
         axes.set_xscale("log")
         axes.set_xticks(chart.ticks, [human(tick) for tick in chart.ticks])
         axes.set_xticks([], minor=True)
+
+
+def _write(axes: Axes, text: str, at: tuple[float, float], shift: tuple[int, int], style: dict[str, Any]) -> None:
+    axes.annotate(text, at, xytext=shift, textcoords="offset points", fontsize=9, parse_math=False, **style)
 
 
 def _png_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:

@@ -5,6 +5,7 @@ A colour "@name" is one of the page's own, so that charts follow its colour sche
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     front = sorted(zip(drawn[is_optimal].tolist(), y[is_optimal].tolist(), strict=True))
     front.append((x_range[1], front[-1][1]))
     across = [(float(np.log10(a / x_range[0]) / width), (b - y_range[0]) / (y_range[1] - y_range[0])) for a, b in front]
-    steps = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in zip(across, across[1:], strict=False)]
+    steps = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(across)]
     places = np.stack([np.log10(drawn / x_range[0]) / width, (y - y_range[0]) / (y_range[1] - y_range[0])], axis=1)
     sides, colour = place_names(places.tolist(), [row.model for row, _ in known], steps), colours(rows)
     points = [
@@ -168,15 +169,16 @@ def place_names(
             middle, up = x + side[0] * (gap + width), y + side[1] * (gap + height)
             boxes[side] = (middle - width, up - height, middle + width, up + height)
         others = [*lines, *taken[:i], *taken[i + 1 :]]
-        best = min(
-            boxes,
-            key=lambda side: (
-                sum(_overlap(boxes[side], other) for other in others) - 2 * _overlap(boxes[side], (0, 0, 1, 1))
-            ),
-        )
+        best = min(boxes, key=lambda side: _cost(boxes[side], others))
         chosen.append(best)
         taken.append(boxes[best])
     return chosen
+
+
+def _cost(box: Box, others: Sequence[Box]) -> float:
+    """How much of a box is over others or, counted twice, outside the unit square."""
+    # Rounded, so that equal costs are equal and the first side wins.
+    return round(sum(_overlap(box, other) for other in others) - 2 * _overlap(box, (0, 0, 1, 1)), 9)
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -91,8 +91,8 @@ def _verdict(comparison: Comparison) -> list[str]:
     sample = "Sample data say nothing about Tiny ImageNet. " if run["is_sample"] else ""
     seeds = "" if len(best.seeds) == 1 else f", mean of {len(best.seeds)} seeds"
     first = (
-        f"{sample}On the {run['n_validation']:,} images of the {run['validated_on']}, {best.model} has the highest top-1 "
-        f"accuracy: {percent(best.top1.mean)} (95\u00a0% interval {percent(best.top1_interval.low)} to "
+        f"{sample}On the {run['n_validation']:,} images of the {run['validated_on']}, {best.model} has the highest "
+        f"top-1 accuracy: {percent(best.top1.mean)} (95\u00a0% interval {percent(best.top1_interval.low)} to "
         f"{percent(best.top1_interval.high)}{seeds})."
     )
     if len(rows) == 1:

@@ -125,17 +125,19 @@ def _sections(found: Findings, images: Images | None) -> list[Section]:
     comparison, rows = found.comparison, found.comparison.rows
     order, names = _order(comparison), figures.unique_names(comparison)
     *curves, together = figures.curve_charts(rows)
-    differences = [tables.differences(found), PAIRED] if comparison.differences else []
+    differences: list[Block] = [tables.differences(found), PAIRED] if comparison.differences else []
     paper_classes = tables.paper_classes(found)
 
     def confusion(row: Row) -> Heatmap:
         return figures.heatmap(f"confusion_{row.model}", f"Confusion of {row.model}", row.confusion, order, names)
 
-    accuracy = [tables.figures(rows, "accuracy"), tables.figures(rows, "cost"), FIGURES, *differences]
+    accuracy: list[Block] = [tables.figures(rows, "accuracy"), tables.figures(rows, "cost"), FIGURES, *differences]
     costs: list[Block] = [FRONT, Grid([figures.cost_chart(rows, key) for key in figures.COST_AXES])]
     costs += [tables.training_cost(rows), REACHED, *tables.details(rows), DETAILS]
-    galleries = [Fold(row.model, [_gallery(row, images)]) for row in rows] if images is not None else []
-    easiest: list[Block] = [CLASSES, tables.extremes(rows), *galleries, *([paper_classes] if paper_classes else [])]
+    galleries: list[Block] = []
+    if images is not None:
+        galleries = [Fold(row.model, [_gallery(row, images)]) for row in rows]
+    easiest = [CLASSES, tables.extremes(rows), *galleries, *([paper_classes] if paper_classes else [])]
     confusions = [Fold(row.model, [confusion(row), tables.confused_pairs(row)]) for row in rows]
     return [
         Section("table", "Accuracy and cost", accuracy),

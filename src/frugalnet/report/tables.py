@@ -105,7 +105,7 @@ COLUMNS = (
     Column(
         "cost",
         "latency_ms",
-        "Latency, batch 1",
+        "Latency, batch\u00a01",
         lambda value: milliseconds(value.median),
         below=lambda row: _quantiles(row.latency_ms),  # type: ignore[arg-type]
     ),
@@ -186,7 +186,7 @@ def _cost(key: str, form: Callable[[float], str], missing: str = NOT_MEASURED) -
     """A figure of cost.json, with its percentiles if it has them."""
 
     def cell(row: Row) -> Cell:
-        value = row.cost.get(key)
+        value: Any = row.cost.get(key)
         if is_quantiles(value):
             return Cell(form(value["median"]), (_quantiles(Quantiles(**value)),))
         return Cell(missing if value is None else form(value))
@@ -204,7 +204,7 @@ def _epoch_macs(row: Row) -> Cell:
 
 DETAILS: dict[str, dict[str, Callable[[Row], Cell]]] = {
     "Times": {
-        "Forward, batch 1": _cost("latency_ms", milliseconds),
+        "Forward, batch\u00a01": _cost("latency_ms", milliseconds),
         "Forward and backward, batch 1, evaluation mode": _cost("train_latency_ms", milliseconds),
         "Images per second, forward": _cost("throughput", number),
         "Images per second, forward and backward": _cost("train_throughput", number),
@@ -249,7 +249,7 @@ def extremes(rows: Sequence[Row]) -> Table:
         [_network(row), *(named(row, chosen) for chosen in both)]
         for row, both in zip(rows, best_and_worst, strict=True)
     ]
-    return Table("Easiest and hardest classes", ("Network", "Easiest", "Hardest"), body, (0, 1, 2))
+    return Table("Easiest and hardest classes", ("Network", "Easiest", "Hardest"), body, (0, 1, 2), "prose")
 
 
 def confused_pairs(row: Row) -> Table:
