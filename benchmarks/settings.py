@@ -47,7 +47,7 @@ def figures(folder: Path, model: str) -> dict[str, float]:
     """The figures of a finished setting."""
     trained = folder / "results/train" / f"{model}-0"
     last, timing = files.read_history(trained / "history.csv")[-1], json.loads((trained / "timing.json").read_text())
-    alone = {"bytes_given": 0, "all_reduces": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}
+    alone = {"payload_bytes": 0, "all_reduces": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}
     exchange = timing.get("exchange", [alone])
     return {
         "validation_top1": last["validation_top1"],

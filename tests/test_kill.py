@@ -257,12 +257,12 @@ def wait_for_host(project: Path, process: subprocess.Popen) -> None:
 
 @pytest.mark.slow
 def test_a_second_identical_run_waits_for_the_first_ones_workers_however_long_they_take(project):
-    two = ["distributed=global_net", "distributed.workers=2", "distributed.restarts=0"]
+    two = ["distributed=global_net", "distributed.workers=2", "launch.restarts=0"]
     compose(project, *two)
     first = start(project)
     wait_for_host(project, first)
     first.send_signal(signal.SIGSTOP)
-    compose(project, *two, "distributed.timeout_minutes=0.1")  # in which its workers must have found one another
+    compose(project, *two, "launch.timeout_minutes=0.1")  # in which its workers must have found one another
     second = start(project)
     waiting = "another process trains this very run"
     assert any(waiting in line for line in second.stderr)

@@ -26,8 +26,8 @@ class ComputeConfig(Config):
     """Where to compute. `threads` and `processes`: 0 means one a core."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: int = Field(ge=0)
-    processes: int = Field(ge=0)  # that decode and augment
+    threads: int = Field(ge=0, le=1024)
+    processes: int = Field(ge=0, le=1024)  # that decode and augment
     deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
     checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch
 
@@ -62,7 +62,7 @@ def _keep_freed_memory() -> None:
     """Let glibc's malloc keep freed memory for the next tensor instead of returning it to the system.
 
     Otherwise each step requests its activations again: 10,000 page faults a step at batch 256, up to a fifth of the
-    time (`python -m benchmarks.variants`). Does nothing without glibc.
+    time (docs/performance.md). Does nothing without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt:

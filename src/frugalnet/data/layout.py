@@ -103,8 +103,9 @@ def read_member(zip_file: zipfile.ZipFile, name: str) -> bytes:
     try:
         with zip_file.open(name) as file:
             at_once = READ_BYTES
-            if zip_file.getinfo(name).compress_type == zipfile.ZIP_BZIP2 and isinstance(file, zipfile.ZipExtFile):
-                at_once = file.MIN_READ_SIZE = READ_BYTES_BZIP2
+            if zip_file.getinfo(name).compress_type == zipfile.ZIP_BZIP2:
+                at_once = READ_BYTES_BZIP2
+                file.MIN_READ_SIZE = at_once  # type: ignore[attr-defined]  # ZipExtFile's own read-ahead
             return b"".join(iter(lambda: file.read(at_once), b""))
     except KeyError:
         raise UserError(f"{name} is missing from the archive") from None
