@@ -155,8 +155,8 @@ def test_a_local_mirror_is_copied_and_kept(prefix: str, tmp_path: Path, place: P
     assert place.read_bytes() == mirror.read_bytes() == PAYLOAD
 
 
-def test_the_sample_needs_no_address(sample: Path) -> None:
-    assert sample.read_bytes()[:2] == b"PK"  # the fixture is a download without one
+def test_the_sample_needs_no_address(sample_archive: Path) -> None:
+    assert sample_archive.read_bytes()[:2] == b"PK"  # the fixture is a download without one
 
 
 def test_a_partial_file_is_resumed_by_range(server: Server, place: Path) -> None:
