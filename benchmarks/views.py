@@ -14,12 +14,12 @@ import numpy as np
 
 from frugalnet.data.augment import AugmentConfig, build_policy, write_views
 from frugalnet.files import remove
-from frugalnet.processes import cores, settle
+from frugalnet.processes import cores, init_worker
 
 
 def albumentations_alone(images: Path, config: AugmentConfig, processes: int) -> float:
     """Images a second of Compose in each of so many processes, the slowest taken."""
-    with multiprocessing.get_context("spawn").Pool(processes, settle) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, init_worker) as pool:
         for count in (1_000, 20_000):  # the first to import all
             rates = pool.starmap(_compose, [(images, config, count)] * processes, chunksize=1)
     return min(rates)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from frugalnet.data.download import DownloadConfig
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, write_json
-from frugalnet.processes import settle
+from frugalnet.processes import init_worker
 from frugalnet.schema import Config
 
 ROOT = "tiny-imagenet-200"
@@ -350,7 +350,7 @@ def _decode(
 
 def _start_worker(archive: Path, folder: Path, offsets: dict[str, int]) -> None:
     global _zip_file, _outputs
-    settle()
+    init_worker()
     # A bad image is reported once, by its member's name.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     _zip_file = _open(archive)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from frugalnet.data.arrays import IMAGE_SHAPE
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
-from frugalnet.processes import cores, settle
+from frugalnet.processes import cores, init_worker
 from frugalnet.schema import Config
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int)
     # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["frugalnet.data.albumentations_alone", __name__])
-    executor = ProcessPoolExecutor(min(workers, len(paths) * len(starts)), context, settle)
+    executor = ProcessPoolExecutor(min(workers, len(paths) * len(starts)), context, init_worker)
     try:
         tasks = {
             path.name: [executor.submit(_write_chunk, images, path, offset, config, view, start) for start in starts]
