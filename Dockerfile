@@ -1,15 +1,15 @@
-# CUDA comes with torch's own wheels: all that the host needs is NVIDIA's driver and container toolkit.
+# torch's wheels include CUDA. For a GPU, the host needs only NVIDIA's driver and container toolkit.
 #   docker build -t frugalnet .
 #   KEEP="-v frugalnet-cache:/home/frugal/frugalnet/.dvc/cache -v frugalnet-checkpoints:/home/frugal/frugalnet/.checkpoints
 #         -v frugalnet-runs:/home/frugal/frugalnet/mlruns"
-#   docker run --rm --gpus all $KEEP frugalnet          (dvc repro; or give another command)
+#   docker run --rm --gpus all $KEEP frugalnet          (runs dvc repro, or the command given)
 #   docker run --rm --gpus all $KEEP frugalnet sh -c 'dvc repro >&2 && cat results/compare/report.html' > report.html
 #   docker run --rm $KEEP -p 127.0.0.1:5000:5000 -e HOST=0.0.0.0 frugalnet make ui
-# The volumes keep what was made, not the code: the same command goes on after an interruption, also with an image built
-# anew; DVC takes from its cache what is up to date.
+# The volumes keep results, not code. After an interruption, also with a rebuilt image, the same command resumes, and DVC
+# takes finished stages from its cache.
 FROM python:3.11-slim-bookworm
 
-# A C compiler: on CUDA networks are compiled, and Triton builds its driver with it.
+# A C compiler: networks are compiled on CUDA, and Triton needs one.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc git libc6-dev make \
     && rm -rf /var/lib/apt/lists/*
@@ -18,7 +18,7 @@ RUN useradd --create-home --uid 1000 frugal
 USER frugal
 WORKDIR /home/frugal/frugalnet
 
-# The lock alone first: the layer of several gigabytes is built again only when it changes, or the Makefile.
+# The lock file first: this layer of several gigabytes is rebuilt only if the lock file or the Makefile changes.
 COPY --chown=frugal Makefile requirements.lock ./
 RUN make .venv/locked
 COPY --chown=frugal . .

@@ -1,18 +1,18 @@
-# The README's two commands are `make demo` and `make test`; both install what they need into .venv first.
+# Start with `make demo` and `make test`. Targets that need the environment install it into .venv first.
 SHELL := /bin/bash
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all bench results readme lint ui params lock
+.PHONY: help install demo test test-all coverage torture bench results readme lint ui params lock
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## the locked dependencies, into .venv
+install: .venv/installed ## install the locked dependencies into .venv
 
-demo: .venv/installed ## the whole pipeline on the sample data, in a throw-away copy of the work tree
+demo: .venv/installed ## run the whole pipeline on the sample data, in a temporary copy of the project
 	dvc exp run --temp --force --name demo -S data=sample -S train=demo -S evaluate.rounds=3
 	@rm -rf demo
 	@dvc get --quiet . results/compare --out demo \
@@ -22,30 +22,37 @@ demo: .venv/installed ## the whole pipeline on the sample data, in a throw-away 
 	@echo "Report: $(CURDIR)/demo/report.html"
 	@echo "Runs:   make ui, then open http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART"
 
-test: lint ## linters, type check and the whole suite but for what is marked slow
+test: lint ## run linters, type check and all tests except the slow ones
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: lint ## the slow tests too
+test-all: lint ## run linters, type check and all tests
 	pytest -m ''
 
-bench: .venv/installed ## training's speed and memory beside its own step alone and the usual ways; ten minutes
+bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (ten minutes)
 	python -m benchmarks.benchmark
 
-results: .venv/installed ## keep the last comparison: its figures in docs/results, the README's tables made of them
+results: .venv/installed ## copy the last comparison to docs/results and fill the README's tables from it
 	python -m tools.readme results/compare/comparison.json
 	rm -rf docs/results && mkdir -p docs/results
 	cp -rL results/compare/{report.md,comparison.json,figures} docs/results
 	(cd results/evaluate && tar -chf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
 
-readme: .venv/installed ## the README's tables, from the figures in docs/results
+readme: .venv/installed ## fill the README's tables from docs/results
 	python -m tools.readme docs/results/comparison.json
 
-lint: .venv/installed
+lint: .venv/installed ## run linters, type check and the check of import directions
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-logo
 
-ui: .venv/installed ## the MLflow UI over this project's runs, on http://127.0.0.1:5000
+torture: .venv/installed ## crash test of the whole pipeline: make torture ROUNDS=50; resumes in .torture
+	python -m tools.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
+
+coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
+	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
+
+ui: .venv/installed ## serve the MLflow UI on http://127.0.0.1:5000
 	@mkdir -p mlruns
 	@case "$$MLFLOW_TRACKING_URI" in \
 		http*) echo "The runs are on the server that MLFLOW_TRACKING_URI names: open $$MLFLOW_TRACKING_URI";; \
@@ -53,11 +60,11 @@ ui: .venv/installed ## the MLflow UI over this project's runs, on http://127.0.0
 			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}";; \
 	esac
 
-params: .venv/installed ## compose conf/ into params.yaml, as `dvc exp run` does
+params: .venv/installed ## restore params.yaml to the defaults in conf/
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \
 		compose('params.yaml', '$(CURDIR)/conf', None, 'config', '', [])"
 
-lock: ## resolve pyproject.toml anew: names, versions and hashes for every platform, no host
+lock: ## update requirements.lock from pyproject.toml (needs uv): versions and hashes, all platforms
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 		--group dev pyproject.toml -o requirements.lock
 

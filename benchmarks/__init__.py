@@ -1,1 +1,1 @@
-"""What is measured against what: run from the project's root, e.g. `python -m benchmarks.benchmark`."""
+"""Speed and ablation experiments, run from the project's root, for example `python -m benchmarks.benchmark`."""

@@ -1,8 +1,8 @@
-"""What each part of the recipe gives: `python -m benchmarks.ablation`.
+"""Ablation of the training recipe: `python -m benchmarks.ablation data.holdout=5000`.
 
-Trains the speedrun recipe with one part changed at a time; the table shows top-1 on what `data/` holds for validation.
-For choices that has to be a hold-out of the training split: before, `dvc exp run -S data.holdout=5000 augment`. Each
-setting is the train stage itself, run in results/ablation/<setting>; what is finished is not run again.
+Trains the speedrun recipe with one part changed at a time and prints top-1 on the validation images in `data/`. To
+choose a recipe, those must be a hold-out of the training split: run `dvc exp run -S data.holdout=5000 augment` first.
+Each setting runs the train stage in results/ablation/<setting>; finished settings are not rerun.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="residual")
     parser.add_argument("--only", nargs="*", choices=SETTINGS, default=list(SETTINGS), metavar="SETTING")
-    parser.add_argument("overrides", nargs="*", help="of all settings, as dvc's -S takes them")
+    parser.add_argument("overrides", nargs="*", help="overrides for all settings, like those of dvc's -S")
     arguments = parser.parse_args()
     out = Path("results/ablation")
     measured = {}

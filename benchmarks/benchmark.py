@@ -1,14 +1,14 @@
-"""How close training comes to its training step alone, and how far ahead it is of the usual way: `make bench`.
+"""Training speed compared with the training step alone and with common data loaders: `make bench`.
 
-Images a second, for each network, in rounds that take each contestant in turn:
+Images per second for each network. Each round measures every contestant in turn:
 
-limit        the training step alone, on one batch that is already in place
-ours         loop.fit, from stored views to weights
-ours, all    the same with evaluation, checkpoint and logging, each once an epoch
-plain        JPEG files, ImageFolder, DataLoader, albumentations on the fly, default layout, eager
+limit        the training step alone, on one batch that is already in memory
+ours         loop.fit, reading stored views
+ours, all    the same with evaluation, checkpoint and logging, once per epoch each
+plain        JPEG files, ImageFolder, DataLoader, albumentations on the fly, default memory layout, eager mode
 torchvision  the same with torchvision's v2 transforms
 
-A ratio is taken within each round. The screen shows medians (lowest–highest); results/benchmark.json holds all.
+Ratios are taken within each round. The output shows medians (lowest–highest); results/benchmark.json has every figure.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from frugalnet.processes import cores
 from frugalnet.training.batches import batches
 from frugalnet.training.trainer import Trainer
 
-WARM_UP = 2  # steps before the clock starts
+WARM_UP = 2  # steps before timing starts
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -45,8 +45,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def limit(trainer: Trainer, batch: tuple[Tensor, Tensor], steps: int) -> float:
-    """Seconds of `steps` training steps on a batch that is in place."""
-    trainer.step = 0  # the learning rate stays at its first values
+    """Seconds of `steps` training steps on a batch that is in memory."""
+    trainer.step = 0  # keep the learning rate at its first values
     started = time.monotonic()
     for _ in range(steps):
         trainer.train_batch(*batch)
@@ -54,14 +54,14 @@ def limit(trainer: Trainer, batch: tuple[Tensor, Tensor], steps: int) -> float:
 
 
 def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path) -> dict[str, dict[str, list[float]]]:
-    """Network → contestant → images a second in each round; `beside`: seconds an epoch that are not training steps."""
+    """Network → contestant → images per second of each round; `beside`: seconds per epoch outside of training steps."""
     loaders = {
         "plain": rivals.endless(rivals.albumentations_folder(data, params), BATCH_SIZE),
         "torchvision": rivals.endless(rivals.torchvision_folder(data), BATCH_SIZE),
     }
-    in_flight = 2 * cores()  # batches that a DataLoader has made or begun when it is left alone
+    in_flight = 2 * cores()  # batches that an idle DataLoader has prepared or begun
     for loader in loaders.values():
-        next(loader)  # its workers start, from a process that has no threads yet
+        next(loader)  # starts its workers while this process has no threads yet
     device = compute.setup(params.compute)
     names = params.model.names
     own = {name: ours.new_trainer(name, data, params, device) for name in names}
@@ -87,9 +87,9 @@ def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path
                     sample["ours"].append(rate)
                     sample["beside"].append(beside)
             for rival, loader in loaders.items():
-                theirs[name, rival](loader, in_flight)  # what lay ready is used up
+                theirs[name, rival](loader, in_flight)  # use up the batches prepared before
                 sample[rival].append(BATCH_SIZE * steps / theirs[name, rival](loader, steps))
-                time.sleep(1.5)  # its workers fill their queue and rest
+                time.sleep(1.5)  # let its workers fill their queue
     return samples
 
 
@@ -113,7 +113,7 @@ def summarise(samples: dict[str, list[float]], n_train: int) -> dict[str, Any]:
 
 
 def peak_memory(data: Data, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Network → number of views → peak anonymous bytes of a fresh process that trains on them."""
+    """Network → number of views → peak anonymous memory, in bytes, of a new process that trains on them."""
 
     def measured(name: str, views: int) -> int:
         command = [sys.executable, "-m", "benchmarks.memory", str(data.folder), name, str(views)]
@@ -146,10 +146,10 @@ def show(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10, help="of each contestant in each round")
+    parser.add_argument("--steps", type=int, default=10, help="per contestant and round")
     arguments = parser.parse_args()
     for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-        os.environ.pop(variable, None)  # nothing is logged but to a temporary database
+        os.environ.pop(variable, None)  # log to a temporary database only
 
     params = load_params()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""The data that is measured on: the working folder's own, or the sample made as large as a fifth of it."""
+"""The benchmark data: the project's own `data/`, or the sample repeated to 20,000 images."""
 
 import shutil
 import zipfile
@@ -11,17 +11,16 @@ from frugalnet import config
 from frugalnet.config import Params
 from frugalnet.data import arrays, sample
 from frugalnet.data.augment import write_views
-from frugalnet.processes import cores
 from frugalnet.training.batches import Views
 
 BATCH_SIZE = 256
-IMAGES = 20_000  # of the sample, by repetition; and JPEG files at most
+IMAGES = 20_000  # of the repeated sample; also the maximum number of JPEG files
 _OWN = ("archive.zip", "arrays", "views")  # the outputs of download, normalise and augment
 
 
 @dataclass(frozen=True)
 class Data:
-    """The same pictures as arrays, as stored views and as JPEG files in a folder a class."""
+    """The same images as arrays, as stored views, and as JPEG files in one folder per class."""
 
     description: str
     folder: Path
@@ -31,17 +30,17 @@ class Data:
 
 
 def load_params() -> Params:
-    """The working folder's params.yaml, with the batch size that all is measured at."""
+    """The working folder's params.yaml, with the benchmark's batch size."""
     params = config.load()
     return params.model_copy(update={"train": params.train.model_copy(update={"batch_size": BATCH_SIZE})})
 
 
 def prepare(temporary: Path, params: Params) -> Data:
-    """Take `data/` of the working folder if it is whole, else make it from the sample; JPEG files go to `temporary`."""
+    """Use `data/` if it is complete, else make it from the sample. JPEG files are written to `temporary`."""
     own = Path("data")
     folder = own if all((own / name).exists() for name in _OWN) else _make(temporary / "data", params)
     dataset, views = arrays.load(folder / "arrays"), Views(folder / "views")
-    for epoch in range(len(views.sha256)):  # checks the bytes, which also brings them into the page cache
+    for epoch in range(len(views.sha256)):  # verifies the hashes, which also loads the files into the page cache
         views.of_epoch(epoch, dataset.train.images)
     description = f"{len(dataset.train.labels):,} training images of {dataset.name}" + (
         "" if folder == own else f", made from {sample.TRAIN_PER_CLASS * len(sample.CLASSES):,} by repetition"
@@ -51,23 +50,23 @@ def prepare(temporary: Path, params: Params) -> Data:
 
 def _make(folder: Path, params: Params) -> Path:
     folder.mkdir()
-    workers = params.compute.workers or cores()
+    processes = params.compute.processes
     sample.write_sample(folder / "archive.zip")
     every = arrays.NormaliseConfig(
         name="sample", classes=None, train_per_class=None, holdout=0, max_unpacked_bytes=10**9
     )
-    arrays.normalise(folder / "archive.zip", folder / "arrays", every, is_sample=True, workers=workers)
+    arrays.normalise(folder / "archive.zip", folder / "arrays", every, is_sample=True, processes=processes)
     once = sample.TRAIN_PER_CLASS * len(sample.CLASSES)
     for path in (folder / "arrays").glob("*.npy"):
         array = np.load(path)
         np.save(path, np.tile(array, (IMAGES // once, *[1] * (array.ndim - 1))))
     augmentation = params.augment.model_copy(update={"views": params.augment.views or 4})
-    write_views(folder / "arrays/train_images.npy", folder / "views", augmentation, workers=workers)
+    write_views(folder / "arrays/train_images.npy", folder / "views", augmentation, processes=processes)
     return folder
 
 
 def _extract(archive: Path, folder: Path) -> Path:
-    """Write up to IMAGES training pictures of all classes as files: class/name.JPEG."""
+    """Write up to IMAGES training images of all classes as class/name.JPEG."""
     with zipfile.ZipFile(archive) as members:
         names = [name for name in members.namelist() if "/train/" in name and name.endswith(".JPEG")]
         for name in names[:: -(-len(names) // IMAGES)]:

@@ -1,4 +1,4 @@
-"""Peak memory of training beyond the page cache: python -m benchmarks.memory FOLDER MODEL VIEWS."""
+"""Peak memory of training without the page cache: python -m benchmarks.memory FOLDER MODEL VIEWS."""
 
 import dataclasses
 import json
@@ -14,16 +14,16 @@ from frugalnet import compute
 from frugalnet.data import arrays
 from frugalnet.training.batches import Views
 
-_EPOCHS = 4  # that many views at most
-_STEPS = 8  # of each
-_EVALUATED = 2000  # images after each, in batches like all others
+_EPOCHS = 4  # one view each, so at most four views
+_STEPS = 8  # per epoch
+_EVALUATED = 2000  # images evaluated after each epoch
 
 
 def _anonymous_bytes() -> int:
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no RssAnon: this takes Linux")
+    raise RuntimeError("/proc/self/status has no RssAnon: this needs Linux")
 
 
 def main(folder: Path, model: str, view_count: int) -> None:

@@ -1,4 +1,4 @@
-"""The project's own training, as pipeline/train.py runs it, cut down to the last steps of an epoch."""
+"""The project's training, as pipeline/train.py runs it, limited to the last steps of an epoch."""
 
 import contextlib
 import io
@@ -27,8 +27,8 @@ def new_trainer(model: str, data: Data, params: Params, device: torch.device) ->
 
 
 def logger(model: str, data: Data, params: Params, device: torch.device, root: Path) -> Callable[[History], None]:
-    """What `fit` calls after each epoch: logs the history to an MLflow database under `root`, opened already."""
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each new database
+    """The `on_epoch` callback of `fit`: logs the history to an MLflow database under `root`, which is created here."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # hides a message per new database
     environment = compute.bits_depend_on(device, params.compute)
     run = runs.describe(model, 0, data.dataset, data.views.sha256, params.train, environment)
     tracked = tracking.training_run(root, run, tracking.provenance())
@@ -39,15 +39,15 @@ def logger(model: str, data: Data, params: Params, device: torch.device, root: P
 def end_of_epoch(
     trainer: Trainer, data: Data, epoch: int, steps: int, folder: Path, on_epoch: Callable[[History], None]
 ) -> tuple[float, float]:
-    """Train the last `steps` steps of `epoch` and end it: evaluation of all validation images, checkpoint, logging.
+    """Train the last `steps` steps of `epoch`, then evaluate all validation images, write a checkpoint and log.
 
-    Returns the images a second of the steps, and the seconds of everything else.
+    Returns the images per second of the steps, and the seconds of everything else.
     """
     trainer.config = trainer.config.model_copy(update={"epochs": epoch + 1})
     trainer.epoch, trainer.step = epoch, trainer.steps - steps
     sizes = [len(turn) for turn in np.array_split(np.arange(trainer.n_train), trainer.steps)]
     checkpoints = Checkpoints(folder / "checkpoints")
-    with contextlib.redirect_stderr(io.StringIO()):  # a line an epoch, not for this table
+    with contextlib.redirect_stderr(io.StringIO()):  # hides the line printed per epoch
         started = time.monotonic()
         fit(
             trainer,

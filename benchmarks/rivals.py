@@ -1,6 +1,6 @@
-"""Training as a competent person writes it today: JPEG files, ImageFolder, DataLoader, augmentation on the fly.
+"""The usual way to train: JPEG files, ImageFolder, DataLoader, augmentation on the fly.
 
-Default memory layout, eager mode, torch.optim.SGD as it comes.
+Default memory layout, eager mode, torch.optim.SGD with default options.
 """
 
 import time
@@ -38,7 +38,7 @@ def albumentations_folder(data: Data, params: Params) -> ImageFolder:
 
 
 def torchvision_folder(data: Data) -> ImageFolder:
-    """The default policy in torchvision's terms; its erased patches may be oblong."""
+    """The default policy with torchvision's transforms. Unlike ours, erased patches need not be square."""
     mean, std = ([value / 255 for value in values] for values in (data.dataset.mean, data.dataset.std))
     transform = v2.Compose(
         [
@@ -56,8 +56,8 @@ def torchvision_folder(data: Data) -> ImageFolder:
 
 
 def endless(folder: ImageFolder, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches epoch after epoch, from as many workers as cores, which stay."""
-    cv2.setNumThreads(1)  # here, not in the workers: a forked one waits for ever for this process's OpenCV threads
+    """Batches of endless epochs, from one persistent worker per core."""
+    cv2.setNumThreads(1)  # set before forking: a forked worker would wait forever for this process's OpenCV threads
     loader = DataLoader(
         folder,
         batch_size,
@@ -71,7 +71,7 @@ def endless(folder: ImageFolder, batch_size: int) -> Iterator[tuple[Tensor, Tens
 
 
 def build(model: str, data: Data, params: Params) -> Callable[[Iterator[tuple[Tensor, Tensor]], int], float]:
-    """A network and a function that trains it on so many batches and returns the seconds they took."""
+    """A function that trains a new network on a number of batches and returns the seconds they took."""
     network, config = models.build(model, len(data.dataset.class_ids)), params.train
     optimiser = torch.optim.SGD(
         network.parameters(),

@@ -1,4 +1,4 @@
-"""The train stage with other parameters, each setting in a folder of its own, on the pictures in `data/`."""
+"""Runs of the train stage with other parameters, each in its own folder, on the images in `data/`."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None:
-    """Train in `folder` unless that is done; what was interrupted goes on. Other views than data's are made first."""
+    """Train in `folder`, unless finished; an interrupted run resumes. Overrides of `augment` make new views."""
     params, done = folder / "params.yaml", folder / "results/train" / f"{model}-0" / "run.json"
     before = params.read_text() if done.is_file() else ""
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,10 +44,10 @@ def _stage(folder: Path, *stage: str) -> None:
 
 
 def figures(folder: Path, model: str) -> dict[str, float]:
-    """What a finished setting has to show."""
+    """The figures of a finished setting."""
     trained = folder / "results/train" / f"{model}-0"
     last, timing = files.read_history(trained / "history.csv")[-1], json.loads((trained / "timing.json").read_text())
-    alone = {"bytes_given": 0, "all_reduces": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}
+    alone = {"payload_bytes": 0, "all_reduces": 0, "communication_seconds": 0.0, "waiting_seconds": 0.0}
     exchange = timing.get("exchange", [alone])
     return {
         "validation_top1": last["validation_top1"],

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Two hosts as network namespaces, joined by a cable: torchrun --nnodes=2 trains the sample between them, and the bytes that
-# crossed the cable are counted. Needs root and iproute2: sudo benchmarks/two_hosts.sh [FOLDER]
+# Train the sample with torchrun --nnodes=2 on two network namespaces joined by a virtual cable, and count the bytes that
+# cross it. Needs root and iproute2: sudo benchmarks/two_hosts.sh [FOLDER]
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$(mktemp -d)}
@@ -24,7 +24,7 @@ for host in 0 1; do
 done
 
 export PYTHONPATH=$project:$project/src GLOO_SOCKET_IFNAME=cable TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 OMP_NUM_THREADS=1
-for host in 0 1; do # each has a folder of its own: nothing is shared but the cable
+for host in 0 1; do # each has its own folder: they share only the cable
     mkdir -p "$work/$host"
     cd "$work/$host"
     "$python" -c "from dvc.utils.hydra import compose_and_dump as compose; compose('params.yaml', '$project/conf', None, 'config', '',

@@ -1,10 +1,13 @@
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from frugalnet.errors import UserError
 from frugalnet.files import sha256_each, write_json
-from frugalnet.training.batches import Normaliser, Views, batches, epoch_order, epoch_turns, steps_per_epoch
+from frugalnet.training.batches import Normaliser, Views, _ahead, batch_indices, batches, epoch_order, steps_per_epoch
 
 CPU = torch.device("cpu")
 
@@ -21,7 +24,7 @@ def test_order_is_a_function_of_seed_and_epoch_alone():
 def test_an_epoch_gives_every_image_once_in_batches_of_like_size(count, batch_size):
     images = np.zeros((count, 4, 4, 3), np.uint8)
     labels = np.arange(count)
-    turns = epoch_turns(0, 0, count, steps_per_epoch(count, batch_size))
+    turns = batch_indices(0, 0, count, steps_per_epoch(count, batch_size))
     seen = [targets for _, targets in batches(images, labels, turns, CPU)]
     sizes = [len(targets) for targets in seen]
     assert max(sizes) <= batch_size
@@ -31,7 +34,7 @@ def test_an_epoch_gives_every_image_once_in_batches_of_like_size(count, batch_si
 
 def test_a_batch_holds_the_images_and_labels_of_its_turn():
     images = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), np.uint8)
-    turns = epoch_turns(0, 0, 100, 4)
+    turns = batch_indices(0, 0, 100, 4)
     for turn, (pixels, targets) in zip(turns, batches(images, np.arange(100), turns, CPU), strict=True):
         assert (pixels.numpy() == images[turn]).all()
         assert (targets.numpy() == turn).all()
@@ -51,7 +54,7 @@ def test_normalised_floats_are_channels_last_with_mean_zero_and_deviation_one():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_a_gpu_gets_the_same_batches_resident_or_copied_ahead():
     images = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), np.uint8)
-    turns, labels, cuda = epoch_turns(0, 0, 100, 4), np.arange(100), torch.device("cuda")
+    turns, labels, cuda = batch_indices(0, 0, 100, 4), np.arange(100), torch.device("cuda")
     expected = list(batches(images, labels, turns, CPU))
     for stored in (images, torch.from_numpy(images).to(cuda)):
         for (pixels, targets), (gpu_pixels, gpu_targets) in zip(
@@ -59,6 +62,53 @@ def test_a_gpu_gets_the_same_batches_resident_or_copied_ahead():
         ):
             assert torch.equal(pixels, gpu_pixels.cpu())
             assert torch.equal(targets, gpu_targets.cpu())
+
+
+class FakeCuda:
+    """Notes what happens on which stream."""
+
+    def __init__(self) -> None:
+        self.log, self.on = [], "computing"
+
+    def Stream(self, device):
+        return "copying"
+
+    def current_stream(self, device):
+        return SimpleNamespace(wait_stream=lambda stream: self.log.append(f"computing waits for {stream}"))
+
+    @contextmanager
+    def stream(self, stream):
+        self.on, before = stream, self.on
+        yield
+        self.on = before
+
+
+def test_the_next_batch_is_copied_on_its_own_stream_before_the_current_one_is_computed_on():
+    cuda, kept = FakeCuda(), []
+
+    def copies():
+        for number in range(3):
+            cuda.log.append(f"copy {number} on {cuda.on}")
+            yield (SimpleNamespace(record_stream=lambda stream, number=number: kept.append(number)),)
+
+    for number, _ in enumerate(_ahead(copies(), cuda, CPU)):
+        cuda.log.append(f"step {number} on {cuda.on}")
+    waits = "computing waits for copying"
+    assert cuda.log == [
+        *("copy 0 on copying", waits),
+        *("copy 1 on copying", "step 0 on computing", waits),
+        *("copy 2 on copying", "step 1 on computing", waits),
+        "step 2 on computing",
+    ]
+    assert kept == [0, 1, 2]
+
+
+def test_the_normaliser_is_on_the_device_of_its_buffers():
+    normalise = Normaliser([1.0] * 3, [2.0] * 3, torch.device("meta"))
+    assert normalise.device.type == "meta"
+    moved = normalise.to_empty(device="cpu")
+    assert moved.device.type == "cpu"
+    assert moved(torch.zeros(1, 2, 2, 3, dtype=torch.uint8)).device.type == "cpu"
 
 
 def stored_views(folder, count):

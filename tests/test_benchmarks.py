@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.distributed import Talk, all_reduce_seconds, epoch_seconds, stops_scaling
+from benchmarks.distributed import Exchange, all_reduce_seconds, epoch_seconds, stops_scaling
 
 GIGABIT = 1e9 / 8  # bytes
 
@@ -15,7 +15,7 @@ def test_an_all_reduce_crosses_each_link_with_almost_twice_its_bytes_in_two_roun
 
 
 def test_an_epoch_is_the_share_of_its_images_and_what_is_said():
-    step, exchange = Talk(GIGABIT / 100, 0), Talk(GIGABIT, 0)
+    step, exchange = Exchange(GIGABIT / 100, 0), Exchange(GIGABIT, 0)
     seconds = epoch_seconds(1000, 100, 0.1, step, exchange, gigabits=1, latency=0)
     together, each = seconds["DDP, 100 images a step together"], seconds["DDP, 100 images a step each"]
     assert together[1] == each[1] == 100

@@ -1,3 +1,5 @@
+import importlib
+import sys
 from typing import Any
 
 import pytest
@@ -164,3 +166,60 @@ def test_the_same_seed_gives_the_same_weights(name: str) -> None:
 def test_an_unknown_name_is_refused_with_the_list_of_valid_ones(name: str) -> None:
     with pytest.raises(UserError, match=r"is not one of: alexnet, depthwise"):
         models.build(name)
+
+
+@pytest.fixture
+def architecture(tmp_path, monkeypatch):
+    """Writes models/tried.py, in a folder that is searched for architectures, too."""
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    monkeypatch.setattr(models, "__file__", str(tmp_path / "__init__.py"))
+
+    def write(source: str, name: str = "tried") -> None:
+        (tmp_path / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+        sys.modules.pop(f"frugalnet.models.{name}", None)
+
+    return write
+
+
+POOLED = """from torch import nn
+def build(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), {})
+"""
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_every_architecture_passes_the_check_that_comes_before_any_work(name):
+    models.check(name, [32, 48, 64])
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import nothing_of_that_name\n", r"cannot be imported \(ModuleNotFoundError: .*, line 1\)"),
+        ("def build(:\n", r"cannot be imported \(SyntaxError"),
+        ("def make(num_classes): ...\n", r"expected a function build\(num_classes\), found NoneType"),
+        ("def build(classes): ...\n", r"expected a function build\(num_classes\), found build\(classes\)"),
+        ("def build(num_classes):\n    return 1 / 0\n", r"build\(7\) failed \(ZeroDivisionError: .*, line 2\)"),
+        ("def build(num_classes): return 3\n", r"has to return a torch\.nn\.Module, found int"),
+        (POOLED.format("nn.Linear(3, 1000)"), r"expected logits \(2, 7\) of floats, found float32 \(2, 1000\)"),
+        (POOLED.format("nn.Flatten(0)"), r"expected logits \(2, 7\) of floats, found float32 \(6,\)"),
+        (POOLED.format("nn.Linear(4, num_classes)"), r"fails on images of 32×32 pixels \(RuntimeError"),
+        (
+            "from torch import nn\ndef build(num_classes):\n"
+            "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, num_classes))\n",
+            r"fails on images of 32×32 pixels \(RuntimeError",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_by_file_and_reason_in_one_line(architecture, source, reason):
+    architecture(source)
+    with pytest.raises(UserError, match=r"src/frugalnet/models/tried\.py: .*" + reason) as refusal:
+        models.check("tried", [32])
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_name_that_is_no_identifier_is_refused(architecture):
+    architecture(POOLED.format("nn.Linear(3, num_classes)"), "my-net")
+    with pytest.raises(UserError, match="'my-net' is not a Python identifier"):
+        models.check("my-net")

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing fails, nothing is fetched, nothing sticks out."""
+"""The report in a real browser: nothing fails, nothing is fetched, nothing is wider than the window."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,11 +33,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def page_path(tmp_path_factory) -> Path:
-    """Seven networks, long names, measured and sample: the widest the report gets."""
+    """Seven networks with long names, measured, on sample data: the widest report."""
     root = tmp_path_factory.mktemp("browser")
-    found = fake_results.compared(
-        root, models=tuple(fake_results.NETWORKS), seeds=(0, 1), num_classes=40, is_sample=True
-    )
+    found = fake_results.found(root, models=tuple(fake_results.NETWORKS), seeds=(0, 1), num_classes=40, is_sample=True)
     page.write(found, root / "compare", fake_results.images())
     return root / "compare" / "report.html"
 

@@ -9,14 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from frugalnet.data.sample import CLASSES, write_sample
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sample") / "sample.zip"
-    write_sample(path)
-    return path
+from frugalnet.data.sample import CLASSES
 
 
 @pytest.fixture(scope="module")

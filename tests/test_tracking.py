@@ -1,11 +1,15 @@
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
+import pytest
 import torch
 
 from frugalnet import tracking
-from frugalnet.tracking import connect, flatten, provenance
+from frugalnet.errors import Interrupted, UserError
+from frugalnet.tracking import connect, dotted_keys, provenance
 
 RUN = {
     "model": "depthwise",
@@ -22,8 +26,29 @@ RUN = {
 ROWS = [{"epoch": epoch, "train_loss": 1 / epoch, "validation_top1": epoch / 10} for epoch in (1, 2, 3)]
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An empty tracking database: making one takes MLflow seconds."""
+    folder = tmp_path_factory.mktemp("database")
+    connect(folder)
+    return folder / "mlruns"
+
+
+@pytest.fixture(autouse=True)
+def copied_database(request, tmp_path):
+    if "processes_that_start_at_once" not in request.node.name:
+        shutil.copytree(request.getfixturevalue("database"), tmp_path / "mlruns")
+
+
 def training_run(root, run=RUN, **trained):
     return tracking.training_run(root, run, trained or provenance())
+
+
+def end_with(error, tracked):
+    """Log an epoch, then leave the run with an exception."""
+    with suppress(type(error)), tracked:
+        tracked.log_history(ROWS[:1])
+        raise error
 
 
 def all_runs(root):
@@ -52,18 +77,24 @@ def test_a_run_names_its_commit_and_the_files_that_differ_from_it(tmp_path, monk
     assert provenance()["git_uncommitted_changes"] == "params.yaml, tiny.py"
 
 
+def test_without_git_or_a_repository_a_run_has_no_commit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance() == {}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance() == {}
+
+
 def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_results_and_tags(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train@depthwise-0")
-    training = training_run(tmp_path)
-    training.log_history(ROWS[:1])
-    training.log_history(ROWS)
-    training.identify("weights_sha256", "w")
-    training.finish()
+    with training_run(tmp_path) as training:
+        training.log_history(ROWS[:1])
+        training.log_history(ROWS)
+        training.identify("weights_sha256", "w")
     (tmp_path / "picture.png").write_bytes(b"png")
-    evaluation = training_run(tmp_path, {**RUN, "weights_sha256": "w"})
-    evaluation.log_history(ROWS)
-    evaluation.log_results({"top1": 0.5}, [tmp_path / "picture.png"])
-    evaluation.finish()
+    with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
+        evaluation.log_history(ROWS)
+        evaluation.log_results({"top1": 0.5}, [tmp_path / "picture.png"])
     client, (run,) = all_runs(tmp_path)
     assert curve(client, run) == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert run.data.params["train.epochs"] == "3"
@@ -125,14 +156,12 @@ def test_a_run_leads_back_to_its_training_not_to_where_it_was_evaluated(tmp_path
 
 
 def test_other_bits_of_a_like_training_make_a_run_of_their_own_and_leave_the_first_alone(tmp_path):
-    first = training_run(tmp_path, **{"mlflow.source.git.commit": "a" * 40})
-    first.log_history(ROWS)
-    first.identify("weights_sha256", "w")
-    first.finish()
-    again = training_run(tmp_path, **{"mlflow.source.git.commit": "b" * 40})
-    again.log_history([{**row, "validation_top1": 0.9} for row in ROWS])
-    again.identify("weights_sha256", "other")
-    again.finish()
+    with training_run(tmp_path, **{"mlflow.source.git.commit": "a" * 40}) as first:
+        first.log_history(ROWS)
+        first.identify("weights_sha256", "w")
+    with training_run(tmp_path, **{"mlflow.source.git.commit": "b" * 40}) as again:
+        again.log_history([{**row, "validation_top1": 0.9} for row in ROWS])
+        again.identify("weights_sha256", "other")
     client, runs = all_runs(tmp_path)
     found = {run.data.tags["weights_sha256"]: run for run in runs}
     assert found.keys() == {"w", "other"}
@@ -142,11 +171,13 @@ def test_other_bits_of_a_like_training_make_a_run_of_their_own_and_leave_the_fir
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_a_run_that_goes_on_is_shown_as_running(tmp_path):
-    killed = training_run(tmp_path)
-    killed.log_history(ROWS[:1])
-    killed.finish("KILLED")
-    assert all_runs(tmp_path)[1][0].info.status == "KILLED"
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(Interrupted(2), "KILLED"), (KeyboardInterrupt(), "KILLED"), (OSError(), "FAILED"), (UserError(), "FAILED")],
+)
+def test_a_run_that_ends_with_an_exception_is_killed_or_failed_and_running_once_resumed(tmp_path, error, status):
+    end_with(error, training_run(tmp_path))
+    assert all_runs(tmp_path)[1][0].info.status == status
     training_run(tmp_path).log_history(ROWS)
     assert all_runs(tmp_path)[1][0].info.status == "RUNNING"
 
@@ -154,13 +185,12 @@ def test_a_run_that_goes_on_is_shown_as_running(tmp_path):
 def test_what_a_hiccup_kept_from_the_server_is_logged_before_the_run_ends(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("DVC_STAGE", "evaluate@depthwise-0")
     (tmp_path / "picture.png").write_bytes(b"png")
-    evaluation = training_run(tmp_path, {**RUN, "weights_sha256": "w"})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
-    evaluation.log_history(ROWS)
-    evaluation.log_results({"top1": 0.5}, [tmp_path / "picture.png"])
-    assert "dvc repro --force --single-item evaluate@depthwise-0" in capfd.readouterr().err
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    evaluation.finish()
+    with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
+        evaluation.log_history(ROWS)
+        evaluation.log_results({"top1": 0.5}, [tmp_path / "picture.png"])
+        assert "dvc repro --force --single-item evaluate@depthwise-0" in capfd.readouterr().err
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
     client, (run,) = all_runs(tmp_path)
     assert len(curve(client, run)) == 3
     assert run.data.metrics["top1"] == 0.5
@@ -174,11 +204,10 @@ class Untraceable(torch.nn.Module):
 
 
 def test_a_model_that_cannot_be_exported_costs_the_run_nothing_else(tmp_path, capfd):
-    evaluation = training_run(tmp_path, {**RUN, "weights_sha256": "w"})
-    evaluation.log_history(ROWS)
-    evaluation.log_model(Untraceable().eval(), np.zeros((2, 4), np.float32))
-    evaluation.log_results({"top1": 0.5})
-    evaluation.finish()
+    with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
+        evaluation.log_history(ROWS)
+        evaluation.log_model(Untraceable().eval(), np.zeros((2, 4), np.float32))
+        evaluation.log_results({"top1": 0.5})
     assert "its model could not be logged" in capfd.readouterr().err
     (run,) = all_runs(tmp_path)[1]
     assert run.info.status == "FINISHED"
@@ -186,13 +215,10 @@ def test_a_model_that_cannot_be_exported_costs_the_run_nothing_else(tmp_path, ca
 
 
 def test_a_training_that_is_stopped_leaves_the_run_of_a_finished_one_alone(tmp_path):
-    first = training_run(tmp_path)
-    first.log_history(ROWS)
-    first.identify("weights_sha256", "w")
-    first.finish()
-    again = training_run(tmp_path)
-    again.log_history(ROWS[:1])
-    again.finish("KILLED")
+    with training_run(tmp_path) as first:
+        first.log_history(ROWS)
+        first.identify("weights_sha256", "w")
+    end_with(Interrupted(2), training_run(tmp_path))
     assert [run.info.status for run in all_runs(tmp_path)[1]] == ["FINISHED"]
 
 
@@ -204,13 +230,12 @@ def test_other_inputs_make_another_run(tmp_path):
 
 def test_an_unreachable_server_is_said_and_costs_nothing_and_a_later_stage_writes_all(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
-    training = training_run(tmp_path)
-    training.log_history(ROWS)
-    training.identify("weights_sha256", "w")
-    training.finish()
+    with training_run(tmp_path) as training:
+        training.log_history(ROWS)
+        training.identify("weights_sha256", "w")
     said = capfd.readouterr().err
     assert "tracking: depthwise-0 (sample data): its curves could not be logged" in said
-    assert "results are on disk" in said
+    assert "Results are on disk" in said
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     training_run(tmp_path, {**RUN, "weights_sha256": "w"}).log_history(ROWS)
     client, (run,) = all_runs(tmp_path)
@@ -234,4 +259,4 @@ def test_processes_that_start_at_once_share_one_experiment(tmp_path):
 
 
 def test_nested_values_become_flat():
-    assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
+    assert dotted_keys({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}

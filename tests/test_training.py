@@ -78,8 +78,10 @@ def test_each_network_learns(tmp_path, model):
 
 @pytest.mark.parametrize("model", sorted(set(models.available()) - {"alexnet", "depthwise", "residual"}))
 def test_every_other_architecture_trains(tmp_path, model):
-    rows = train(tmp_path / "run", model=model).history.rows
-    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    recipe, few = RECIPE.model_copy(update={"epochs": 3, "batch_size": 16}), coloured_noise(64, 0)
+    trainer = Trainer(model, 0, 4, 64, Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu")), recipe)
+    fit(trainer, lambda _: few.images, few.labels, few, Checkpoints(tmp_path / "run"))
+    assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
 
 
 def test_the_same_inputs_give_the_same_bits(tmp_path, uninterrupted):
@@ -109,7 +111,7 @@ def test_a_signal_between_epochs_leaves_a_checkpoint_that_leads_to_the_same_bits
     assert resumed.history.rows == uninterrupted.history.rows
 
 
-def test_a_run_stopped_within_an_epoch_goes_on_at_the_very_step(tmp_path, uninterrupted, monkeypatch):
+def test_a_run_stopped_within_an_epoch_resumes_at_the_very_step(tmp_path, uninterrupted, monkeypatch):
     train_batch = Trainer.train_batch
 
     def stop_at_the_eighth(trainer, images, labels):
@@ -191,6 +193,15 @@ def test_the_history_holds_what_the_weights_say(tmp_path, uninterrupted):
     assert [len(values) for values in uninterrupted.history.timing().values()] == [3, 3, 3]
 
 
+def test_inference_restores_the_networks_mode_also_after_an_exception(uninterrupted):
+    network = uninterrupted.network.train()
+    with pytest.raises(RuntimeError):
+        infer(network, np.zeros((2, 1, 1, 3), np.uint8), uninterrupted.normalise)  # too small for its convolutions
+    assert network.training
+    infer(network, VALIDATION.images[:2], uninterrupted.normalise)
+    assert network.training
+
+
 def test_weights_come_back_from_their_file_and_their_bytes_follow_from_them(tmp_path, uninterrupted):
     for name in ("a", "b"):
         save_weights(uninterrupted.network.state_dict(), tmp_path / name)
@@ -233,7 +244,7 @@ def test_resolutions_are_spread_evenly_over_the_epochs():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_on_a_gpu_a_network_learns_and_deterministic_algorithms_give_the_same_bits(tmp_path):
-    settings = ComputeConfig(device="cuda", threads=1, workers=1, deterministic=True)
+    settings = ComputeConfig(device="cuda", threads=1, processes=1, deterministic=True, checkpoint_minutes=1)
     normalise = Normaliser([120.0] * 3, [60.0] * 3, setup(settings))
     recipe = RECIPE.model_copy(update={"epochs": 6})
     try:
@@ -249,5 +260,5 @@ def test_on_a_gpu_a_network_learns_and_deterministic_algorithms_give_the_same_bi
 
 def test_weights_that_diverge_in_an_epochs_last_step_stop_the_run(tmp_path):
     one_step = RECIPE.model_copy(update={"batch_size": 160, "learning_rate": 1e30, "epochs": 1, "warmup": 0.0})
-    with pytest.raises(UserError, match=r"after epoch 1 .* not all finite; a lower train\.learning_rate"):
+    with pytest.raises(UserError, match=r"after epoch 1 .* not all finite; lower train\.learning_rate"):
         train(tmp_path / "run", one_step)

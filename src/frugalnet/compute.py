@@ -5,13 +5,15 @@ import os
 import platform
 import shutil
 import sysconfig
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from frugalnet.errors import UserError
 from frugalnet.processes import cores
@@ -21,13 +23,13 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # as malloc.h numbers t
 
 
 class ComputeConfig(Config):
-    """Where to compute. `threads` and `workers`: 0 means one a core."""
+    """Where to compute. `threads` and `processes`: 0 means one a core."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: int = Field(ge=0)
-    workers: int = Field(ge=0)
+    threads: int = Field(ge=0, le=1024)
+    processes: int = Field(ge=0, le=1024)  # that decode and augment
     deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
-    checkpoint_minutes: float = Field(gt=0)  # of one process, within an epoch
+    checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch
 
 
 def setup(config: ComputeConfig) -> torch.device:
@@ -41,7 +43,7 @@ def setup(config: ComputeConfig) -> torch.device:
     name = next(device for device in present if present[device]) if config.device == "auto" else config.device
     if not present[name]:
         here = ", ".join(device for device in present if present[device])
-        raise UserError(f"compute.device: '{name}' is not on this machine; here there is: {here}. Or say auto.")
+        raise UserError(f"compute.device: '{name}' is not available; use auto or one of: {here}")
     if config.deterministic and name == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first call
         torch.use_deterministic_algorithms(True)
@@ -50,17 +52,17 @@ def setup(config: ComputeConfig) -> torch.device:
 
 
 def compiles(device: torch.device) -> bool:
-    """Whether networks are compiled there: on CUDA, where Triton has what it builds with."""
+    """Whether networks are compiled: on CUDA, if Triton finds the C compiler and Python header it needs."""
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     return device.type == "cuda" and bool(find_spec("triton") and compiler) and header.is_file()
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc's malloc give freed memory to the next tensor instead of back to the system.
+    """Let glibc's malloc keep freed memory for the next tensor instead of returning it to the system.
 
-    Without it every step asks the system for its activations anew, 10,000 page faults a step of batch 256 and up to a
-    fifth of its time (`python -m benchmarks.variants`). Elsewhere than on glibc it does nothing.
+    Otherwise each step requests its activations again: 10,000 page faults a step at batch 256, up to a fifth of the
+    time (docs/performance.md). Does nothing without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt:
@@ -70,7 +72,7 @@ def _keep_freed_memory() -> None:
 
 
 def bits_depend_on(device: torch.device, config: ComputeConfig) -> dict[str, Any]:
-    """What decides a run's bits besides parameters, data and code; a run says it and logs it."""
+    """What decides a run's bits besides parameters, data and code. A run prints and logs it."""
     return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -83,7 +85,7 @@ def bits_depend_on(device: torch.device, config: ComputeConfig) -> dict[str, Any
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what was queued: GPUs return before they are done."""
+    """Wait for queued work: a GPU's calls return before they are done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -91,7 +93,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
-    """What a measurement has to be read beside: device, processor, cores, threads, versions."""
+    """What a measurement depends on: device, processor, cores, threads, versions."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": cpu_model_name(),
@@ -109,3 +111,15 @@ def cpu_model_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the network's mode is restored at the end."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)

@@ -16,12 +16,22 @@ from frugalnet.processes import end_with_parent
 class UserError(Exception):
     """One line: what was wrong, where, what was expected and found, and what to do.
 
-    The text may quote data: control characters are shown escaped, and the user and password of a URL are left out.
+    The text may quote data: control characters are escaped, very long words are cut, and the user and password of a URL
+    are left out.
     """
 
     def __init__(self, message: str) -> None:
         message = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: ascii(match[0])[1:-1], message)
-        super().__init__(re.sub(r"(https?://)[^\s'\"]*@", r"\1***@", message))
+        message = re.sub(r"(\w://)[^\s'\"]*@", r"\1***@", message)
+        super().__init__(re.sub(r"\S{500,}", lambda match: f"{match[0][:200]}…{match[0][-100:]}", message))
+
+
+class Interrupted(Exception):
+    """A signal asked the process to stop, and what it had reached is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; a checkpoint is written: run again to resume")
+        self.exit_code = 128 + number
 
 
 def run_stage(stage: Callable[..., None]) -> None:
@@ -41,6 +51,9 @@ def run_stage(stage: Callable[..., None]) -> None:
         stage(*arguments)
     except UserError as error:
         sys.exit(f"{name}: {error}")
+    except Interrupted as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except OSError as error:
         sys.exit(f"{name}: {UserError(_describe(error))}")
     except KeyboardInterrupt:

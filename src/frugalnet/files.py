@@ -57,7 +57,12 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock of `path`, a file `.<name>.lock` beside it; while another process holds it, say which and wait."""
     lock = path.with_name(f".{path.name}.lock")
     while True:
-        with lock.open("ab+", buffering=0) as file:
+        try:
+            file = lock.open("ab+", buffering=0)
+        except OSError as error:
+            error.filename = str(path)  # what the caller knows, in a folder that is missing or read-only
+            raise
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -1,7 +1,7 @@
-"""MLflow: each train@model,seed is one run, found again by what determines it. The only importer of mlflow.
+"""MLflow: each training is one run, found again by what determines it. The only importer of mlflow.
 
-Tracking never costs a result: whatever fails here is said in one line, and the next call, in this process or in a
-later stage, writes what is missing.
+Tracking never costs a result: a failure is reported in one line, and the next call, in this process or in a later
+stage, logs what is missing.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# A tracking server that does not answer is given up quickly: training goes on meanwhile.
+# Training waits while a tracking server does not answer: give up quickly.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
@@ -25,27 +25,25 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 from torch import nn
 
+from frugalnet.errors import Interrupted
+
 EXPERIMENT = "frugalnet"
 PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
-_BATCH = 1000  # metrics that MLflow takes in one call
-_PAUSE_SECONDS = 300  # after a failure: MLflow tries a locked database for half a minute, which each epoch would wait
+_BATCH = 1000  # the most metrics that MLflow takes in one call
+_PAUSE_SECONDS = 300  # after a failure: MLflow itself retries a locked database for half a minute
 
 
 def project_root() -> Path:
-    """The repository's own folder, also where a stage works in a throw-away copy (`dvc exp run --temp`, `--queue`)."""
+    """The repository's folder, also where a stage works in a temporary copy (`dvc exp run --temp`, `--queue`)."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
 def provenance() -> dict[str, str]:
-    """Tags that lead back from what this process makes, `PROVENANCE`, as far as they are known."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    # Untracked files count, an architecture may be one; DVC's lock does not, it is written by the very run.
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", ".", ":!dvc.lock"], capture_output=True, text=True, check=False
-    )
-    paths = [line[3:] for line in changed.stdout.splitlines()]
+    """Tags that lead back from what this process makes, with the keys `PROVENANCE`, as far as they are known."""
+    # Untracked files count, for one may be an architecture. DVC's lock does not: the very run writes it.
+    paths = [line[3:] for line in _git("status", "--porcelain", "--", ".", ":!dvc.lock").splitlines()]
     found = (
-        git.stdout.strip(),
+        _git("rev-parse", "HEAD").strip(),
         ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""),
         os.environ.get("DVC_EXP_NAME", ""),
         os.environ.get("DVC_STAGE", ""),
@@ -53,22 +51,32 @@ def provenance() -> dict[str, str]:
     return {key: value for key, value in zip(PROVENANCE, found, strict=True) if value}
 
 
-def training_run(root: Path, run: Mapping[str, Any], trained: Mapping[str, Any]) -> "TrackedRun":
-    """The MLflow run of a training: found by its fingerprint or its weights.
+def _git(*arguments: str) -> str:
+    """What git prints; nothing where git or a repository is missing."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""
 
-    run: what `runs.describe` gives, with `weights_sha256` once there are weights. trained: holds the provenance of the
-    training, which an evaluation, maybe at another commit, takes from timing.json.
+
+def training_run(root: Path, run: Mapping[str, Any], trained: Mapping[str, Any]) -> "TrackedRun":
+    """The MLflow run of a training, found by its fingerprint or its weights.
+
+    run: as `runs.describe` returns it, with `weights_sha256` once there are weights. trained: holds the provenance of
+    the training; an evaluation, perhaps at another commit, takes it from timing.json.
     """
     name = f"{run['model']}-{run['seed']}" + (" (sample data)" if run["is_sample"] else "")
     identity = {key: run[key] for key in ("weights_sha256", "fingerprint") if key in run}
     shown = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
-    return TrackedRun(root, name, identity, {key: str(run[key]) for key in shown}, trained, flatten(run))
+    return TrackedRun(root, name, identity, {key: str(run[key]) for key in shown}, trained, dotted_keys(run))
 
 
 class TrackedRun:
-    """One MLflow run, made on first use where there is none.
+    """One MLflow run, created on first use if there is none.
 
-    identity: tags that follow from its content; any one of them finds the run, unless another of them differs.
+    As a context manager it ends the run: FINISHED, KILLED after an interruption, FAILED after any other exception.
+
+    identity: tags that follow from the run's content. Any one of them finds the run, unless another one differs.
     tags: set beside those. made: holds the provenance of what the run is about.
     """
 
@@ -85,16 +93,26 @@ class TrackedRun:
         self.tags = dict(tags)
         self.provenance = {key: str(made[key]) for key in PROVENANCE if key in made}
         self._run_id: str | None = None
-        self._is_anothers = False  # the run found, till there are weights: an earlier training's, which has them
+        self._of_another = False  # the run found has weights, and this one has none yet: it belongs to an earlier one
         self._retry_at = 0.0
-        self._pending: dict[str, Callable[[str], None]] = {}  # what could not be logged yet, in its order
+        self._pending: list[tuple[str, Callable[[str], object]]] = []  # calls that have not succeeded yet
         self._rows: Sequence[Mapping[str, float]] = ()
-        self._steps: set[int] = set()  # whose figures the run holds
+        self._steps: set[int] = set()  # epochs whose figures the run holds
+
+    def __enter__(self) -> "TrackedRun":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._retry_at = 0.0  # what could not be logged gets one more chance
+        killed = kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)
+        status = "FINISHED" if kind is None else "KILLED" if killed else "FAILED"
+        self._log("its end", lambda run_id: self._of_another or self._client.set_terminated(run_id, status))
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Log each epoch's figures at step `epoch`, those that the run does not hold yet."""
+        """Log the figures of those epochs that the run does not hold yet, at step `epoch`."""
         self._rows = rows
-        # The UI sorts sections by their names, those without one last: curves come first.
+        # The UI sorts sections by name, and those without one last: "curves" come first.
 
         def log(run_id: str) -> None:
             missing = [row for row in rows if int(row["epoch"]) not in self._steps]
@@ -108,10 +126,10 @@ class TrackedRun:
             self._log_metrics(run_id, metrics)
             self._steps |= {int(row["epoch"]) for row in missing}
 
-        self._tolerantly("its curves", log)
+        self._log("its curves", log)
 
     def log_results(self, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()) -> None:
-        """Log final figures, and files and folders as artefacts; a second time replaces the first."""
+        """Log final figures, and files and folders as artifacts. A second call replaces the first."""
 
         def log(run_id: str) -> None:
             now = get_current_time_millis()
@@ -122,10 +140,10 @@ class TrackedRun:
                 else:
                     self._client.log_artifact(run_id, str(path))
 
-        self._tolerantly("its results", log)
+        self._log("its results", log)
 
     def log_model(self, model: nn.Module, example: np.ndarray) -> None:
-        """Log the model in PyTorch's pt2 format, once a run: `mlflow.pytorch.load_model` gives it back.
+        """Log the model in PyTorch's pt2 format, once a run, for `mlflow.pytorch.load_model`.
 
         model: on the CPU, in evaluation mode. example: a batch of at least two, for the export.
         """
@@ -138,53 +156,46 @@ class TrackedRun:
                     )
                 self._client.set_tag(run_id, "model_uri", info.model_uri)
 
-        self._tolerantly("its model", log)
+        self._log("its model", log)
 
     def identify(self, key: str, value: str) -> None:
-        """Give the run one more tag by which it is found.
+        """Add a tag by which the run is found.
 
-        A run that has another value there is of another training, whose bits differ though the fingerprint is the same
-        (on a GPU, say): that one stays as it is, and this one gets its own.
+        A run that has another value there belongs to a training with the same fingerprint and other bits (on a GPU,
+        say). It stays as it is, and this training gets a run of its own.
         """
         self.identity[key] = value
 
-        def log(run_id: str) -> None:
+        def log(_: str) -> None:
             self._run_id = None
             self._client.set_tag(self._open(), key, value)
 
-        self._tolerantly(key, log)
+        self._log(key, log)
         self.log_history(self._rows)
 
-    def finish(self, status: str = "FINISHED") -> None:
-        """Close the run: FINISHED, KILLED or FAILED. What is finished tries once more to log what it couldn't."""
-        if status == "FINISHED":
-            self._retry_at = 0.0
-
-        def log(run_id: str) -> None:
-            if not self._is_anothers:
-                self._client.set_terminated(run_id, status)
-
-        self._tolerantly("its end", log)
-
-    def _tolerantly(self, what: str, log: Callable[[str], None]) -> None:
-        self._pending[what] = log
+    def _log(self, what: str, call: Callable[[str], object]) -> None:
+        """Call with the run's id, after the calls that failed before. What fails is reported, and tried again later."""
+        self._pending.append((what, call))
         if time.monotonic() < self._retry_at:
             return
-        for what, log in list(self._pending.items()):
+        waiting, self._pending = self._pending, []
+        while waiting:
+            what, call = waiting.pop(0)
             try:
-                log(self._open())
-                del self._pending[what]
+                call(self._open())
             except Exception as error:  # whatever MLflow, its database or the network raise
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                self._pending.append((what, call))
                 self._retry_at = time.monotonic() + _PAUSE_SECONDS
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
                 stage = os.environ.get("DVC_STAGE", "evaluate").replace("train@", "evaluate@")
                 print(
-                    f"tracking: {self.name}: {what} could not be logged ({reason}); results are on disk, and what "
-                    f"comes next tries again; if nothing does: dvc repro --force --single-item {stage}",
+                    f"tracking: {self.name}: {what} could not be logged ({reason}). Results are on disk; the next call "
+                    f"tries again. If there is none, run: dvc repro --force --single-item {stage}",
                     file=sys.stderr,
                 )
-                if self._run_id is None or isinstance(error, MlflowException):
-                    return  # the server or the database itself: nothing else would get there
+                if self._run_id is None or isinstance(error, MlflowException):  # the server or the database itself
+                    self._pending += waiting
+                    return
 
     def _open(self) -> str:
         if self._run_id is not None:
@@ -192,13 +203,13 @@ class TrackedRun:
         self._client, experiment_id = connect(self.root)
         run = self._find(experiment_id) or self._client.create_run(experiment_id, run_name=self.name)
         run_id: str = run.info.run_id
-        # Of a run that has weights, whoever has none yet can't say that it made them.
-        self._is_anothers = "weights_sha256" in run.data.tags and "weights_sha256" not in self.identity
-        if run.info.status != "RUNNING" and not self._is_anothers:
+        # A training without weights yet cannot claim a run that has some.
+        self._of_another = "weights_sha256" in run.data.tags and "weights_sha256" not in self.identity
+        if run.info.status != "RUNNING" and not self._of_another:
             self._client.update_run(run_id, status="RUNNING")
         new = [Param(key, str(value)) for key, value in self.params.items() if key not in run.data.params]
         tags = self.identity | self.tags
-        if not self._is_anothers:
+        if not self._of_another:
             tags |= self.provenance
             for key in (run.data.tags.keys() & PROVENANCE) - self.provenance.keys():
                 self._client.delete_tag(run_id, key)
@@ -217,7 +228,7 @@ class TrackedRun:
         return None
 
     def _experiments(self, present: Mapping[str, str]) -> list[str]:
-        """All DVC experiments that share the run: one trained, others took it from the cache."""
+        """All DVC experiments that share the run: one trained it, others took it from the cache."""
         named = (present.get("dvc_experiment"), self.provenance.get("dvc_experiment"), os.environ.get("DVC_EXP_NAME"))
         return sorted({name for listed in named if listed for name in listed.split(", ")})
 
@@ -227,9 +238,9 @@ class TrackedRun:
 
 
 def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
-    """A client and the experiment's id; `MLFLOW_TRACKING_URI`, else a SQLite database under `root`/mlruns.
+    """A client and the experiment's id, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
 
-    The database and the experiment are made under a lock: two processes at once would race for it.
+    Database and experiment are created under a lock: processes that start together would race.
     """
     store = root / "mlruns"
     store.mkdir(parents=True, exist_ok=True)
@@ -250,9 +261,9 @@ def section(name: str, values: Mapping[str, Any]) -> dict[str, float]:
     return {f"{name}/{key}": float(value) for key, value in values.items()}
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} → {"a.b": 1}: MLflow's parameters are flat."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= dotted_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 from tqdm import tqdm
 
-from frugalnet.data.arrays import IMAGE_SHAPE
+from frugalnet.data.decode import IMAGE_SHAPE
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
 from frugalnet.processes import cores, init_worker
@@ -148,12 +148,12 @@ def _apply(transform: albumentations.BasicTransform, image: NDArray[np.uint8]) -
     return np.ascontiguousarray(transform.apply(image, **params))
 
 
-def write_views(images: Path, folder: Path, config: AugmentConfig, *, workers: int) -> None:
-    """Write view_0.npy … of the images, a .npy file of (N, 64, 64, 3) uint8, and views.json with their hashes: those of
-    each view's chunks of 1,000 images, computed where those are made.
+def write_views(images: Path, folder: Path, config: AugmentConfig, *, processes: int) -> None:
+    """Write the views of a .npy file, (N, 64, 64, 3) uint8, as view_0.npy … of the same shape, and views.json.
 
-    `folder` is whole or not there. Its bytes depend on images and config, not on `workers` (0: one a core).
-    Raises UserError if the disk or the memory is too small.
+    views.json holds the SHA-256 of each 1,000 images of each view. `folder` is written whole or not at all. Its bytes
+    depend on images and config, not on the number of `processes` (0: one per core).
+    Raises UserError if the free disk space or the memory is too small, and OSError, naming the path, if a write fails.
     """
     size, free = config.views * images.stat().st_size, shutil.disk_usage(images.parent).free
     if size > free:
@@ -161,11 +161,20 @@ def write_views(images: Path, folder: Path, config: AugmentConfig, *, workers: i
     with atomic(folder) as partial:
         partial.mkdir()
         paths = [partial / f"view_{view}.npy" for view in range(config.views)]
-        hashes = _write(images, paths, config, workers or cores()) if paths else {}
+        hashes = _write(images, paths, config, processes or cores()) if paths else {}
         write_json(partial / "views.json", {"images_per_hash": CHUNK, "sha256": hashes})
+        _check_whole(partial, paths, images)
 
 
-def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int) -> dict[str, list[str]]:
+def _check_whole(folder: Path, paths: list[Path], images: Path) -> None:
+    """Nothing that is not whole takes the folder's name: raises UserError unless all views and views.json are there."""
+    size_bytes = {path: path.stat().st_size for path in folder.iterdir()}
+    whole = size_bytes.keys() == {folder / "views.json", *paths}
+    if not whole or any(size_bytes[path] < images.stat().st_size for path in paths):
+        raise UserError(f"{folder} was changed while the views were written; run it again: dvc repro augment")
+
+
+def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: int) -> dict[str, list[str]]:
     shape = np.load(images, mmap_mode="r").shape
     for path in paths:
         with path.open("wb") as file:
@@ -177,7 +186,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int)
     # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["frugalnet.data.albumentations_alone", __name__])
-    executor = ProcessPoolExecutor(min(workers, len(paths) * len(starts)), context, init_worker)
+    executor = ProcessPoolExecutor(min(processes, len(paths) * len(starts)), context, init_worker)
     try:
         tasks = {
             path.name: [executor.submit(_write_chunk, images, path, offset, config, view, start) for start in starts]
@@ -189,7 +198,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int)
                 bar.update(CHUNK)
         return {name: [task.result() for task in view] for name, view in tasks.items()}
     except BrokenProcessPool as error:
-        raise UserError("an augmenting process was killed, short of memory?; try fewer compute.workers") from error
+        raise UserError("an augmenting process was killed, short of memory?; try fewer compute.processes") from error
     finally:
         executor.shutdown(cancel_futures=True)
 

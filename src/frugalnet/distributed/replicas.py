@@ -1,6 +1,8 @@
-"""Replicas of one network that make every step together: averaged gradients, batch statistics over all of a batch."""
+"""Replicas of one network that take every step together, with averaged gradients."""
 
 import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -8,24 +10,32 @@ from torch import Tensor, nn
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-from frugalnet.distributed.launch import Peers
+from frugalnet.distributed.exchange import Peers
+from frugalnet.training.batches import Batch
 
 
 class Replica(DistributedDataParallel):
-    """The network in this worker; its gradient is that of the mean loss over all workers' images.
+    """A network whose gradient is that of the mean loss over all workers' images. Its state dict is the network's."""
 
-    Its state dict is the plain network's.
-    """
-
-    weight = 1.0  # of this worker's mean loss in the step: its images, times the workers, over all images
+    weight = 1.0  # of this worker's mean loss in the current step
 
     def __init__(self, network: nn.Module, peers: Peers) -> None:
-        # Running statistics take no part in training: they are averaged once an epoch, not sent in every step.
-        super().__init__(network, broadcast_buffers=False)
+        # Running statistics take no part in training: they are averaged once an epoch instead of sent in every step.
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # renamed in newer versions of torch
+            super().__init__(network, broadcast_buffers=False)
         self.register_comm_hook(peers, _average)
+        self.world = peers.world
+
+    def weighted(self, batches: Iterable[Batch], sizes: Sequence[int]) -> Iterator[Batch]:
+        """The same batches. Each sets this worker's weight, since its part of a step may be an image larger or smaller.
+
+        sizes: the images of each step, of all workers together.
+        """
+        for (images, labels), size in zip(batches, sizes, strict=True):
+            self.weight = len(labels) * self.world / size
+            yield images, labels
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the plain network gives. Shares of a batch differ by an image where the workers don't divide it."""
         logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
         if self.training and self.weight != 1.0:
             logits.register_hook(lambda gradient: gradient * self.weight)  # type: ignore[no-untyped-call]
@@ -40,78 +50,23 @@ class Replica(DistributedDataParallel):
 
 
 def _average(peers: Peers, bucket: dist.GradBucket) -> Future[Tensor]:  # type: ignore[name-defined]
-    """Average a bucket of gradients over the workers, and book the bytes and the seconds."""
+    """Average a bucket of gradients over the workers, and count the cost."""
     gradients = bucket.buffer().div_(peers.world)
-    peers.say()
+    peers.heartbeat()
     started = time.monotonic()
 
-    def book(reduced: Future[list[Tensor]]) -> Tensor:
-        peers.book(gradients.nbytes if peers.world > 1 else 0, time.monotonic() - started)
+    def count(reduced: Future[list[Tensor]]) -> Tensor:
+        peers.cost.add(gradients.nbytes if peers.world > 1 else 0, time.monotonic() - started)
         return reduced.value()[0]
 
-    future: Future[Tensor] = dist.all_reduce(gradients, async_op=True).get_future().then(book)
+    future: Future[Tensor] = dist.all_reduce(gradients, async_op=True).get_future().then(count)
     return future
 
 
-class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation by the mean and variance over all workers' images.
-
-    torch.nn.SyncBatchNorm refuses the CPU. This one runs wherever the workers' engine does, on (n, C, H, W) of any n.
-    """
-
-    peers: Peers
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.peers.world == 1:
-            return super().forward(x)
-        per_channel = x.numel() / x.shape[1]
-        sums = self._of_all(torch.cat([x.sum((0, 2, 3)), x.new_tensor([per_channel])]))
-        mean, count = sums[:-1] / sums[-1], sums[-1]
-        centred = x - mean[:, None, None]
-        # Squares of what is centred: E[x²] − E[x]² would lose the digits that count.
-        variance = self._of_all(centred.square().sum((0, 2, 3))) / count
-        with torch.no_grad():
-            assert self.momentum is not None
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        normalised: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
-        return normalised
-
-    def _of_all(self, x: Tensor) -> Tensor:
-        total: Tensor = _Sum.apply(x, self.peers)
-        return total
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over the workers. What each one's loss owes to the sum comes back from all of them."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, peers: Peers) -> Tensor:
-        ctx.peers = peers  # type: ignore[attr-defined]
-        return _sum(x, peers)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        return _sum(gradient, ctx.peers), None  # type: ignore[attr-defined]
-
-
-def _sum(x: Tensor, peers: Peers) -> Tensor:
-    total = x.clone()
-    peers.say()
-    started = time.monotonic()
-    dist.all_reduce(total)
-    peers.book(total.nbytes, time.monotonic() - started)
-    return total
-
-
-def synchronise(network: nn.Module, peers: Peers) -> None:
-    """Make every batch normalisation of the network one over all workers' images, in place."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d  # the same parameters and statistics, which optimiser and weights know
-            module.peers = peers  # type: ignore[assignment]
+def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+    """On CUDA, normalise by the statistics of all workers' images. On the CPU, which torch does not support, each
+    worker normalises by its own part of the batch."""
+    if device.type != "cuda":
+        return network
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return converted

@@ -1,23 +1,25 @@
-"""What follows from a network alone: parameters, multiply-adds (MACs), bytes of weights; for each layer too."""
+"""Parameters, multiply-adds (MACs) and bytes of weights: what follows from a network alone, whole or by layer."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from frugalnet.compute import evaluating
+
 
 def parameters_trainable(network: nn.Module) -> int:
-    """What gradient descent changes; PyTorch's usual count."""
+    """The parameters that gradient descent changes: PyTorch's usual count."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def parameters_keras(network: nn.Module) -> int:
-    """The paper's count, Keras's: running means and variances included, so four a batch-normalised channel."""
+    """Keras's count, which the paper uses: a batch norm has four per channel, running mean and variance included."""
     values = [*network.parameters(), *network.buffers()]
-    return sum(value.numel() for value in values if value.is_floating_point())  # not the counter of batches
+    return sum(value.numel() for value in values if value.is_floating_point())  # without the batch counters
 
 
 def weights_bytes(network: nn.Module) -> int:
@@ -29,7 +31,7 @@ def macs(network: nn.Module, input_shape: Sequence[int]) -> int:
     """Multiply-adds of convolutions and matrix products for one (C, H, W) input."""
     with FlopCounterMode(display=False) as counter, evaluating(network):
         network(_one(network, input_shape))
-    return int(counter.get_total_flops()) // 2  # it counts a multiply-add as two
+    return int(counter.get_total_flops()) // 2  # the counter counts a multiply-add as two
 
 
 def counts(network: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
@@ -43,9 +45,9 @@ def counts(network: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
 
 
 def layers(network: nn.Module, input_shape: Sequence[int]) -> list[dict[str, Any]]:
-    """A row a layer, in order: layer, kind, output_shape (H×W×C as in the paper), parameters_*, macs.
+    """One row per layer: layer, kind, output_shape (H×W×C, as in the paper), parameters_*, macs.
 
-    For one (C, H, W) input; the network and its mode are left as they were.
+    For one (C, H, W) input. The network is not changed.
     """
     shapes: dict[str, str] = {}
 
@@ -78,7 +80,7 @@ def layers(network: nn.Module, input_shape: Sequence[int]) -> list[dict[str, Any
 
 
 def named_layers(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The network's layers as a person would name them: its children; in a sequence of blocks, the blocks."""
+    """The network's layers by name: its children, or the blocks of a child that is a sequence of blocks."""
     for name, child in network.named_children():
         if isinstance(child, nn.Sequential) and any(list(block.children()) for block in child):
             yield from named_layers(child, f"{prefix}{name}.")
@@ -100,13 +102,3 @@ def _kind(layer: nn.Module) -> str:
     if len(inner) == 1 and not any(list(part.children()) for part in inner[0].children()):
         return f"{type(layer).__name__}({_kind(inner[0])})"
     return type(layer).__name__
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the network's mode is put back after."""
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        yield
-    network.train(was_training)

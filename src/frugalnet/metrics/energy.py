@@ -1,5 +1,6 @@
 """Joules from a hardware counter, where there is one that may be read; never an estimate."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,6 +48,20 @@ class EnergyMeter:
         start, self._start = self._start, [counter.read() for counter in self._counters]
         laps = zip(self._counters, start, self._start, strict=True)
         return sum(counter.between(before, now) for counter, before, now in laps)
+
+
+class Stopwatch:
+    """Wall-clock seconds, CPU seconds of all threads, and joules where there is a counter."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._meter = EnergyMeter(device)
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def lap(self) -> tuple[float, float, float | None]:
+        """What was spent since the last lap."""
+        joules = self._meter.lap()
+        wall, cpu, self._wall, self._cpu = self._wall, self._cpu, time.monotonic(), time.process_time()
+        return self._wall - wall, self._cpu - cpu, joules
 
 
 def _nvml(device: torch.device) -> list[_Counter]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +11,16 @@ from torch import Tensor, nn
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256_each
 
+Batch = tuple[Tensor, Tensor]  # images (n, H, W, 3) uint8, labels (n,) int64
+
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which an epoch reads its images: (count,) int64, a function of (seed, epoch) alone."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def epoch_turns(seed: int, epoch: int, count: int, steps: int) -> list[np.ndarray]:
-    """An epoch's order, cut into its steps' batches.
+def batch_indices(seed: int, epoch: int, count: int, steps: int) -> list[np.ndarray]:
+    """The indices of each step's images: an epoch's order in `steps` parts.
 
     Sizes differ by one at most, so that no image is dropped and no batch is too small for batch normalisation.
     """
@@ -25,14 +28,14 @@ def epoch_turns(seed: int, epoch: int, count: int, steps: int) -> list[np.ndarra
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """How many batches hold `count` images, none larger than `batch_size`."""
+    """The number of batches of at most `batch_size` images that hold `count` images."""
     return -(-count // batch_size)
 
 
 class Normaliser(nn.Module):
-    """Subtracts the training split's channel means and divides by its deviations (section 3.1).
+    """Subtracts the training split's channel means and divides by its standard deviations (the paper's section 3.1).
 
-    `nn.Sequential(normaliser, network)` is a model of pictures as they are stored.
+    mean, std: R, G, B, on the scale 0..255. `nn.Sequential(normaliser, network)` takes images as they are stored.
     """
 
     mean: Tensor
@@ -40,13 +43,16 @@ class Normaliser(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         super().__init__()
-        self.device = device
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1))
         self.register_buffer("scale", 1 / torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1))
 
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 → (N, 3, H, W) float32 in channels_last layout, on the normaliser's device."""
-        # The permuted view of (N, H, W, 3) already is channels_last: nothing is moved.
+        # The permuted view of (N, H, W, 3) already is channels_last: no memory moves.
         channels_first = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return channels_first.to(torch.float32).sub_(self.mean).mul_(self.scale)
 
@@ -54,7 +60,7 @@ class Normaliser(nn.Module):
 class Views:
     """The stored augmented views of the training split; epoch e (from 0) reads view e mod V.
 
-    Each is checked against its SHA-256, chunk by chunk, when it is first opened, and mapped from disk, not read.
+    A view is mapped from disk, and checked against its SHA-256, chunk by chunk, when it is first opened.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,11 +71,11 @@ class Views:
         self._opened: dict[str, np.ndarray] = {}
 
     def of_epoch(self, epoch: int, unaugmented: np.ndarray) -> np.ndarray:
-        """The epoch's (N, H, W, 3) uint8 images: a view, or `unaugmented` where none are stored.
+        """The epoch's (N, H, W, 3) uint8 images: a view, or `unaugmented` if none are stored.
 
-        Raises UserError if the view's bytes are not those that were written.
+        Raises UserError if the view is missing or its bytes have changed.
         """
-        names = list(self.sha256)  # in the order of their numbers
+        names = list(self.sha256)  # in the order of the views
         if not names:
             return unaugmented
         name = names[epoch % len(names)]
@@ -90,39 +96,51 @@ class Views:
 
 
 def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
-    """The images on the device where it is a GPU with room for twice their size; else as they are, mapped from disk."""
+    """The images on the device if it is a GPU with room for twice their size; else as they are, mapped from disk."""
     if device.type == "cuda" and 2 * images.nbytes < torch.cuda.mem_get_info(device)[0]:
         return torch.from_numpy(np.array(images)).to(device)
     return images
 
 
 def batches(
-    images: np.ndarray | Tensor,
-    labels: np.ndarray,
-    turns: Sequence[np.ndarray],
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ((n, H, W, 3) uint8, (n,) int64) tensors: for each of the turns, the images whose indices it holds.
+    images: np.ndarray | Tensor, labels: np.ndarray, indices: Sequence[np.ndarray], device: torch.device
+) -> Iterator[Batch]:
+    """Yield the images and labels at each array of indices: (n, H, W, 3) uint8 and (n,) int64 tensors on `device`.
 
-    On a GPU the next batch is copied from pinned memory while the present one computes.
+    images: (N, H, W, 3) uint8, on the device or not; labels: (N,) int64. On a GPU the next batch is copied, from pinned
+    memory and on a stream of its own, while the current one computes.
     """
+    pinned = device.type == "cuda" and not isinstance(images, Tensor)
 
-    def fetch(turn: np.ndarray) -> tuple[Tensor, Tensor]:
-        targets = torch.from_numpy(labels[turn])
+    def fetch(chosen: np.ndarray) -> Batch:
+        targets = torch.from_numpy(labels[chosen])
         if isinstance(images, Tensor):
-            return images[torch.from_numpy(turn).to(device)], targets.to(device)
-        pixels = torch.from_numpy(images[turn])
-        if device.type == "cuda":
+            return images[torch.from_numpy(chosen).to(device)], targets.to(device)
+        pixels = torch.from_numpy(images[chosen])
+        if pinned:
             pixels, targets = pixels.pin_memory(), targets.pin_memory()
         return pixels.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
-    if device.type != "cuda":
-        yield from map(fetch, turns)
-        return
-    waiting: tuple[Tensor, Tensor] | None = None
-    for turn in turns:
-        fetched, waiting = waiting, fetch(turn)
-        if fetched is not None:
-            yield fetched
-    if waiting is not None:
-        yield waiting
+    fetched = map(fetch, indices)
+    yield from _ahead(fetched, torch.cuda, device) if pinned else fetched
+
+
+def _ahead(
+    fetched: Iterator[tuple[Tensor, Tensor]], cuda: Any, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Fetch each batch on a copying stream before the one ahead of it is handed out. cuda: `torch.cuda`."""
+    copying = cuda.Stream(device)
+
+    def fetch() -> Batch | None:
+        with cuda.stream(copying):
+            return next(fetched, None)
+
+    following = fetch()
+    while following is not None:
+        computing = cuda.current_stream(device)
+        computing.wait_stream(copying)  # until this batch has arrived
+        batch = following
+        for tensor in batch:
+            tensor.record_stream(computing)  # its memory is not reused before the step is done with it
+        following = fetch()
+        yield batch

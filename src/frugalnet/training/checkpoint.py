@@ -13,15 +13,15 @@ import torch
 
 from frugalnet.files import atomic, remove
 
-_VERSION = b"frugalnet checkpoint 1\n"  # of what a state holds: another one can't be gone on from
+_VERSION = b"frugalnet checkpoint 1\n"  # of a state's contents; other versions cannot be resumed
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Checkpoints:
-    """The checkpoints of one run: a folder that is keyed by everything that determines the run's bits.
+    """The checkpoints of one run, in a folder named by everything that decides the run's bits.
 
-    A file is a line with its version, the SHA-256 of the rest, then `torch.save`'s bytes (which load without unpickling
-    code). The newest two are kept: should the newest be damaged, the one before is used.
+    A file is a line with its version, the SHA-256 of the rest, then `torch.save`'s bytes, which load without unpickling
+    code. The newest two are kept: if the newest is damaged, the one before is used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,13 +29,13 @@ class Checkpoints:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder: a second process with the very same run waits for the first."""
+        """Hold the folder; a second process with the same run waits for the first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder.parent / f"{self.folder.name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"another process trains this very run ({self.folder.name}): waiting for it", file=sys.stderr)
+                print(f"another process trains this run ({self.folder.name}); waiting for it", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -51,7 +51,7 @@ class Checkpoints:
             remove(old)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole state, on the CPU; None if there is none. What can't be used is said and passed over."""
+        """The newest whole state, on the CPU, or None. Files that cannot be used are reported and skipped."""
         for path in self._newest_first():
             content = path.read_bytes()
             if content[: len(_VERSION)] != _VERSION:
@@ -59,14 +59,14 @@ class Checkpoints:
                 continue
             digest, payload = content[len(_VERSION) :][:_DIGEST_BYTES], content[len(_VERSION) + _DIGEST_BYTES :]
             if hashlib.sha256(payload).digest() != digest:
-                print(f"{path}: damaged (its checksum does not fit); using the one before it", file=sys.stderr)
+                print(f"{path}: damaged (wrong checksum); not used", file=sys.stderr)
                 continue
             state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
             return state
         return None
 
     def remove(self) -> None:
-        """Remove the run's checkpoints, once nothing needs them."""
+        """Remove the run's checkpoints."""
         remove(self.folder)
         remove(self.folder.parent / f"{self.folder.name}.lock")
 

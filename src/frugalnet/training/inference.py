@@ -9,23 +9,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from frugalnet import compute
 from frugalnet.errors import UserError
 from frugalnet.files import atomic
 from frugalnet.training.batches import Normaliser
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write parameters and buffers as safetensors, whole or not at all.
+    """Write parameters and buffers as safetensors, atomically.
 
-    The same tensors give the same bytes, and loading runs no code.
+    The same tensors give the same bytes. Loading runs no code.
     """
-    # Stored in the default layout: channels_last is how a tensor computes, not what it is.
+    # In the default layout: channels_last is only how the network computes.
     with atomic(path) as partial:
         partial.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in weights.items()}))
 
 
 def load_weights(network: nn.Module, path: Path) -> nn.Module:
-    """Put stored weights into a network of the same shape and return it; raises UserError if they do not fit."""
+    """Load stored weights into the network and return it. Raises UserError if the file is missing or does not fit."""
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, FileNotFoundError) as error:
@@ -34,12 +35,9 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
     return network
 
 
-@torch.inference_mode()
 def infer(network: nn.Module, images: np.ndarray, normalise: Normaliser, batch_size: int = 500) -> np.ndarray:
-    """(N, H, W, 3) uint8 → (N, classes) float32 logits, in evaluation mode; the network's mode is put back after."""
-    was_training = network.training
-    network.eval()
+    """(N, H, W, 3) uint8 → (N, classes) float32 logits, in evaluation mode; the network's mode is restored."""
     chunks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    logits = [network(normalise(torch.from_numpy(np.array(chunk)))).float().cpu().numpy() for chunk in chunks]
-    network.train(was_training)
+    with compute.evaluating(network):
+        logits = [network(normalise(torch.from_numpy(np.array(chunk)))).float().cpu().numpy() for chunk in chunks]
     return np.concatenate(logits)

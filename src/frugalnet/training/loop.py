@@ -1,62 +1,22 @@
-"""Training: one network, one seed, from random weights to the last epoch, exactly resumable at any step."""
+"""The training loop of a single process: epochs, checkpoints, progress, and what happens on a signal."""
 
 import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from frugalnet.data.arrays import Split
-from frugalnet.metrics import energy
-from frugalnet.training.batches import batches, epoch_turns, resident
+from frugalnet.errors import Interrupted
+from frugalnet.training.batches import Batch, batch_indices, batches, resident
 from frugalnet.training.checkpoint import Checkpoints
-from frugalnet.training.trainer import History, Trainer
-
-LOOK_EVERY = 20  # steps between looks at loss, accuracy and energy: on a GPU each look waits for it
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; its checkpoint is written."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; a checkpoint is written: run it again to go on")
-        self.exit_code = 128 + number
-
-
-@contextmanager
-def noting_signals() -> Iterator[list[int]]:
-    """Give a list that SIGINT and SIGTERM are added to, in place of what they otherwise do."""
-    noted: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class Stopwatch:
-    """Wall-clock seconds, processor seconds over all threads, and joules where there is a counter."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._meter = energy.EnergyMeter(device)
-        self._wall, self._cpu = time.monotonic(), time.process_time()
-
-    def lap(self) -> tuple[float, float, float | None]:
-        """What was spent since the last lap."""
-        joules = self._meter.lap()
-        wall, cpu, self._wall, self._cpu = self._wall, self._cpu, time.monotonic(), time.process_time()
-        return self._wall - wall, self._cpu - cpu, joules
+from frugalnet.training.trainer import CHECK_EVERY_STEPS, History, Trainer
 
 
 def fit(
@@ -71,58 +31,97 @@ def fit(
 ) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one.
 
-    images_of: gives the (N, H, W, 3) uint8 training images that an epoch (from 0) reads. labels: (N,) int64.
-    on_epoch: given the history so far when training starts or goes on, and after each epoch.
-    checkpoint_minutes: between checkpoints within an epoch, whose end makes one anyway.
-    Raises UserError if a loss is not finite, Interrupted (with a checkpoint written) after SIGINT or SIGTERM.
+    images_of: returns the (N, H, W, 3) uint8 training images of an epoch (from 0). labels: (N,) int64.
+    on_epoch: called with the history when training starts or resumes, and after each epoch.
+    checkpoint_minutes: time between checkpoints within an epoch; the end of an epoch always writes one.
+    Raises UserError if a loss is not finite, and Interrupted after SIGINT or SIGTERM.
     """
-    config = trainer.config
-    saved = checkpoints.load()
-    if saved is not None:
+    if saved := checkpoints.load():
         trainer.restore(saved)
-        print(f"going on from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
+        print(f"resuming from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
     on_epoch(trainer.history)
-
-    stopwatch = Stopwatch(trainer.device)
-
-    def save() -> None:
-        checkpoints.save(trainer.state(), trainer.epoch, trainer.step)
-
-    images_done = trainer.epoch * trainer.n_train + trainer.step * config.batch_size
-    total = config.epochs * trainer.n_train
-    bar = tqdm(total=total, initial=images_done, unit=" images", mininterval=1.0, disable=None)
-    with noting_signals() as stop, bar:
-        while trainer.epoch < config.epochs:
-            bar.set_description(f"epoch {trainer.epoch + 1}/{config.epochs}")
-            turns = epoch_turns(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps)
+    with caught_signals() as signals, _Progress(trainer) as progress:
+        while trainer.epoch < trainer.config.epochs:
+            indices = batch_indices(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps)
             images = resident(images_of(trainer.epoch), trainer.device)
-            stopwatch.lap()  # the epoch's time begins here
-            saved_at = time.monotonic()
-            for batch, targets in batches(images, labels, turns[trainer.step :], trainer.device):
-                trainer.train_batch(batch, targets)
-                bar.update(len(targets))
-                if trainer.step % LOOK_EVERY == 0 or trainer.step == trainer.steps:
-                    trainer.check_losses()
-                    seen = trainer.n_train * trainer.step / trainer.steps
-                    loss, top1 = trainer.losses.sum().item() / seen, trainer.correct.item() / seen
-                    bar.set_postfix_str(f"loss {loss:.3f}, top-1 {top1:.1%}", refresh=False)
-                    trainer.spend(*stopwatch.lap())
-                due = time.monotonic() - saved_at > 60 * checkpoint_minutes
-                if stop or (due and trainer.step < trainer.steps):
-                    trainer.check_losses()
-                    trainer.spend(*stopwatch.lap())
-                    save()
-                    saved_at = time.monotonic()
-                if stop:
-                    raise Interrupted(stop[0])
+            while trainer.step < trainer.steps:
+                due = time.monotonic() + 60 * checkpoint_minutes
+                rest = progress.of(batches(images, labels, indices[trainer.step :], trainer.device))
+                trainer.train_steps(rest, partial(_pauses, trainer, signals, due))
+                trainer.check_losses()
+                if trainer.failure:
+                    raise trainer.failure
+                if signals or trainer.step < trainer.steps:
+                    checkpoints.save(trainer.state(), trainer.epoch, trainer.step)
+                if signals:
+                    raise Interrupted(signals[0])
             trainer.end_epoch(trainer.figures(validation))
-            save()
-            row, rate = trainer.history.rows[-1], trainer.n_train / trainer.history.seconds[-1]
-            tqdm.write(
-                f"epoch {row['epoch']}/{config.epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.2%} "
-                f"(validation {row['validation_loss']:.3f}, {row['validation_top1']:.2%}), {rate:,.0f} images a second",
-                file=sys.stderr,
-            )
+            checkpoints.save(trainer.state(), trainer.epoch, trainer.step)
+            progress.end_epoch()
             on_epoch(trainer.history)
-            if stop and trainer.epoch < config.epochs:
-                raise Interrupted(stop[0])
+            if signals and trainer.epoch < trainer.config.epochs:
+                raise Interrupted(signals[0])
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the list that this yields, in place of their usual effect."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _pauses(trainer: Trainer, signals: list[int], due: float) -> bool:
+    """Whether training stops here: to end, or to write a checkpoint that is due at a `time.monotonic`."""
+    return bool(signals or trainer.failure or time.monotonic() > due)
+
+
+class _Progress:
+    """A progress bar on stderr (where that is a terminal), and a line for each finished epoch."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, config = trainer, trainer.config
+        done = trainer.epoch * trainer.n_train + trainer.step * config.batch_size
+        total = config.epochs * trainer.n_train
+        self._bar = tqdm(total=total, initial=done, unit=" images", mininterval=1.0, disable=None)
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def of(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; the bar moves on after each."""
+        trainer = self._trainer
+        self._bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.config.epochs}")
+        for images, labels in batches:
+            yield images, labels
+            self._bar.update(len(labels))
+            if trainer.step % CHECK_EVERY_STEPS == 0 and not self._bar.disable:
+                seen = trainer.n_train * trainer.step / trainer.steps
+                loss, top1 = trainer.losses.sum().item() / seen, trainer.correct.item() / seen
+                self._bar.set_postfix_str(f"loss {loss:.3f}, top-1 {top1:.1%}", refresh=False)
+
+    def end_epoch(self) -> None:
+        row, seconds = self._trainer.history.rows[-1], self._trainer.history.seconds[-1]
+        tqdm.write(
+            f"{epoch_line(row, self._trainer.config.epochs)}, {self._trainer.n_train / seconds:,.0f} images a second",
+            file=sys.stderr,
+        )
+
+
+def epoch_line(row: dict[str, float], epochs: int) -> str:
+    """What an epoch's row of the history says, in one line."""
+    return (
+        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.2%} "
+        f"(validation {row['validation_loss']:.3f}, {row['validation_top1']:.2%})"
+    )

@@ -10,9 +10,9 @@ from frugalnet.schema import Config
 
 
 class OptimConfig(Config):
-    """How the weights move. Rates are per step of one batch."""
+    """The optimiser and its learning-rate schedule."""
 
-    optimiser: Literal["sgd", "adamw"]  # sgd is with Nesterov momentum; adamw without weight decay is Adam
+    optimiser: Literal["sgd", "adamw"]  # sgd has Nesterov momentum; adamw without weight decay is Adam
     learning_rate: float = Field(gt=0)  # the peak
     momentum: float = Field(ge=0, lt=1)  # Adam's first beta
     weight_decay: float = Field(ge=0)
@@ -21,9 +21,9 @@ class OptimConfig(Config):
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
-    """The rate of step `step` (from 0): constant, or linearly up to the peak and linearly down to zero.
+    """The learning rate of step `step` (from 0): constant, or rising linearly to the peak and falling linearly to zero.
 
-    The one-cycle schedule is Smith and Topin's (2018, "Super-convergence"), with straight lines.
+    The one-cycle schedule is by Smith and Topin (2018, "Super-convergence"), here with straight lines.
     """
     if config.schedule == "constant":
         return config.learning_rate
@@ -34,8 +34,8 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
 
 
 def build_optimiser(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser over the network's parameters; only weights of two or more axes decay, as is the custom:
-    decaying biases and batch-norm scales regularises nothing."""
+    """The optimiser of the network's parameters. Weight decay applies to tensors of two or more axes only: decaying
+    biases and batch-norm scales does not regularise."""
     parameters = list(network.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},

@@ -1,5 +1,6 @@
-"""Training: one network, one seed, from random weights to the last epoch, exactly resumable at any step."""
+"""A network in training: its state, a step, an epoch's figures. `loop` and `frugalnet.distributed` drive it."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -13,21 +14,23 @@ from frugalnet import compute, models
 from frugalnet.data.arrays import Split
 from frugalnet.errors import UserError
 from frugalnet.metrics import accuracy, counts
-from frugalnet.training.batches import Normaliser, steps_per_epoch
+from frugalnet.metrics.energy import Stopwatch
+from frugalnet.training.batches import Batch, Normaliser, steps_per_epoch
 from frugalnet.training.inference import infer
 from frugalnet.training.optim import OptimConfig, build_optimiser, learning_rate
 
-_COUNTS = ("epoch", "step", "seconds", "cpu_seconds", "joules")  # of a Trainer, as its checkpoints hold them
+CHECK_EVERY_STEPS = 20  # between checks of the losses and readings of the energy counter: each waits for a GPU
+_COUNTS = ("epoch", "step", "seconds", "cpu_seconds", "joules")  # a Trainer's attributes in its checkpoints
 
 
 class TrainConfig(OptimConfig):
-    """A recipe, the same for every network."""
+    """A training recipe, the same for every network."""
 
     recipe: str
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(ge=2, le=100_000)
     label_smoothing: float = Field(ge=0, lt=1)
-    resolutions: list[Annotated[int, Field(ge=24, le=64)]] = Field(min_length=1)  # pixels a side, over the epochs
+    resolutions: list[Annotated[int, Field(ge=24, le=64)]] = Field(min_length=1)  # pixels a side
 
     @field_validator("resolutions")
     @classmethod
@@ -39,16 +42,15 @@ class TrainConfig(OptimConfig):
 
 
 def resolution(config: TrainConfig, epoch: int) -> int:
-    """The pixels a side that epoch `epoch` (from 0) trains on: the list of them, spread evenly over the epochs."""
+    """The size, in pixels a side, of epoch `epoch` (from 0): `resolutions` are spread evenly over the epochs."""
     return config.resolutions[epoch * len(config.resolutions) // config.epochs]
 
 
 @dataclass
 class History:
-    """What a run has to show for each finished epoch: a row of figures, and what its training steps spent.
+    """Each finished epoch: a row of figures, and what its training steps took.
 
-    Processor seconds are of all threads. None: not measured, as joules are where a counter could not be read over the
-    whole epoch.
+    cpu_seconds: of all threads. None: not measured; joules need a counter that could be read over the whole epoch.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -57,12 +59,12 @@ class History:
     joules: list[float | None] = field(default_factory=list)
 
     def timing(self) -> dict[str, list[Any]]:
-        """epoch_seconds, epoch_cpu_seconds, epoch_joules: what timing.json holds."""
+        """epoch_seconds, epoch_cpu_seconds, epoch_joules: as in timing.json."""
         return {f"epoch_{key}": values for key, values in vars(self).items() if key != "rows"}
 
 
 class Trainer:
-    """A network on its way: everything that its next step depends on, and how that is saved and restored."""
+    """A network and everything that its next step depends on, which can be saved and restored exactly."""
 
     def __init__(
         self, name: str, seed: int, num_classes: int, n_train: int, normalise: Normaliser, config: TrainConfig
@@ -78,16 +80,18 @@ class Trainer:
         self.optimiser = build_optimiser(self.network, config)
         self.steps = steps_per_epoch(n_train, config.batch_size)
         self.history = History()
+        self.failure: UserError | None = None  # set by `check_losses`
+        self._stopwatch = Stopwatch(self.device)
         self.epoch = 0  # finished epochs
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
         self.step = 0  # finished steps of the epoch under way
-        self.losses = torch.zeros(self.steps, device=self.device)  # a batch's sum, for each of them
+        self.losses = torch.zeros(self.steps, device=self.device)  # summed over each step's batch
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.seconds = self.cpu_seconds = 0.0  # spent on the finished steps
+        self.seconds = self.cpu_seconds = 0.0  # of the finished steps
         self.joules: float | None = 0.0
-        # What is random within an epoch (dropout) follows from the seed and the epoch, not from what went before.
+        # Randomness within an epoch (dropout) is a function of seed and epoch, not of the epochs before.
         torch.manual_seed(int(np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62)))
 
     def state(self) -> dict[str, object]:
@@ -111,7 +115,7 @@ class Trainer:
         torch.cuda.set_rng_state_all(state["random_cuda"]) if state["random_cuda"] else None  # type: ignore[arg-type]
 
     def inputs(self, images: Tensor) -> Tensor:
-        """What the network trains on in the epoch under way, of (n, H, W, 3) uint8 images: (n, 3, h, w) float32."""
+        """(n, H, W, 3) uint8 images → the network's (n, 3, h, w) float32 inputs, at the current epoch's size."""
         inputs: Tensor = self.normalise(images)
         if (size := resolution(self.config, self.epoch)) != images.shape[1]:
             inputs = interpolate(inputs, size=(size, size), mode="bilinear", antialias=True)
@@ -133,18 +137,39 @@ class Trainer:
         self.correct += (logits.detach().argmax(1) == labels).sum()
         self.step += 1
 
+    def train_steps(self, batches: Iterable[Batch], stop: Callable[[], int]) -> int:
+        """Take one step per batch until none is left or `stop` returns a code other than 0; return that code, or 0.
+
+        stop: called after each step. Losses are checked at intervals: see `check_losses`.
+        """
+        self._stopwatch.lap()
+        code, checked = 0, True
+        for images, labels in batches:
+            self.train_batch(images, labels)
+            if checked := self.step % CHECK_EVERY_STEPS == 0 or self.step == self.steps:
+                self.check_losses()
+                self._book()
+            if code := stop():
+                break
+        if not checked:
+            self._book()
+        return code
+
     def epoch_macs(self, epoch: int) -> int:
-        """MACs of training in epoch `epoch` (from 0): the backward pass computes gradients for inputs and for weights,
-        each at the price of a forward pass."""
+        """MACs of training in epoch `epoch` (from 0), three times the forward pass's: the backward pass computes
+        gradients of inputs and of weights, each as costly as the forward pass."""
         return 3 * self.n_train * self.macs[resolution(self.config, epoch)]
 
     def figures(self, validation: Split) -> dict[str, float]:
-        """The epoch's row of the history: what its batches gave, and the network measured on the validation images."""
+        """The epoch's row of the history: loss and accuracy in training, and on the validation images.
+
+        Raises UserError if the network's logits are not finite.
+        """
         logits = infer(self.network, validation.images, self.normalise)
-        if not np.isfinite(logits).all():  # the last step's weights, whose loss no step has looked at
+        if not np.isfinite(logits).all():  # no loss has seen the last step's weights
             raise UserError(
-                f"after epoch {self.epoch + 1} the network's logits of the validation images are not all finite; "
-                f"a lower train.learning_rate (now {self.config.learning_rate}) is the usual cure"
+                f"after epoch {self.epoch + 1} the logits of the validation images are not all finite; "
+                f"lower train.learning_rate (now {self.config.learning_rate})"
             )
         labels = np.asarray(validation.labels)
         total_steps = self.config.epochs * self.steps
@@ -168,18 +193,19 @@ class Trainer:
         self.epoch += 1
         self.begin_epoch()
 
-    def spend(self, seconds: float, cpu_seconds: float, joules: float | None) -> None:
-        """Add what the latest steps took to what the epoch has spent."""
+    def check_losses(self) -> None:
+        """Set `failure`, naming epoch and step, if a loss of this epoch is not finite. Several workers then agree."""
+        finite = torch.isfinite(self.losses[: self.step])
+        if self.failure is None and not finite.all():
+            step = int(finite.int().argmin())
+            self.failure = UserError(
+                f"the loss is {self.losses[step].item()} at epoch {self.epoch + 1}, step {step + 1} of {self.steps}; "
+                f"lower train.learning_rate (now {self.config.learning_rate})"
+            )
+
+    def _book(self) -> None:
+        """Add the time and energy of the latest steps to the epoch's."""
+        seconds, cpu_seconds, joules = self._stopwatch.lap()
         self.seconds += seconds
         self.cpu_seconds += cpu_seconds
         self.joules = None if self.joules is None or joules is None else self.joules + joules
-
-    def check_losses(self) -> None:
-        """Raise UserError, naming epoch and step, if a loss of this epoch is not finite."""
-        finite = torch.isfinite(self.losses[: self.step])
-        if not finite.all():
-            step = int(finite.int().argmin())
-            raise UserError(
-                f"the loss is {self.losses[step].item()} at epoch {self.epoch + 1}, step {step + 1} of {self.steps}; "
-                f"a lower train.learning_rate (now {self.config.learning_rate}) is the usual cure"
-            )

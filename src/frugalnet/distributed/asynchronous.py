@@ -1,0 +1,217 @@
+"""The asynchronous exchange: each worker pushes to and pulls from the global network without waiting for the others.
+
+Worker 0 keeps the global network. Work is handed out in shards of T epochs, so a slow worker trains fewer of them.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from frugalnet.distributed.exchange import Cost, Peers, pack, unpack, within
+from frugalnet.distributed.launch import GlobalNet
+from frugalnet.distributed.resume import Resumption
+from frugalnet.distributed.worker import CURVES, STATISTICS_IMAGES, Worker
+from frugalnet.errors import Interrupted, UserError
+from frugalnet.training.trainer import History
+
+Curves = list[dict[str, float]]  # a shard's figures, one dictionary for each of its epochs
+JOIN, DONE = -2, -1  # instead of a shard: the worker has trained none yet; there is nothing left to train
+STOP = "stop"  # a key in the store that all workers watch; its value is a failure, or empty if all is trained
+_CPU = torch.device("cpu")
+
+
+class GlobalNetwork:
+    """The parameter server.
+
+    A push moves the global network towards the sub-model by 1 / (1 + staleness). Staleness counts the pushes since that
+    worker's last pull: N workers that pulled the same network give their average, and a late one moves it little.
+    (Elastic averaging, Zhang, Choromanska and LeCun 2015, has a constant rate.)
+    """
+
+    def __init__(
+        self, values: Tensor, shards: int, pushed: dict[int, Any], recorded: int, bound: int, peers: Peers
+    ) -> None:
+        """pushed: shard → rank, seconds of its last exchange, curves; in order of time. recorded: finished periods."""
+        self.values, self.pushed, self.bound, self.peers = values, pushed, bound, peers
+        self.waiting = [shard for shard in range(shards) if shard not in pushed]  # the next to hand out comes first
+        # The global network after every N pushes, and when: also those that a restarted run has not recorded yet.
+        self.snapshots = [(values.clone(), time.monotonic())] * (len(pushed) // peers.world - recorded)
+        self.pulled, self.version = [0] * peers.world, 0  # the version that each worker has; the latest
+        self.left: set[int] = set()
+        self.lock = threading.Lock()
+        self.error: Exception | None = None
+
+    def exchange(self, rank: int, shard: int, seconds: float, curves: Curves, values: Tensor) -> tuple[int, Tensor]:
+        """Push a trained shard's sub-model; pull the next shard and the global network.
+
+        A push that is more than `bound` versions late is discarded, and its shard handed out again.
+        """
+        with self.lock:
+            staleness = self.version - self.pulled[rank]
+            if shard in self.waiting and staleness <= self.bound:
+                self.values.lerp_(values, 1 / (1 + staleness))
+                self.version += 1
+                self.pushed[shard] = (rank, seconds, curves)
+                self.waiting.remove(shard)
+                if len(self.pushed) % self.peers.world == 0:
+                    self.snapshots.append((self.values.clone(), time.monotonic()))
+            self.pulled[rank] = self.version
+            if shard == DONE or not self.waiting:
+                if shard != DONE:
+                    self.peers.store.set(STOP, "")
+                self.left.add(rank)
+                return DONE, self.values.clone()
+            self.waiting.append(self.waiting.pop(0))  # handed out again once all others are, if nobody finishes it
+            return self.waiting[-1], self.values.clone()
+
+    def serve(self) -> None:
+        """Answer the other workers until all have left. Runs in a thread of worker 0."""
+        others = set(range(1, self.peers.world))
+        message: list[Any] = [None]
+        try:
+            while not others <= self.left:
+                idle_since = time.monotonic()
+                rank = dist.recv(torch.zeros(1))
+                dist.recv_object_list(message, rank, device=_CPU)
+                dist.send_object_list([self.exchange(rank, *message[0])], rank, device=_CPU)
+        except RuntimeError:
+            self.error = self.peers.lost(sorted(others - self.left), time.monotonic() - idle_since)
+
+
+class Asynchronous:
+    """A worker of an asynchronous run."""
+
+    def __init__(
+        self, worker: Worker, config: GlobalNet, resumption: Resumption, saved: dict[str, Any], signals: list[int]
+    ) -> None:
+        self.worker, self.trainer, self.peers = worker, worker.trainer, worker.peers
+        self.resumption, self.signals = resumption, signals
+        history, world, epochs = self.trainer.history, self.peers.world, self.trainer.config.epochs
+        self.periods = [range(first, min(first + config.period, epochs)) for first in range(0, epochs, config.period)]
+        self.recorded = sum(period[-1] < len(history.rows) for period in self.periods)
+        # Another number of workers divides epochs differently: it resumes after the last recorded period.
+        whole: dict[int, Any] = dict.fromkeys(range(self.recorded * world))
+        pushed = saved["pushed"] if saved.get("world") == world else whole
+        values, shards = pack(worker.exchanged()).cpu(), len(self.periods) * world
+        self.network = GlobalNetwork(values, shards, pushed, self.recorded, config.staleness, self.peers)
+        self.validated = history.rows[-1] if history.rows else worker.figures()
+        self.recorded_at = self.checked_at = time.monotonic()
+
+    def train(self, on_epoch: Callable[[History], None]) -> None:
+        """Train one shard after another until none is left; worker 0 then holds the global network.
+
+        Raises as `training.loop.fit`, on all workers.
+        """
+        server = threading.Thread(target=self.network.serve, daemon=True)
+        if is_server := self.peers.rank == 0:
+            server.start()
+            on_epoch(self.trainer.history)
+        shard, seconds, curves = JOIN, 0.0, Curves()
+        while True:
+            shard, values, seconds = self._exchange(shard, seconds, curves)
+            if is_server:
+                self._record(on_epoch)
+            self._take(values)
+            self.worker.end_exchange()
+            if shard == DONE:
+                break
+            curves = self._train_shard(shard)
+            if self.signals:
+                if is_server:
+                    self._record(on_epoch)
+                raise Interrupted(self.signals[0])
+            shard = shard if curves else DONE
+        if is_server:
+            server.join()  # before anything is raised: the others need an answer to leave
+        if failure := self.network.error or self.trainer.failure:
+            raise failure
+        if reason := self.peers.store.get(STOP).decode():
+            raise UserError(reason)
+        if is_server:
+            self._load(self.network.values, self.trainer.config.epochs - 1)
+
+    def _exchange(self, shard: int, seconds: float, curves: Curves) -> tuple[int, Tensor, float]:
+        """Push a trained shard. Returns the next one, the global network, and how long this took."""
+        message: list[Any] = [(shard, seconds, curves, pack(self.worker.exchanged()).cpu())]
+        started = time.monotonic()
+        if self.peers.rank == 0:
+            return *self.network.exchange(0, *message[0]), time.monotonic() - started
+        with self.peers.expecting_answers([0]):
+            dist.send(torch.zeros(1), 0)  # an object takes two messages: the server must know whose to receive
+            dist.send_object_list(message, 0, device=_CPU)
+            dist.recv_object_list(message, 0, device=_CPU)
+        return *message[0], time.monotonic() - started
+
+    def _train_shard(self, shard: int) -> Curves:
+        """Train a shard through the epochs of its period. Returns its curves, none if it was stopped."""
+        curves = []
+        for epoch in self.periods[shard // self.peers.world]:
+            self.trainer.epoch = epoch
+            self.trainer.begin_epoch()
+            stopped = self.worker.train_shard(shard % self.peers.world, self._stop)
+            figures = {} if stopped else self.worker.figures()
+            if stopped or self._stop():
+                return []
+            curves.append({key: figures[key] for key in CURVES})
+        return curves
+
+    def _stop(self) -> bool:
+        """Whether to stop, for a signal, or since a worker has failed, which the store tells all, or all is trained."""
+        if self.trainer.failure:
+            self.peers.store.set(STOP, str(self.trainer.failure))
+        if self.signals or self.trainer.failure or self.network.error:
+            return True
+        if time.monotonic() < self.checked_at + 0.1:
+            return False
+        timeout = self.peers.timeout.total_seconds()
+        stop = within(timeout, lambda: bool(self.peers.store.check([STOP])), None)
+        if stop is None:
+            raise self.peers.lost([0], timeout)
+        self.checked_at = time.monotonic()
+        return stop
+
+    def _take(self, values: Tensor) -> None:
+        unpack(values.to(self.trainer.device), self.worker.exchanged())
+
+    def _load(self, values: Tensor, epoch: int) -> None:
+        """Make the trainer's network the global one, with statistics measured on images of an epoch."""
+        self._take(values)
+        self.trainer.epoch = epoch
+        self.worker.measure_statistics(0, STATISTICS_IMAGES)
+
+    def _record(self, on_epoch: Callable[[History], None]) -> None:
+        """Measure the global network after each finished period, add its epochs to the history, write a checkpoint."""
+        world, history = self.peers.world, self.trainer.history
+        while self.network.snapshots:
+            values, at = self.network.snapshots.pop(0)
+            period = self.periods[self.recorded]
+            self._load(values, period[-1])
+            measured = self.worker.figures()
+            if self.trainer.failure:
+                return
+            pushes = list(self.network.pushed.values())[self.recorded * world :][:world]
+            others, each = sum(rank != 0 for rank, *_ in pushes), world * len(period)
+            for number, epoch in enumerate(period):
+                self.validated = measured if epoch == period[-1] else self.validated
+                row = self.worker.row(epoch, [(rank, curves[number]) for rank, _, curves in pushes], self.validated)
+                history.rows.append(row)
+                history.seconds.append((at - self.recorded_at) / len(period))
+                history.cpu_seconds.append(None)
+                history.joules.append(None)
+                self.peers.cost = Cost(world, others * values.nbytes // each, sum(took for _, took, _ in pushes) / each)
+                self.peers.end_costs()
+                self.worker.report_epoch()
+            self.recorded, self.recorded_at = self.recorded + 1, at
+            on_epoch(history)
+        with self.network.lock:  # released before writing: the others would wait for the disk
+            values, pushed = self.network.values.clone(), dict(self.network.pushed)
+        self._take(values)
+        self.trainer.epoch = len(history.rows)
+        self.trainer.begin_epoch()
+        self.resumption.keep(self.worker.state())
+        self.resumption.save(pushed=pushed)

@@ -1,0 +1,62 @@
+"""Checkpoints of a distributed run: written on every host, resumed from the newest, with any number of workers."""
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+from frugalnet.distributed.exchange import Peers
+from frugalnet.training.checkpoint import Checkpoints
+
+
+class Resumption:
+    """The state that all workers had in common at the last exchange and, where they differ, each worker's own.
+
+    The first worker on every host writes it there, so that any remaining host can resume the run.
+    """
+
+    def __init__(self, folder: Path, own: Checkpoints, peers: Peers) -> None:
+        """folder: of all hosts' checkpoints. own: this host's."""
+        self.folder, self.own, self.peers = folder, own, peers
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Take a copy of the state that all workers now have in common."""
+        self.common = copy.deepcopy(state)
+
+    def save(self, everyone: list[dict[str, Any]] | None = None, **more: object) -> None:
+        """Write the common state and, if they differ from it, the states of all workers."""
+        if self.peers.first_on_host:
+            about = {"world": self.peers.world, "costs": self.peers.costs}
+            saved = {"common": self.common, "everyone": everyone, **about, **more}
+            self.own.save(saved, *_progress(saved))
+
+    def load(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The newest checkpoint of all hosts, and this worker's state in it; both empty if there is none.
+
+        A checkpoint of another number of workers gives the state that they had in common.
+        """
+        peers = self.peers
+        hosts = [Checkpoints(folder) for folder in sorted(self.folder.glob("host-*/"))] if peers.first_on_host else []
+        found = [saved for saved in (checkpoints.load() for checkpoints in hosts) if saved is not None]
+        newest: dict[str, Any] = max(found, key=_progress, default={})
+        progress = peers.gather(_progress(newest))
+        saved = peers.broadcast(newest, progress.index(max(progress)))
+        if not saved:
+            return {}, {}
+        everyone = saved["everyone"] if saved["world"] == peers.world else None
+        if saved["world"] != peers.world and peers.rank == 0:
+            print(
+                f"the checkpoint is of {saved['world']} workers; {peers.world} resume from its last exchange",
+                file=sys.stderr,
+            )
+        self.keep(saved["common"])
+        peers.costs = saved["costs"]
+        return saved, everyone[peers.rank] if everyone else saved["common"]
+
+
+def _progress(saved: dict[str, Any]) -> tuple[int, int]:
+    """Finished epochs, and steps of the next one."""
+    if not saved:
+        return -1, 0
+    reached = saved["everyone"][0] if saved["everyone"] else saved["common"]
+    return reached["epoch"], reached["step"]

@@ -1,0 +1,118 @@
+"""A distributed training run: what the command starts, and what each worker then does."""
+
+import os
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from frugalnet import compute, tracking
+from frugalnet.compute import ComputeConfig
+from frugalnet.data import arrays
+from frugalnet.distributed import launch
+from frugalnet.distributed.exchange import Peers
+from frugalnet.distributed.launch import LaunchConfig, Workers
+from frugalnet.distributed.resume import Resumption
+from frugalnet.distributed.synchronous import fit
+from frugalnet.distributed.worker import Worker
+from frugalnet.errors import Interrupted, UserError
+from frugalnet.training import runs
+from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.trainer import TrainConfig, Trainer
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train. Each worker receives it and loads the data by itself."""
+
+    model: str
+    seed: int
+    train: TrainConfig
+    workers: Workers
+    launch: LaunchConfig
+    compute: ComputeConfig
+
+
+class _Inputs:
+    """A task's device, data and identity."""
+
+    def __init__(self, task: Task) -> None:
+        config = launch.divide_cores(task.compute, task.workers.workers)
+        self.device = compute.setup(config)
+        self.data, self.views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
+        self.backend = launch.check(task.workers, task.launch, task.train, self.device, len(self.data.train.labels))
+        environment, identity = compute.bits_depend_on(self.device, config), launch.identity(task.workers)
+        self.run = runs.describe(task.model, task.seed, self.data, self.views.sha256, task.train, environment, identity)
+        self.root = tracking.project_root()
+        self.checkpoints = runs.checkpoints(self.root, self.run)
+
+    def images_of(self, epoch: int) -> np.ndarray:
+        return self.views.of_epoch(epoch, self.data.train.images)
+
+    def refusal(self, task: Task, started: int) -> str | None:
+        """Why so many workers can't train this, if the user has to do something about it."""
+        if started > task.workers.workers:
+            return f"{started} workers were started, but distributed.workers is {task.workers.workers}"
+        try:
+            for epoch in range(min(task.train.epochs, len(self.views.sha256))):
+                self.images_of(epoch)
+        except UserError as error:
+            return str(error)
+        return None
+
+
+def train(task: Task) -> None:
+    """Start the workers on this machine and wait for them; or be one, if torchrun started this process."""
+    if launch.launched():
+        if message := work(task):
+            raise UserError(message)
+        return
+    with _Inputs(task).checkpoints.locked():
+        launch.start(task.workers.workers, task.launch, work, task)
+
+
+def work(task: Task) -> str | None:
+    """Be one of the workers. Returns a message if only the user can help: the agent must not start workers again."""
+    try:
+        _work(task)
+    except UserError as error:
+        return str(error)
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
+    return None
+
+
+def _work(task: Task) -> None:
+    inputs, local_rank = _Inputs(task), int(os.environ["LOCAL_RANK"])
+    data, run, device = inputs.data, inputs.run, inputs.device
+    if device.type == "cuda":
+        torch.cuda.set_device(local_rank)
+    own = Checkpoints(inputs.checkpoints.folder / f"host-{os.environ['GROUP_RANK']}")
+    with own.locked() if local_rank == 0 else nullcontext():
+        peers = Peers(task.launch, inputs.backend)
+        peers.check_same_run(run["fingerprint"], inputs.refusal(task, peers.world))
+        normalise, n_train = Normaliser(data.mean, data.std, device), len(data.train.labels)
+        recipe = task.workers.recipe(task.train)
+        trainer = Trainer(task.model, task.seed, len(data.class_ids), n_train, normalise, recipe)
+        worker = Worker(trainer, peers, task.workers, inputs.images_of, np.array(data.train.labels), data.validation)
+        resumption = Resumption(inputs.checkpoints.folder, own, peers)
+        if peers.rank == 0:
+            _fit_and_write(inputs, worker, resumption)
+        else:
+            fit(worker, resumption)
+        peers.close()
+
+
+def _fit_and_write(inputs: _Inputs, worker: Worker, resumption: Resumption) -> None:
+    """Train as worker 0, which logs and writes the results."""
+    run, root, peers, provenance = inputs.run, inputs.root, worker.peers, tracking.provenance()
+    runs.tell_of_other_checkpoints(root, run)
+    print(f"{runs.name(run)} on {run['data']}, {peers.world} workers; its bits depend on {run['environment']}")
+    with tracking.training_run(root, run, provenance) as tracked:
+        fit(worker, resumption, lambda history: tracked.log_history(history.rows))
+        timing = {"exchange": peers.costs, **provenance, "machine": compute.describe_machine(inputs.device)}
+        tracked.identify("weights_sha256", runs.write_results(run, worker.trainer, timing))
