@@ -183,7 +183,7 @@ def run_here(folder: Path, trainings: dict[str, Training]) -> dict[str, list[dic
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory) -> dict[str, list[dict]]:
+def one_folder(tmp_path_factory) -> Path:
     trainings = {
         "global": Training(config=GLOBAL_NET),
         "kept": Training(config=KEPT),
@@ -191,10 +191,18 @@ def one(tmp_path_factory) -> dict[str, list[dict]]:
         "asynchronous": Training(config=ASYNCHRONOUS),
         "asynchronous averaged": Training(config=AVERAGED),
         "ddp": Training(config=DDP),
+        "stopped early": Training(config=AVERAGED, fault=STOPS.model_copy(update={"ranks": [0], "epoch": 0})),
         "stopped": Training(config=AVERAGED, fault=STOPS.model_copy(update={"ranks": [0]})),
         "asynchronous resumed": Training(config=AVERAGED, resumes="stopped"),
     }
-    return run_here(tmp_path_factory.mktemp("one"), trainings)
+    folder = tmp_path_factory.mktemp("one")
+    run_here(folder, trainings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(one_folder) -> dict[str, list[dict]]:
+    return left(one_folder, 1)
 
 
 @pytest.mark.parametrize(("count", "steps", "world"), [(160, 5, 2), (157, 5, 3), (1000, 4, 7), (10, 5, 1)])
@@ -221,7 +229,10 @@ def test_one_worker_gives_the_bits_of_a_single_process(tmp_path, one, name):
         assert mine | row == mine
 
 
-def test_a_signal_within_an_asynchronous_epoch_leaves_the_global_network_to_resume_from(one):
+def test_a_signal_within_an_asynchronous_epoch_leaves_the_global_network_to_resume_from(one, one_folder):
+    assert list(
+        one_folder.glob("stopped early/checkpoints/host-0/00000-00000000.ckpt")
+    )  # before the first epoch is finished
     assert "stopped by SIGTERM; a checkpoint is written" in one["stopped"][0]["ended"]
     resumed, undisturbed = (one[name][0]["weights"] for name in ("asynchronous resumed", "asynchronous averaged"))
     trained = {name for name in undisturbed if "num_batches" not in name}  # steps that are repeated are counted twice

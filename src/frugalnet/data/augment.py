@@ -1,7 +1,7 @@
-"""Augmented views of the training split, written once so that every architecture sees the same pictures.
+"""Augmented views of the training split, written once so that every architecture sees the same images.
 
-The only importer of albumentations, within functions: the processes that augment import it without torch, which would
-take them seconds. Every stage checks the policy before any work: 0.2 s beside its own import of torch.
+Only this module imports albumentations, and only within functions: the processes that augment import it without torch,
+which saves seconds. Every stage checks the policy before any work, which takes 0.2 s.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Transform(Config):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    p: float = Field(ge=0, le=1)  # how many of the images it is applied to
+    p: float = Field(ge=0, le=1)  # the share of the images that it is applied to
 
 
 class AugmentConfig(Config):
-    """How many views, and what makes them. `views` 0: train on the normalised images."""
+    """How many views, and what makes them. With 0 `views`, training uses the normalised images."""
 
     views: int = Field(ge=0)
     seed: int = Field(ge=0)
@@ -61,9 +61,9 @@ class AugmentConfig(Config):
 
 
 def build_policy(policy: Sequence[Transform]) -> albumentations.Compose:
-    """The transforms in their order; called with `image=`, (H, W, 3) uint8, it returns {"image": …}.
+    """The transforms, in order. Called with `image=`, (H, W, 3) uint8, the result returns {"image": …}.
 
-    Raises UserError, naming the key, for a transform that isn't there, an unknown argument or a wrong value.
+    Raises UserError, naming the key, for an unknown transform, an unknown argument or a wrong value.
     """
     import albumentations
 
@@ -85,8 +85,8 @@ def _build(position: int, transform: Transform) -> albumentations.BasicTransform
         if argument not in known:
             raise UserError(f"{key}.{argument}: not an argument of {name}, which takes: {', '.join(known)}")
     try:
-        # Without `strict` some wrong values only warn, and the default is taken in their place. A class that has no
-        # schema of its own has no such values, and does not know the word.
+        # Without `strict`, some wrong values only warn and the default is used. A class without a schema of its own has
+        # no such values and does not accept `strict`.
         strict = {"strict": True} if "InitSchema" in vars(kind) else {}
         built: albumentations.BasicTransform = kind(**arguments, p=transform.p, **strict)
     except (ValueError, TypeError) as error:
@@ -104,7 +104,7 @@ def check_policy(policy: Sequence[Transform]) -> None:
     for i, (transform, apply) in enumerate(zip(policy, build_policy(policy), strict=True)):
         key = f"augment.policy.{i}"
         for argument in ("hole_height_range", "hole_width_range"):
-            # albumentations would take the image's size instead, in silence.
+            # albumentations would silently use the image's size instead.
             found = (transform.model_extra or {}).get(argument, [0])
             if max(found) > size:
                 raise UserError(f"{key}.{argument}: a hole larger than the image, {size} pixels; found {found}")
@@ -121,18 +121,18 @@ def check_policy(policy: Sequence[Transform]) -> None:
 
 
 def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: int) -> NDArray[np.uint8]:
-    """One augmented copy of each image, (n, 64, 64, 3) uint8; a function of its arguments alone.
+    """One augmented copy of each image, (n, 64, 64, 3) uint8; depends on the arguments alone.
 
-    `start` is the position of the first image in the training split: with `seed` and `view` it seeds all randomness.
+    `start` is the position of the first image in the training split. It seeds all randomness, with `seed` and `view`.
     """
     policy = build_policy(config.policy)
     seeds = np.random.SeedSequence((config.seed, view, start)).generate_state(2)
-    # One generator for all transforms: `set_random_seed` would give each its own of the same seed, and their draws
-    # could coincide (pictures mirrored either both ways or not at all).
+    # One generator for all transforms: `set_random_seed` would give each its own with the same seed, and their draws
+    # could coincide (images flipped either both ways or not at all).
     policy.set_random_state(np.random.default_rng(seeds[0]), random.Random(int(seeds[1])))
-    augmented = list(np.array(images))  # in memory: rows of a mapped file would be mapped too, which are slow to make
-    # One transform after another, each on all images: its code stays in the processor's caches, which is a fifth
-    # faster than one image after another.
+    augmented = list(np.array(images))  # in memory: mapped rows are slow to create
+    # One transform after another, each on all images: a fifth faster than image by image, since its code stays in the
+    # processor's caches.
     for transform in policy:
         for i, image in enumerate(augmented):
             if transform.should_apply():
@@ -141,7 +141,7 @@ def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: 
 
 
 def _apply(transform: albumentations.BasicTransform, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What calling the transform with `image=` does, less bookkeeping for boxes, masks and replay: a sixth faster."""
+    """Call the transform with `image=`, without its bookkeeping for boxes, masks and replay: a sixth faster."""
     data = {"image": image}
     params = transform.update_transform_params(transform.get_params(), data)
     params |= transform.get_params_dependent_on_data(params, data)
@@ -180,7 +180,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: in
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             offset = file.tell()
-            if hasattr(os, "posix_fallocate"):  # not on macOS; blocks got one by one cost up to a fifth of the time
+            if hasattr(os, "posix_fallocate"):  # not on macOS; allocating block by block is up to a fifth slower
                 os.posix_fallocate(file.fileno(), offset, math.prod(shape))
     starts = range(0, shape[0], CHUNK)
     # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
@@ -218,9 +218,9 @@ def _write_chunk(source: Path, target: Path, offset: int, config: AugmentConfig,
 
 
 def contact_sheet(images: NDArray[np.uint8], views: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    """Draw a PNG of twelve images from all over the split, each above its views.
+    """Write a PNG of twelve images spread over the split, each above its views.
 
-    images and each of views: (N, 64, 64, 3) uint8 RGB.
+    `images` and each of `views`: (N, 64, 64, 3) uint8 RGB.
     """
     from matplotlib.figure import Figure
 

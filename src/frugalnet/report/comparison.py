@@ -154,26 +154,17 @@ def row(records: Sequence[Record]) -> Row:
 
     confusion = np.sum([record.confusion for record in records], axis=0)
     totals = [sum(record.timing["epoch_seconds"]) for record in records if record.timing.get("epoch_seconds")]
+    figures: dict[str, Any] = {key: metric(key) for key in ("top1", "top5", "macro_accuracy", "loss", "ece")}
+    figures |= {
+        key: first.metrics[key] for key in ("parameters_trainable", "parameters_keras", "macs", "weights_bytes")
+    }
+    figures |= {key: measured(key) for key in ("latency_ms", "throughput", "train_step_ms")}
+    figures |= {key: by_epoch(key) for key in ("epoch_seconds", "epoch_cpu_seconds", "epoch_joules")}
     return Row(
         model=first.model,
         seeds=[record.seed for record in records],
-        top1=metric("top1"),
         top1_interval=statistics.bootstrap(np.stack([record.correct for record in records])),
-        top5=metric("top5"),
-        macro_accuracy=metric("macro_accuracy"),
-        loss=metric("loss"),
-        ece=metric("ece"),
         train_top1=seed_mean([record.history[-1]["train_top1"] for record in records]),
-        parameters_trainable=first.metrics["parameters_trainable"],
-        parameters_keras=first.metrics["parameters_keras"],
-        macs=first.metrics["macs"],
-        weights_bytes=first.metrics["weights_bytes"],
-        latency_ms=measured("latency_ms"),
-        throughput=measured("throughput"),
-        train_step_ms=measured("train_step_ms"),
-        epoch_seconds=by_epoch("epoch_seconds"),
-        epoch_cpu_seconds=by_epoch("epoch_cpu_seconds"),
-        epoch_joules=by_epoch("epoch_joules"),
         train_seconds=seed_mean(totals) if totals else None,
         epochs=len(first.history),
         recipe=first.run["train"]["recipe"],
@@ -181,6 +172,7 @@ def row(records: Sequence[Record]) -> Row:
         reached=training_cost(records),
         confusion=confusion,
         classes=classes.per_class(confusion, first.class_ids, first.class_names, len(records)),
+        **figures,
     )
 
 

@@ -30,50 +30,28 @@ def plotly(chart: Chart | Heatmap) -> dict[str, Any]:
 
 
 def _plotly_chart(chart: Chart) -> dict[str, Any]:
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers",
-            "x": list(line.x),
-            "y": list(line.y),
-            "line": {
-                "color": line.colour,
-                "width": line.width,
-                "dash": "dot" if line.dotted else "solid",
-                "shape": "hv" if line.stepped else "linear",
-            },
-            "hoverinfo": "skip",
-        }
-        | (
-            {"hovertemplate": f"{html.escape(line.text)}, epoch %{{x}}: %{{y:.1f}} %<extra></extra>"}
-            if line.text
-            else {}
-        )
-        for line in chart.lines
-    ]
-    for point in chart.points:
-        right, up = point.side
-        hover = "<br>".join([f"<b>{html.escape(point.name)}</b>", *map(html.escape, point.text)])
+    traces: list[dict[str, Any]] = []
+    for line in chart.lines:
+        shape = {"dash": "dot" if line.dotted else "solid", "shape": "hv" if line.stepped else "linear"}
+        hover = f"{html.escape(line.text)}, epoch %{{x}}: %{{y:.1f}} %<extra></extra>"
         traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers+text",
-                "x": [point.x],
-                "y": [point.y],
-                "text": [f"\u00a0{html.escape(point.name)}\u00a0"],  # plotly sets it too near the point
-                "textposition": f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}",
-                "textfont": {"color": "@ink", "size": 12},
-                "cliponaxis": False,
-                "marker": {
-                    "size": 10,
-                    "color": point.colour if point.filled else "@paper",
-                    "line": {"width": 2, "color": point.colour},
-                },
-                "hovertemplate": f"{hover}<extra></extra>",
-            }
+            {"type": "scatter", "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers"}
+            | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
+            | ({"hovertemplate": hover} if line.text else {"hoverinfo": "skip"})
+        )
+    for point in chart.points:
+        (right, up), name, colour = point.side, html.escape(point.name), point.colour
+        position = f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}"
+        hover = "<br>".join([f"<b>{name}</b>", *map(html.escape, point.text)]) + "<extra></extra>"
+        fill = colour if point.filled else "@paper"
+        traces.append(
+            {"type": "scatter", "mode": "markers+text", "x": [point.x], "y": [point.y], "hovertemplate": hover}
+            | {"text": [f"\u00a0{name}\u00a0"], "textposition": position}  # plotly sets it too near the point
+            | {"textfont": {"color": "@ink", "size": 12}, "cliponaxis": False}
+            | {"marker": {"size": 10, "color": fill, "line": {"width": 2, "color": colour}}}
             | {
                 axis: {"type": "data", "symmetric": False, "arrayminus": [error[0]], "array": [error[1]]}
-                | {"color": point.colour, "thickness": 1.2, "width": 3}
+                | {"color": colour, "thickness": 1.2, "width": 3}
                 for axis, error in (("error_y", point.y_error), ("error_x", point.x_error))
                 if error
             }
@@ -94,22 +72,13 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
 
 def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
     names, shown = [html.escape(name) for name in chart.class_names], len(chart.class_names) <= MOST_NAMES
-    trace = {
-        "type": "heatmap",
-        "z": np.round(chart.percent, 1),
-        "x": names,
-        "y": names,
-        "hoverongaps": False,
-        "colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]],
-        "showscale": False,
-        "hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>",
-    }
+    trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
+    trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "showscale": False}
+    trace |= {"hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>"}
     axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category", "dtick": 1}
     x = axis | {"title": {"text": "predicted class"}, "tickangle": 90}
-    return {
-        "data": [trace],
-        "layout": _layout(x, axis | {"title": {"text": "true class"}, "autorange": "reversed"}, 12),
-    }
+    y = axis | {"title": {"text": "true class"}, "autorange": "reversed"}
+    return {"data": [trace], "layout": _layout(x, y, 12)}
 
 
 def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
@@ -151,29 +120,14 @@ def _png_chart(chart: Chart, axes: Axes) -> None:
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     for line in chart.lines:
-        axes.plot(
-            line.x,
-            line.y,
-            color=_PRINTED.get(line.colour, line.colour),
-            linestyle=":" if line.dotted else "-",
-            linewidth=line.width * 0.8,
-            drawstyle="steps-post" if line.stepped else "default",
-            marker="o" if len(line.x) < 3 and not line.stepped else None,
-        )
+        style: dict[str, Any] = {"linestyle": ":" if line.dotted else "-", "linewidth": 0.8 * line.width}
+        style |= {"drawstyle": "steps-post"} if line.stepped else {"marker": "o" if len(line.x) < 3 else None}
+        axes.plot(line.x, line.y, color=_PRINTED.get(line.colour, line.colour), **style)
     for point in chart.points:
-        axes.errorbar(
-            point.x,
-            point.y,
-            yerr=[[end] for end in point.y_error],
-            xerr=[[end] for end in point.x_error] if point.x_error else None,
-            fmt="o",
-            markersize=7,
-            color=point.colour,
-            markerfacecolor=point.colour if point.filled else "white",
-            markeredgewidth=1.6,
-            elinewidth=1.1,
-            capsize=2,
-        )
+        style = {"markersize": 7, "markerfacecolor": point.colour if point.filled else "white", "markeredgewidth": 1.6}
+        style |= {"yerr": [[end] for end in point.y_error], "color": point.colour, "elinewidth": 1.1, "capsize": 2}
+        style |= {"xerr": [[end] for end in point.x_error]} if point.x_error else {}
+        axes.errorbar(point.x, point.y, fmt="o", **style)
         right, up = point.side
         sides = {"ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up]}
         _write(axes, point.name, (point.x, point.y), (8 * right, 8 * up), sides)

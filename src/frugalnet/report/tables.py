@@ -87,8 +87,16 @@ def _loss(value: SeedMean) -> str:
     return seed_mean(value, as_percent=False)
 
 
-def _quantiles(value: Quantiles) -> str:
-    return f"{number(value.p5)} to {number(value.p95)}, n {value.n}"
+def _median(value: Quantiles) -> str:
+    return number(value.median)
+
+
+def _milliseconds(value: Quantiles) -> str:
+    return milliseconds(value.median)
+
+
+def _quantiles(value: Quantiles | None) -> str:
+    return f"{number(value.p5)} to {number(value.p95)}, n {value.n}" if value else ""
 
 
 COLUMNS = (
@@ -102,21 +110,8 @@ COLUMNS = (
     Column("cost", "parameters_keras", "Parameters, Keras's count", "{:,}".format),
     Column("cost", "macs", "MACs per image", human),
     Column("cost", "weights_bytes", "Weights", memory),
-    Column(
-        "cost",
-        "latency_ms",
-        "Latency, batch\u00a01",
-        lambda value: milliseconds(value.median),
-        below=lambda row: _quantiles(row.latency_ms),  # type: ignore[arg-type]
-    ),
-    Column(
-        "cost",
-        "throughput",
-        "Images per second",
-        lambda value: number(value.median),
-        max,
-        lambda row: _quantiles(row.throughput),  # type: ignore[arg-type]
-    ),
+    Column("cost", "latency_ms", "Latency, batch\u00a01", _milliseconds, below=lambda row: _quantiles(row.latency_ms)),
+    Column("cost", "throughput", "Images per second", _median, max, lambda row: _quantiles(row.throughput)),
     Column("cost", "epoch_seconds", "Epoch", lambda value: duration(value.median)),
     Column("cost", "train_seconds", "Training", lambda value: duration(value.mean)),
 )
