@@ -66,7 +66,7 @@ def _alone() -> None:
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def sample_findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """The findings of three networks with two seeds, on sample data."""
     return fake_results.found(tmp_path_factory.mktemp("sample"), is_sample=True)
 
@@ -77,12 +77,12 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory, sample: Findings, images: np.ndarray) -> Path:
+def written(tmp_path_factory: pytest.TempPathFactory, sample_findings: Findings, images: np.ndarray) -> Path:
     """The report of `sample`, with images."""
     from frugalnet.report import page  # plotly takes a second, and most tests do not need it
 
     out = tmp_path_factory.mktemp("report") / "compare"
-    page.write(sample, out, images)
+    page.write(sample_findings, out, images)
     return out
 
 

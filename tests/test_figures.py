@@ -17,13 +17,13 @@ from frugalnet.report.figures import Chart
 
 
 @pytest.fixture(scope="module")
-def rows(sample):
-    return sample.comparison.rows
+def rows(sample_findings):
+    return sample_findings.comparison.rows
 
 
 @pytest.fixture(scope="module")
-def heatmap(sample, rows):
-    names = figures.unique_names(sample.comparison)
+def heatmap(sample_findings, rows):
+    names = figures.unique_names(sample_findings.comparison)
     return figures.heatmap("confusion", "Confusion", rows[0].confusion, range(12), names)
 
 
@@ -101,10 +101,10 @@ def test_a_name_stands_right_of_its_point_unless_something_is_there():
     assert (first[0], second) == (-1, (1, 0))
 
 
-def test_a_class_that_shares_its_name_gets_its_id(sample):
-    first = sample.comparison.rows[0]
+def test_a_class_that_shares_its_name_gets_its_id(sample_findings):
+    first = sample_findings.comparison.rows[0]
     record = replace(first.records[0], class_names=["crane", "crane", "a\nb"], class_ids=["n1", "n2", "n3"])
-    both = replace(sample.comparison, rows=[replace(first, records=[record])])
+    both = replace(sample_findings.comparison, rows=[replace(first, records=[record])])
     assert figures.unique_names(both) == ["crane (n1)", "crane (n2)", "a b"]
 
 

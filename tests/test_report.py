@@ -86,11 +86,11 @@ def test_sample_data_are_announced_at_the_top_and_real_data_are_not(texts, one, 
 
 
 @pytest.mark.parametrize("file", ["report.html", "report.md"])
-def test_both_versions_show_every_cell_of_every_table(sample, texts, file):
-    found = sample.comparison.rows
-    all_tables = [tables.figures(found, "accuracy"), tables.figures(found, "cost"), tables.differences(sample)]
+def test_both_versions_show_every_cell_of_every_table(sample_findings, texts, file):
+    found = sample_findings.comparison.rows
+    all_tables = [tables.figures(found, "accuracy"), tables.figures(found, "cost"), tables.differences(sample_findings)]
     all_tables += [tables.training_cost(found), *tables.details(found), tables.extremes(found)]
-    all_tables += [tables.paper_classes(sample), tables.claims(sample)]
+    all_tables += [tables.paper_classes(sample_findings), tables.claims(sample_findings)]
     all_tables += [table for row in found for table in (tables.confused_pairs(row), tables.layers(row))]
     escape = html.escape if file == "report.html" else tables_markdown
     text = html.unescape(texts[file]) if file == "report.html" else texts[file]
@@ -99,7 +99,7 @@ def test_both_versions_show_every_cell_of_every_table(sample, texts, file):
         for cell in (cell for row in table.rows for cell in row):
             for part in (cell.text, *cell.below):
                 assert (part if escape is html.escape else escape(part)) in text
-    for sentence in (*sample.verdict, *sample.facts.values()):
+    for sentence in (*sample_findings.verdict, *sample_findings.facts.values()):
         assert (sentence if escape is html.escape else escape(sentence)) in text
 
 
@@ -132,11 +132,11 @@ def test_class_names_are_data_not_markup(texts):
     assert "$\\frac" not in text
 
 
-def test_a_class_name_cannot_end_the_script_it_is_in(tmp_path, sample):
-    row = sample.comparison.rows[0]
+def test_a_class_name_cannot_end_the_script_it_is_in(tmp_path, sample_findings):
+    row = sample_findings.comparison.rows[0]
     names = ["</script><script>alert(1)</script>", *row.records[0].class_names[1:]]
     renamed = replace(row, records=[replace(row.records[0], class_names=names)])
-    found = replace(sample.comparison, rows=[renamed], differences=[])
+    found = replace(sample_findings.comparison, rows=[renamed], differences=[])
     page.write(findings.find(found), tmp_path / "out")
     assert "<script>alert" not in (tmp_path / "out" / "report.html").read_text()
 
@@ -191,32 +191,34 @@ def test_measured_costs_come_with_the_machine_and_energy_is_never_invented(texts
     assert "n 100)" in text
 
 
-def test_efficiency_json_holds_one_number_per_cost_of_each_network(written, sample):
+def test_efficiency_json_holds_one_number_per_cost_of_each_network(written, sample_findings):
     found = json.loads((written / "efficiency.json").read_text())
-    assert list(found) == [record.name for record in sample.comparison.records]
-    alexnet = sample.comparison.first
+    assert list(found) == [record.name for record in sample_findings.comparison.records]
+    alexnet = sample_findings.comparison.first
     assert found["alexnet-0"]["latency_ms"] == alexnet.cost["latency_ms"]["median"]
     assert found["alexnet-0"]["train_seconds"] == sum(alexnet.timing["epoch_seconds"])
     assert "energy_joules_per_image" not in found["alexnet-0"]
 
 
-def test_comparison_json_holds_the_findings(written, sample):
+def test_comparison_json_holds_the_findings(written, sample_findings):
     found = json.loads((written / "comparison.json").read_text())
-    assert found["verdict"] == sample.verdict
-    assert [claim["key"] for claim in found["claims"]] == [claim.key for claim in sample.claims]
+    assert found["verdict"] == sample_findings.verdict
+    assert [claim["key"] for claim in found["claims"]] == [claim.key for claim in sample_findings.claims]
     assert len({claim["key"] for claim in found["claims"]}) == 17
-    assert [one["top1"]["mean"] for one in found["networks"]] == [row.top1.mean for row in sample.comparison.rows]
+    assert [one["top1"]["mean"] for one in found["networks"]] == [
+        row.top1.mean for row in sample_findings.comparison.rows
+    ]
     assert found["training_cost"].keys() == set(MODELS)
 
 
-def with_interval(sample: Findings, low: float, high: float) -> Findings:
+def with_interval(sample_findings: Findings, low: float, high: float) -> Findings:
     interval = Interval((low + high) / 2, low, high)
-    changed = [replace(one, interval=interval) for one in sample.comparison.differences]
-    return findings.find(replace(sample.comparison, differences=changed))
+    changed = [replace(one, interval=interval) for one in sample_findings.comparison.differences]
+    return findings.find(replace(sample_findings.comparison, differences=changed))
 
 
-def test_the_verdict_is_three_statements(sample):
-    first, second, third = with_interval(sample, 0.01, 0.03).verdict
+def test_the_verdict_is_three_statements(sample_findings):
+    first, second, third = with_interval(sample_findings, 0.01, 0.03).verdict
     assert first.startswith("Sample data say nothing about Tiny ImageNet. On the 600 images of the validation split, ")
     assert "alexnet has the highest top-1 accuracy: 46.2\u00a0% (95\u00a0% interval 42.2" in first
     assert "It is better than the second, residual, by 2.0 points (95\u00a0% interval +1.0 to +3.0)." in first
@@ -226,15 +228,15 @@ def test_the_verdict_is_three_statements(sample):
     )
 
 
-def test_nothing_is_called_better_worse_or_dominated_if_every_interval_includes_zero(sample):
-    found = with_interval(sample, -0.01, 0.03)
+def test_nothing_is_called_better_worse_or_dominated_if_every_interval_includes_zero(sample_findings):
+    found = with_interval(sample_findings, -0.01, 0.03)
     text = " ".join([*found.verdict, *(cell.text for row in tables.differences(found).rows for cell in row)])
     assert not re.findall("better|worse|dominated", text)
     assert "depthwise is not significantly different from residual, which has as many MACs." in found.verdict[2]
 
 
-def test_a_network_that_gets_nothing_right_can_be_compared(sample):
-    by_model = {row.model: row.records for row in sample.comparison.rows}
+def test_a_network_that_gets_nothing_right_can_be_compared(sample_findings):
+    by_model = {row.model: row.records for row in sample_findings.comparison.rows}
     nothing = [replace(r, predicted=(r.labels + 1) % 12) for r in by_model["alexnet"]]
     nothing = [replace(r, metrics=r.metrics | {"top1": 0.0}) for r in nothing]
     found = comparison.compare([*nothing, *by_model["residual"]], "d" * 64, "validation split")
@@ -249,17 +251,17 @@ def test_accuracy_csv_holds_each_evaluation_and_no_time(written):
     assert not [key for key in found[0] if "second" in key or "latency" in key]
 
 
-def test_curves_csv_holds_every_epoch(written, sample):
+def test_curves_csv_holds_every_epoch(written, sample_findings):
     found = rows(written / "curves.csv")
     assert list(found[0]) == [
         "model", "seed", "epoch", "train_top1", "validation_top1", "train_loss", "validation_loss",
     ]  # fmt: skip
     assert len(found) == 6 * 8
-    assert float(found[0]["train_top1"]) == sample.comparison.first.history[0]["train_top1"]
+    assert float(found[0]["train_top1"]) == sample_findings.comparison.first.history[0]["train_top1"]
 
 
-def test_confusion_csv_holds_every_prediction_of_the_best_network(written, sample):
-    first = sample.comparison.first
+def test_confusion_csv_holds_every_prediction_of_the_best_network(written, sample_findings):
+    first = sample_findings.comparison.first
     found = rows(written / "confusion.csv")
     assert len(found) == 600
     assert sum(row["actual"] == row["predicted"] for row in found) == first.correct.sum()

@@ -10,8 +10,8 @@ from frugalnet.report.wording import NOT_MEASURED
 
 
 @pytest.fixture(scope="module")
-def rows(sample):
-    return sample.comparison.rows
+def rows(sample_findings):
+    return sample_findings.comparison.rows
 
 
 def test_measured_energy_is_shown_per_image_and_per_epoch(rows):
