@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage bench results readme lint ui params lock
+.PHONY: help install demo test test-all coverage torture bench results readme lint ui params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lint: .venv/installed ## run linters, type check and the check of import directi
 	ruff format --check .
 	mypy
 	lint-imports --no-logo
+
+torture: .venv/installed ## crash test of the whole pipeline: make torture ROUNDS=50; resumes in .torture
+	python -m tools.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
 
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
 	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90

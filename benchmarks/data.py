@@ -11,7 +11,6 @@ from frugalnet import config
 from frugalnet.config import Params
 from frugalnet.data import arrays, sample
 from frugalnet.data.augment import write_views
-from frugalnet.processes import cores
 from frugalnet.training.batches import Views
 
 BATCH_SIZE = 256
@@ -51,18 +50,18 @@ def prepare(temporary: Path, params: Params) -> Data:
 
 def _make(folder: Path, params: Params) -> Path:
     folder.mkdir()
-    workers = params.compute.processes or cores()
+    processes = params.compute.processes
     sample.write_sample(folder / "archive.zip")
     every = arrays.NormaliseConfig(
         name="sample", classes=None, train_per_class=None, holdout=0, max_unpacked_bytes=10**9
     )
-    arrays.normalise(folder / "archive.zip", folder / "arrays", every, is_sample=True, workers=workers)
+    arrays.normalise(folder / "archive.zip", folder / "arrays", every, is_sample=True, processes=processes)
     once = sample.TRAIN_PER_CLASS * len(sample.CLASSES)
     for path in (folder / "arrays").glob("*.npy"):
         array = np.load(path)
         np.save(path, np.tile(array, (IMAGES // once, *[1] * (array.ndim - 1))))
     augmentation = params.augment.model_copy(update={"views": params.augment.views or 4})
-    write_views(folder / "arrays/train_images.npy", folder / "views", augmentation, workers=workers)
+    write_views(folder / "arrays/train_images.npy", folder / "views", augmentation, processes=processes)
     return folder
 
 

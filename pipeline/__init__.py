@@ -1,6 +1,7 @@
 """The stages: one file each, `python -m pipeline.<stage>` from the project's folder."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,3 +10,6 @@ from pathlib import Path
 _SOURCE = str(Path(__file__).parents[1] / "src")
 sys.path.insert(0, _SOURCE)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))
+
+if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`: Ctrl-C while it imports; then run_stage takes over
+    signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"interrupted\n"), os._exit(130)))

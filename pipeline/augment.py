@@ -13,7 +13,7 @@ def main() -> None:
 
     params = config.load()
     images, views = Path("data/arrays/train_images.npy"), Path("data/views")
-    write_views(images, views, params.augment, workers=params.compute.processes)
+    write_views(images, views, params.augment, processes=params.compute.processes)
     contact_sheet(
         np.load(images, mmap_mode="r"),
         [np.load(views / f"view_{view}.npy", mmap_mode="r") for view in range(params.augment.views)],

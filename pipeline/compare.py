@@ -1,4 +1,4 @@
-"""Everything that was evaluated on the present data, in one report."""
+"""Compare all networks evaluated on the present data: figures, tables and one report."""
 
 from pathlib import Path
 
@@ -6,21 +6,23 @@ from frugalnet import tracking
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of
-from frugalnet.report import comparison, page, tables
+from frugalnet.report import comparison, findings, page, results, tables
 
 
 def main() -> None:
-    data = arrays.load(Path("data/arrays"))
-    records = comparison.load(Path("results/evaluate"), Path("results/train"))
-    compared = comparison.compare(records, sha256_of(data.sha256), data.validated_on)
-    page.write(compared, Path("results/compare"), data.validation.images)
-    runs = sorted(record.run["fingerprint"] for group in compared.records.values() for record in group)
+    data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
+    compared = comparison.compare(results.load(Path("results")), sha256_of(data.sha256), data.validated_on)
+    page.write(findings.find(compared), out, data.validation.images)
+
+    for record in compared.records:
+        drawn = sorted((out / "figures").glob(f"{record.name}_*.png"))
+        with tracking.training_run(root, record.run, record.timing) as tracked:
+            tracked.log_results(tracking.section("efficiency", record.efficiency()), drawn)
+    runs = sorted(record.run["fingerprint"] for record in compared.records)
     identity, tags = {"compared_runs_sha256": sha256_of(runs)}, {"data": data.name}
-    tracked = tracking.TrackedRun(tracking.project_root(), "comparison", identity, tags, tracking.provenance())
-    top1 = {row.model: row.top1.mean for row in compared.rows}
-    tracked.log_results(tracking.section("top1", top1), [Path("results/compare")])
-    tracked.finish()
-    print(tables.table_text(compared.rows))
+    with tracking.TrackedRun(root, "comparison", identity, tags, tracking.provenance()) as tracked:
+        tracked.log_results(tracking.section("top1", {row.model: row.top1.mean for row in compared.rows}), [out])
+    print(tables.terminal(compared.rows))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from frugalnet.errors import run_stage
 
 def main() -> None:
     params = config.load()
-    # DVC deletes outputs before a stage reruns; a partial download lives on outside of them.
+    # DVC deletes outputs before it reruns a stage: a partial download is kept elsewhere.
     fetch(params.data, Path("data/archive.zip"), Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / "download")
 
 

@@ -9,7 +9,7 @@ from frugalnet import compute, config, models, tracking
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import atomic, read_history, read_json, write_json, write_table
-from frugalnet.metrics import accuracy, counts
+from frugalnet.metrics import accuracy, classes, counts
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.inference import infer, load_weights
@@ -32,9 +32,9 @@ def main(model: str, seed: int) -> None:
         np.savez(file, logits=logits, labels=labels)
     shape = (3, *data.validation.images.shape[1:3])
     metrics = accuracy.figures(logits, labels) | counts.counts(network, shape)
-    confused = accuracy.confusion(accuracy.predict(logits), labels, len(data.class_ids))
+    confused = classes.confusion(accuracy.predict(logits), labels, len(data.class_ids))
     write_json(out / "metrics.json", metrics)
-    write_table(out / "per_class.csv", accuracy.per_class(confused, data.class_ids, data.class_names))
+    write_table(out / "per_class.csv", classes.per_class(confused, data.class_ids, data.class_names))
     write_table(out / "layers.csv", counts.layers(network, shape))
 
     with tracking.training_run(root, run, timing) as tracked:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from frugalnet.data.arrays import normalise
 from frugalnet.errors import run_stage
-from frugalnet.processes import cores
 
 
 def main() -> None:
@@ -16,7 +15,7 @@ def main() -> None:
         Path("data/arrays"),
         params.data,
         is_sample=params.data.source == "sample",
-        workers=params.compute.processes or cores(),
+        processes=params.compute.processes,
     )
 
 

@@ -4,11 +4,17 @@ import json
 import os
 from pathlib import Path
 
+import fake_results
+import numpy as np
 import pytest
 import torch
+from archives import small_members
 from ruamel.yaml import YAML
 
 from frugalnet.data.augment import AugmentConfig
+from frugalnet.data.download import DownloadConfig, fetch
+from frugalnet.report.comparison import Comparison
+from frugalnet.report.findings import Findings
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
 
@@ -20,6 +26,25 @@ POLICY = AUGMENT["policy"]
 def augmentation(**changes: object) -> AugmentConfig:
     """The default augmentation, changed."""
     return AugmentConfig.model_validate_json(json.dumps(AUGMENT | changes))
+
+
+@pytest.fixture(scope="session")
+def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample archive; not to be changed."""
+    path = tmp_path_factory.mktemp("sample") / "sample.zip"
+    fetch(DownloadConfig(source="sample", url=None, size_bytes=None, md5=None), path, path.parent)
+    return path
+
+
+@pytest.fixture(scope="session")
+def _small(sample_archive: Path) -> dict[str, bytes]:
+    return small_members(sample_archive)
+
+
+@pytest.fixture
+def small(_small: dict[str, bytes]) -> dict[str, bytes]:
+    """The members of a correct archive of three classes, with four training and two validation images each."""
+    return dict(_small)
 
 
 def _forget_the_callers_variables() -> None:
@@ -38,3 +63,31 @@ def _alone_as_a_module() -> None:
 def _alone() -> None:
     """No variable of the caller's leads a test to his tracking server or project."""
     _forget_the_callers_variables()
+
+
+@pytest.fixture(scope="session")
+def sample_findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """The findings of three networks with two seeds, on sample data."""
+    return fake_results.found(tmp_path_factory.mktemp("sample"), is_sample=True)
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    return fake_results.images()
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory, sample_findings: Findings, images: np.ndarray) -> Path:
+    """The report of `sample`, with images."""
+    from frugalnet.report import page  # plotly takes a second, and most tests do not need it
+
+    out = tmp_path_factory.mktemp("report") / "compare"
+    page.write(sample_findings, out, images)
+    return out
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """200 classes, no sample, the paper's recipe and epochs: its claims can be judged."""
+    paper = {"recipe": "paper"}
+    return fake_results.compared(tmp_path_factory.mktemp("full"), num_classes=200, n=2000, epochs=100, recipe=paper)

@@ -1,4 +1,4 @@
-"""Folders of results as the stages leave them, made of random numbers: what comparison and report are tested on."""
+"""Folders of results as the stages leave them, made of random numbers, to test comparison and report."""
 
 import csv
 import json
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet.metrics import accuracy
-from frugalnet.report import comparison
+from frugalnet.metrics import accuracy, classes
+from frugalnet.report import comparison, findings, results
 
-# parameters_trainable, parameters_keras, MACs, share of images got right
+# parameters_trainable, parameters_keras, MACs, top-1
 NETWORKS: dict[str, tuple[int, int, int, float]] = {
     "alexnet": (414_696, 415_656, 28_000_000, 0.46),
     "depthwise": (73_800, 74_760, 4_200_000, 0.405),
@@ -20,11 +20,13 @@ NETWORKS: dict[str, tuple[int, int, int, float]] = {
     "shufflenet_v2_x0_5": (547_000, 556_000, 41_000_000, 0.452),
     "squeezenet1_1": (825_000, 825_000, 22_000_000, 0.43),
 }
-NAMES = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow", "plunger", "Chihuahua", "reel", "bucket")
+PAPERS = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow")
+PAPERS += ("plunger", "Chihuahua", "reel", "bucket", "bow tie")
+MARKUP = ("price of $\\frac$\n| salt", "<b>bow | tie</b>")  # a formula, a line break, a column, a tag
 
 
 def class_names(num_classes: int) -> list[str]:
-    return [*NAMES, *(f"thing {c}" for c in range(len(NAMES), num_classes - 1)), "<b>bow | tie</b>"][-num_classes:]
+    return [*PAPERS, *(f"thing {c}" for c in range(10, num_classes - 2)), *MARKUP][-num_classes:]
 
 
 def make(
@@ -38,11 +40,12 @@ def make(
     recipe: dict[str, Any] | None = None,
     measured: bool = True,
     data_sha256: str = "d" * 64,
-) -> tuple[Path, Path]:
-    """Write results/evaluate and results/train under root; returns both."""
+) -> Path:
+    """Write evaluate/, train/ and cost.json into `root`, as a folder of results; returns it."""
     names = class_names(num_classes)
     labels = np.arange(n) % num_classes
     easy = np.random.default_rng(9).normal(size=n) + np.linspace(2, -2, num_classes)[labels]
+    costs_of: dict[str, Any] = {}
     for model in models:
         trainable, keras, macs, top1 = NETWORKS[model]
         for seed in seeds:
@@ -69,8 +72,8 @@ def make(
                 "weights_bytes": 4 * keras,
             }
             _json(evaluated / "metrics.json", accuracy.figures(logits, labels) | costs)
-            confused = accuracy.confusion(accuracy.predict(logits), labels, num_classes)
-            rows = accuracy.per_class(confused, [f"n{c:08}" for c in range(num_classes)], names)
+            confused = classes.confusion(accuracy.predict(logits), labels, num_classes)
+            rows = classes.per_class(confused, [f"n{c:08}" for c in range(num_classes)], names)
             _csv(evaluated / "per_class.csv", [vars(row) for row in rows])
             layers = [
                 {
@@ -103,7 +106,8 @@ def make(
                 "energy_joules_per_training_image": None,
                 "machine": {"device": "cpu", "cpu": "A processor", "threads": 2, "torch": "2.14.1", "batch_size": 256},
             }
-            _json(evaluated / "cost.json", cost if measured else {})
+            if measured:
+                costs_of[model] = cost
             curve = 1 - np.exp(-3 * np.arange(1, epochs + 1) / epochs)
             history = [
                 {
@@ -129,6 +133,7 @@ def make(
                     "validated_on": "validation split",
                     "data_sha256": data_sha256,
                     "views_sha256": "e" * 64,
+                    "fingerprint": f"{model}-{seed}",
                     "weights_sha256": f"{seed}" * 64,
                     "num_classes": num_classes,
                     "environment": {"torch": "2.14.1", "device": "cpu", "threads": 2, "machine": "x86_64"},
@@ -147,7 +152,8 @@ def make(
                     "mlflow.source.git.commit": "0123456789abcdef0123456789abcdef01234567",
                 },
             )
-    return root / "evaluate", root / "train"
+    _json(root / "cost.json", costs_of)
+    return root
 
 
 def _json(path: Path, value: Any) -> None:
@@ -163,7 +169,12 @@ def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def compared(root: Path, **how: Any) -> comparison.Comparison:
     """The comparison of what `make` makes."""
-    return comparison.compare(comparison.load(*make(root, **how)), "d" * 64, "validation split")
+    return comparison.compare(results.load(make(root, **how)), "d" * 64, "validation split")
+
+
+def found(root: Path, **how: Any) -> findings.Findings:
+    """The findings from what `make` makes."""
+    return findings.find(compared(root, **how))
 
 
 def images(count: int = 600) -> np.ndarray:

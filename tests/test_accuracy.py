@@ -1,12 +1,13 @@
 import time
 
+import fake_results
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
 
 from frugalnet.errors import UserError
-from frugalnet.metrics import accuracy, statistics
+from frugalnet.metrics import accuracy, classes, statistics
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_wilson_interval_is_scipys(correct, n):
 def test_per_class_table_of_a_hand_made_case():
     labels = np.array([0, 0, 0, 0, 1, 1])
     predicted = np.array([0, 2, 2, 1, 1, 1])
-    rows = accuracy.per_class(accuracy.confusion(predicted, labels, 3), ["n0", "n1", "n2"], ["ant", "bee", "cat"])
+    rows = classes.per_class(classes.confusion(predicted, labels, 3), ["n0", "n1", "n2"], ["ant", "bee", "cat"])
     assert [(r.class_id, r.name, r.n, r.correct, r.accuracy, r.most_confused_with) for r in rows] == [
         ("n0", "ant", 4, 1, 0.25, "cat"),
         ("n1", "bee", 2, 2, 1.0, ""),
@@ -87,13 +88,13 @@ def test_per_class_table_of_a_hand_made_case():
 
 def test_confused_pairs_count_both_directions_and_leave_out_what_never_happened():
     confused = np.array([[9, 1, 0], [3, 5, 2], [0, 0, 8]])
-    pairs = accuracy.most_confused_pairs(confused, ["ant", "bee", "cat"])
+    pairs = classes.most_confused_pairs(confused, ["ant", "bee", "cat"])
     assert [(p.first, p.second, p.forward, p.backward) for p in pairs] == [("bee", "ant", 3, 1), ("bee", "cat", 2, 0)]
 
 
 def test_best_and_worst_share_no_class_and_leave_out_classes_without_images():
-    assert accuracy.best_and_worst([0.5, None, 0.9, 0.1, 0.9]) == ([2, 4], [3, 0])
-    best, worst = accuracy.best_and_worst([c / 20 for c in range(20)])
+    assert classes.best_and_worst([0.5, None, 0.9, 0.1, 0.9]) == ([2, 4], [3, 0])
+    best, worst = classes.best_and_worst([c / 20 for c in range(20)])
     assert (best, worst) == ([19, 18, 17, 16, 15], [0, 1, 2, 3, 4])
 
 
@@ -132,8 +133,8 @@ def test_two_seeds_have_the_spread_of_the_sample_not_of_the_two_alone():
 
 def test_the_interval_of_a_class_counts_each_image_once_however_many_seeds_answered():
     confused = np.array([[30, 20], [10, 40]])
-    one = accuracy.per_class(confused, ["a", "b"], ["A", "B"])
-    three = accuracy.per_class(3 * confused, ["a", "b"], ["A", "B"], seeds=3)
+    one = classes.per_class(confused, ["a", "b"], ["A", "B"])
+    three = classes.per_class(3 * confused, ["a", "b"], ["A", "B"], seeds=3)
     assert [(c.accuracy, c.wilson_low, c.wilson_high) for c in one] == [
         (c.accuracy, c.wilson_low, c.wilson_high) for c in three
     ]
@@ -163,10 +164,15 @@ def test_mcnemar_is_the_exact_binomial_of_the_discordant_pairs():
     assert statistics.mcnemar(first, first) == 1
 
 
-def test_deviation_across_seeds_is_the_samples_and_none_for_one():
-    spread = statistics.across_seeds([0.3, 0.4, 0.5])
-    assert (spread.mean, spread.deviation, spread.n) == (pytest.approx(0.4), pytest.approx(0.1), 3)
-    assert statistics.across_seeds([0.3]).deviation is None
+def test_deviation_over_seeds_is_the_samples_and_none_for_one():
+    found = statistics.seed_mean([0.3, 0.4, 0.5])
+    assert (found.mean, found.deviation, found.n) == (pytest.approx(0.4), pytest.approx(0.1), 3)
+    assert statistics.seed_mean([0.3]).deviation is None
+
+
+def test_quantiles_are_numpys():
+    found = statistics.quantiles([1.0, 2.0, 3.0, 4.0, 10.0])
+    assert (found.median, found.p5, found.p95, found.n) == (3, pytest.approx(1.2), pytest.approx(8.8), 5)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +196,14 @@ def test_figures_hold_what_metrics_json_says(sample):
 def test_classes_that_are_confused_stand_together():
     confused = np.diag([10] * 6)
     confused[0, 5] = confused[5, 0] = confused[2, 4] = 8
-    order = accuracy.class_order(confused)
+    order = classes.class_order(confused)
     assert sorted(order) == list(range(6))
     assert abs(order.index(0) - order.index(5)) == 1
     assert abs(order.index(2) - order.index(4)) == 1
 
 
 def test_the_heatmap_leaves_out_what_was_right():
-    share = accuracy.mistakes_percent(np.array([[3, 1], [0, 4]]), [1, 0])
+    share = classes.mistakes_percent(np.array([[3, 1], [0, 4]]), [1, 0])
     assert share[0, 1] == 0
     assert share[1, 0] == 25
     assert np.isnan(share.diagonal()).all()
@@ -206,4 +212,29 @@ def test_the_heatmap_leaves_out_what_was_right():
 def test_examples_are_the_first_of_the_class_right_and_wrong():
     labels = np.array([0, 1, 1, 0, 1, 1, 1])
     predicted = np.array([0, 1, 0, 1, 1, 1, 0])
-    assert accuracy.examples(predicted, labels, 1, count=2) == ([1, 4], [2, 6])
+    assert classes.examples(predicted, labels, 1, count=2) == ([1, 4], [2, 6])
+
+
+def test_pareto_front_of_hand_made_points():
+    costs = np.array([1, 2, 3, 3, 4, 1.0])
+    accuracies = np.array([10, 30, 30, 40, 35, 10.0])
+    #            equal points are both optimal; not the same accuracy at more cost, nor less accuracy at the same cost
+    assert statistics.pareto_front(costs, accuracies).tolist() == [True, True, False, True, False, True]
+
+
+def test_no_point_of_the_pareto_front_is_dominated():
+    generator = np.random.default_rng(0)
+    costs, accuracies = generator.random(60), generator.random(60)
+    expected = [
+        not any(c <= cost and a >= acc and (c < cost or a > acc) for c, a in zip(costs, accuracies, strict=True))
+        for cost, acc in zip(costs, accuracies, strict=True)
+    ]
+    assert statistics.pareto_front(costs, accuracies).tolist() == expected
+
+
+def test_ranks_count_from_the_easiest_and_ties_share():
+    confused = np.diag([9, 9, 5] + [0] * 9) + np.roll(np.diag([1] * 12), 1, axis=1)
+    rows = classes.per_class(confused, [""] * 12, fake_results.class_names(12))
+    names = [row.name for row in rows[:3]]
+    found = classes.ranks(rows, (names[1].upper(), names[0], names[2], "submarine"))
+    assert [(one.rank, one.from_hardest, one.of) for one in found] == [(1, 11, 12), (1, 11, 12), (3, 10, 12)]

@@ -15,6 +15,7 @@ from conftest import POLICY, augmentation
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from frugalnet import files
 from frugalnet.data import augment
 from frugalnet.data.augment import AugmentConfig, contact_sheet, write_views
 from frugalnet.errors import UserError
@@ -35,23 +36,23 @@ def saved(path: Path, n: int) -> Path:
     return path
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     noisy = policy({"name": "GaussNoise", "p": 1.0}, *POLICY, views=2)
-    images = saved(tmp_path / "images.npy", 2300)
+    images = saved(tmp_path / "images.npy", 1100)
     written = []
-    for workers in (1, 2, 3):
-        write_views(images, tmp_path / "views", noisy, workers=workers)
+    for processes in (1, 3):
+        write_views(images, tmp_path / "views", noisy, processes=processes)
         written.append(json.loads((tmp_path / "views/views.json").read_text()))
-    assert written[0] == written[1] == written[2]
+    assert written[0] == written[1]
     views = {f"view_{v}.npy": np.load(tmp_path / f"views/view_{v}.npy") for v in (0, 1)}
     assert written[0]["sha256"] == {
-        name: [sha256(view[start : start + 1000].tobytes()).hexdigest() for start in (0, 1000, 2000)]
+        name: [sha256(view[start : start + 1000].tobytes()).hexdigest() for start in (0, 1000)]
         for name, view in views.items()
     }
-    assert len({part for parts in written[0]["sha256"].values() for part in parts}) == 6
+    assert len({part for parts in written[0]["sha256"].values() for part in parts}) == 4
     view = np.load(tmp_path / "views/view_1.npy")
-    assert (view.shape, view.dtype) == ((2300, 64, 64, 3), np.uint8)
-    np.testing.assert_array_equal(view[2000:], augment.augment(pictures(2300)[2000:], noisy, view=1, start=2000))
+    assert (view.shape, view.dtype) == ((1100, 64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(view[1000:], augment.augment(pictures(1100)[1000:], noisy, view=1, start=1000))
 
 
 def test_what_it_makes_is_what_albumentations_makes() -> None:
@@ -116,7 +117,7 @@ def test_shifts_are_whole_pixels() -> None:
 
 
 def test_no_views_leave_a_list_of_none_and_a_sheet_of_originals(tmp_path: Path) -> None:
-    write_views(saved(tmp_path / "images.npy", 5), tmp_path / "views", augmentation(views=0), workers=0)
+    write_views(saved(tmp_path / "images.npy", 5), tmp_path / "views", augmentation(views=0), processes=0)
     assert [path.name for path in (tmp_path / "views").iterdir()] == ["views.json"]
     assert json.loads((tmp_path / "views/views.json").read_text())["sha256"] == {}
     contact_sheet(pictures(5), [], tmp_path / "sheet.png")
@@ -177,24 +178,41 @@ def test_an_impossible_value_is_refused(values: dict[str, Any], key: str) -> Non
 def test_too_small_a_disk_is_refused_before_any_work(tmp_path: Path) -> None:
     images = saved(tmp_path / "images.npy", 5)
     with pytest.raises(UserError, match=r"views: \d+ views take \d+\.\d GB, only \d+\.\d GB are free"):
-        write_views(images, tmp_path / "views", augmentation(views=10**12), workers=1)
+        write_views(images, tmp_path / "views", augmentation(views=10**12), processes=1)
     assert not (tmp_path / "views").exists()
 
 
+@pytest.mark.parametrize("lost", ["view_0.npy", "view_1.npy", "views.json", "the end of view_1.npy"])
+def test_what_is_not_whole_never_takes_the_folders_name(
+    lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_lose(path: Path, value: object) -> None:
+        files.write_json(path, value)
+        if lost.startswith("the end of"):
+            os.truncate(path.parent / lost.split()[-1], 1000)
+        else:
+            (path.parent / lost).unlink()
+
+    monkeypatch.setattr("frugalnet.data.augment.write_json", write_and_lose)
+    images = saved(tmp_path / "images.npy", 5)
+    with pytest.raises(UserError, match="was changed while the views were written"):
+        write_views(images, tmp_path / "views", augmentation(views=2), processes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+
+
 def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    images = saved(tmp_path / "images.npy", 2000)
+    images = saved(tmp_path / "images.npy", 1100)
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom frugalnet.data.augment import AugmentConfig, write_views\n"
         "if __name__ == '__main__':\n"
         "    config = AugmentConfig.model_validate_json(sys.argv[1])\n"
-        "    write_views(Path('images.npy'), Path('views'), config, workers=2)\n"
+        "    write_views(Path('images.npy'), Path('views'), config, processes=2)\n"
     )
-    config = augmentation(views=3)
+    config = augmentation(views=2)
     command = [sys.executable, str(script), config.model_dump_json()]
     killed = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
-    first = tmp_path / "views.partial/view_0.npy"
-    while not (first.exists() and first.stat().st_size > 1000):
+    while not [p for p in tmp_path.glob("views.*.partial/view_0.npy") if p.stat().st_size > 1000]:
         assert killed.poll() is None, "it was done before it could be killed"
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
@@ -205,6 +223,6 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
         assert time.monotonic() < deadline, "processes of the killed run live on"
         time.sleep(0.05)
     for folder in ("views", "other"):
-        write_views(images, tmp_path / folder, config, workers=2)
+        write_views(images, tmp_path / folder, config, processes=2)
     assert (tmp_path / "views/views.json").read_bytes() == (tmp_path / "other/views.json").read_bytes()
-    assert not (tmp_path / "views.partial").exists()
+    assert not list(tmp_path.glob("*.partial"))

@@ -55,6 +55,11 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("~augment.views", "augment.views", "required"),
         ("~evaluate.rounds", "evaluate.rounds", "required"),
         ("augment.views=-1", "augment.views", "greater than or equal to 0"),
+        ("compute.threads=100000", "compute.threads", "less than or equal to 1024"),
+        ("compute.processes=100000", "compute.processes", "less than or equal to 1024"),
+        ("train.batch_size=1000000000", "train.batch_size", "less than or equal to 100000"),
+        ("seeds=[9223372036854775808]", "seeds.0", "less than 9223372036854775808"),
+        ("seeds=['0;touch_x']", "seeds.0", "valid integer"),
         ("augment.policy.0.name=HorizontalFlop", "augment", "HorizontalFlop"),
         ("+augment.policy.0.probability=0.5", "augment", "probability"),
         ("augment.policy.5.hole_height_range=[8,65]", "augment", "65"),
@@ -81,7 +86,17 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
     assert config.load(path).train.weight_decay == 5e-4
 
 
-@pytest.mark.parametrize("content", [b"", b"a: [", b"- 1", b"a: caf\xe9"])
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"a: [", b"- 1", b"a: caf\xe9", LAUGHS.encode(), b"a: &a [*a]\n"),
+        *(b"[" * 5000 + b"]" * 5000, b"a: " + b"{a: " * 5000 + b"1" + b"}" * 5000),
+    ],
+    ids=["empty", "open", "list", "latin-1", "billion laughs", "circular", "deep lists", "deep mappings"],
+)
 def test_a_file_that_is_not_parameters_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"^[^\n]*params.yaml: [^\n]*$"):

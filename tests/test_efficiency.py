@@ -253,25 +253,3 @@ def test_an_impossible_setting_is_refused() -> None:
     for key, value in {"rounds": 0, "batch_size": 1, "energy_seconds": 0.0, "rouns": 1}.items():
         with pytest.raises(ValueError, match=key):
             MeasureConfig.model_validate({key: value})
-
-
-def test_medians_are_one_number_each_of_what_was_measured():
-    cost = {
-        "latency_ms": {"median": 2.0, "p5": 1.0, "p95": 9.0, "n": 3},
-        "peak_memory_forward_bytes": 5,
-        "energy_joules_per_image": None,
-        "layer_ms": {"conv1": 1.0},
-        "machine": {"cores": 2},
-    }
-    epochs = {
-        "epoch_seconds": [1.0, 2.0, 9.0],
-        "epoch_joules": [1.0, None, 1.0],
-        "machine": {},
-        "mlflow.source.git.commit": "a",
-    }
-    assert timing.medians(cost, epochs) == {
-        "latency_ms": 2.0,
-        "peak_memory_forward_bytes": 5.0,
-        "epoch_seconds": 2.0,
-        "train_seconds": 12.0,
-    }

@@ -1,17 +1,25 @@
 import errno
+import os
+import pickle
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from frugalnet.errors import UserError, run_stage
+
+ROOT = Path(__file__).parents[1]
 
 
 def stage(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["/project/pipeline/train.py", *words])
 
 
-@pytest.mark.parametrize("words", [["depthwise"], ["depthwise", "first"], ["depthwise", "0", "1"]])
-def test_a_stage_says_what_words_it_takes(monkeypatch, words):
+@pytest.mark.parametrize("words", [[], ["depthwise"], ["depthwise", "first"], ["depthwise", "0", "1"]])
+def test_a_stage_says_which_arguments_it_takes(monkeypatch, words):
     def main(model: str, seed: int) -> None:
         raise AssertionError("it was called")
 
@@ -20,30 +28,190 @@ def test_a_stage_says_what_words_it_takes(monkeypatch, words):
         run_stage(main)
 
 
-def test_a_stage_is_given_its_words_as_what_they_mean(monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "item", "expected"),
+    [
+        (["depthwise", "7"], None, ("depthwise", 7)),
+        (["depthwise", "7"], "train@residual-0", ("depthwise", 7)),
+        ([], "train@residual-0", ("residual", 0)),
+        ([], "some folder/dvc.yaml:train@shufflenet_v2_x0_5-12", ("shufflenet_v2_x0_5", 12)),
+    ],
+)
+def test_a_stage_takes_its_arguments_from_the_command_line_or_else_from_its_matrix_item(
+    monkeypatch, words, item, expected
+):
     given = []
-    stage(monkeypatch, "depthwise", "7")
+    stage(monkeypatch, *words)
+    if item:
+        monkeypatch.setenv("DVC_STAGE", item)
+        monkeypatch.setattr("frugalnet.errors.end_with_parent", lambda: None)  # pytest itself must live on
 
     def main(model: str, seed: int) -> None:
         given.append((model, seed))
 
+    main.__annotations__ = {"model": "str", "seed": "int"}  # as under `from __future__ import annotations`
     run_stage(main)
-    assert given == [("depthwise", 7)]
+    assert given == [expected]
+
+
+@pytest.mark.parametrize("item", ["train", "train@residual", "train@residual-0; touch x", "train@residual-x"])
+def test_an_item_that_is_not_a_model_and_a_seed_is_refused(monkeypatch, item):
+    def main(model: str, seed: int) -> None:
+        raise AssertionError("it was called")
+
+    stage(monkeypatch)
+    monkeypatch.setenv("DVC_STAGE", item)
+    with pytest.raises(SystemExit, match=r"^usage: python -m pipeline\.train MODEL SEED$"):
+        run_stage(main)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
-        (UserError("a key: wrong"), "train: a key: wrong"),
-        (OSError(errno.ENOSPC, "No space left on device", "a.npy"), "train: No space left on device: a.npy"),
-        (OSError("no number"), "train: no number"),
+        (UserError("a key: wrong"), r"train: a key: wrong"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.npy"), r"train: No space left on device: a\.npy"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            r"train: No space .* \(in main, .*test_errors.py, line \d+\)",
+        ),
+        (OSError("no number"), r"train: no number \(in main, .*test_errors.py, line \d+\)"),
     ],
 )
-def test_a_mistake_ends_a_stage_in_one_line(monkeypatch, error, said):
+def test_a_failure_ends_a_stage_in_one_line_that_names_the_place(monkeypatch, error, message):
     def main() -> None:
         raise error
 
     stage(monkeypatch)
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit, match=f"^{message}$"):
         run_stage(main)
-    assert end.value.code == said
+
+
+def test_a_message_is_one_line_without_escapes_and_without_the_password_of_a_url():
+    error = UserError("class \x1b[31mred\n of https://me:p@ss:w/rd@host/a.zip, 'http://host/b@c.zip' café")
+    assert str(error) == r"class \x1b[31mred\n of https://***@host/a.zip, 'http://***@c.zip' café"
+    assert str(UserError("ftp://me:p'a@host, http://me:p\"a ss@host")) == "ftp://***@host, http://***@host"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  # our own
+
+
+# Processes of a stage of its own: two workers, one second of work
+
+STAGE = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from frugalnet.errors import run_stage
+from frugalnet.processes import init_worker
+
+def main() -> None:
+    with ProcessPoolExecutor(1, initializer=init_worker) as pool:
+        print(os.getpid(), pool.submit(os.getpid).result(), flush=True)
+        time.sleep(60)
+
+if __name__ == "__main__":
+    run_stage(main)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> list[str]:
+    (tmp_path / "stage.py").write_text(STAGE)
+    return [sys.executable, str(tmp_path / "stage.py")]
+
+
+def assert_ended(*pids: int) -> None:
+    deadline = time.monotonic() + 10
+    for pid in pids:
+        while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+            assert time.monotonic() < deadline, f"process {pid} lives on"
+            time.sleep(0.01)
+
+
+def test_ctrl_c_ends_a_stage_in_one_line_with_130_and_leaves_no_process(script):
+    process = subprocess.Popen(
+        script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    pids = map(int, process.stdout.readline().split())
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
+    assert process.communicate(timeout=10)[1] == "stage: interrupted\n"
+    assert process.returncode == 130
+    assert_ended(*pids)
+
+
+def test_ctrl_c_during_the_imports_of_a_stage_ends_it_in_one_line_with_130(tmp_path):
+    (tmp_path / "numpy.py").write_text("print('importing', flush=True)\nimport time; time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.augment"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10)[1] == "interrupted\n"
+    assert process.returncode == 130
+
+
+IMPORTING = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from frugalnet.errors import run_stage
+from frugalnet.processes import init_worker, starting_workers
+
+def main() -> None:
+    {main}
+
+if __name__ == "__main__":
+    run_stage(main)
+elif __name__ == "__mp_main__":
+    import slow
+"""
+IN_A_WORKER = """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), init_worker) as pool:
+        with starting_workers():
+            future = pool.submit(int)
+        future.result()
+"""
+
+
+# numpy, albumentations and torch take seconds to import, within `main` and in each worker.
+@pytest.mark.parametrize("main", [IN_A_WORKER, "import slow"])
+def test_ctrl_c_while_modules_are_imported_ends_a_stage_in_one_line_with_130(tmp_path, main):
+    (tmp_path / "stage.py").write_text(IMPORTING.format(main=main))
+    # Code in a string, as dataclasses and named tuples run it: Python exits in another way if that is interrupted.
+    (tmp_path / "slow.py").write_text("exec('import time; print(1, flush=True); time.sleep(0.5)')")
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "stage.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "1\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=10)[1] == "stage: interrupted\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("through", ["", "; exit"])  # a shell that may make way for its command, one that stays
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stage_ends_with_the_dvc_that_started_it(script, kind, through):
+    # Like DVC: through a shell, with the stage's name in the environment.
+    command = " ".join(script) + through
+    start = f"import subprocess; subprocess.run({command!r}, shell=True)"
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", start], env={**os.environ, "DVC_STAGE": "stage"}, stdout=subprocess.PIPE, text=True
+    )
+    pids = map(int, dvc.stdout.readline().split())
+    dvc.send_signal(kind)
+    dvc.communicate()
+    assert_ended(*pids)
+
+
+def test_a_stage_started_by_hand_outlives_its_parent(script):
+    start = f"import subprocess; print(subprocess.Popen({script!r}, stdout=subprocess.PIPE).stdout.readline().decode())"
+    parent = subprocess.run([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True)
+    pid, worker = map(int, parent.stdout.split())
+    time.sleep(0.5)  # longer than a look at the parent takes
+    os.kill(pid, signal.SIGTERM)  # raises if it has ended
+    assert_ended(pid, worker)

@@ -3,23 +3,21 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from frugalnet.tracking import connect
+from tools.torture import Plan, Whole, clone, hashes, play
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2"),
     *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1"),
 ]
-HOLDS_TIME = {"timing.json", "cost.json", "efficiency.json", "compare"}
 
 
 def run(project: Path, *command: str, code: int = 0) -> str:
@@ -35,33 +33,6 @@ def run(project: Path, *command: str, code: int = 0) -> str:
 def experiment(project: Path, *overrides: str, options: tuple[str, ...] = (), code: int = 0) -> str:
     sets = [word for override in (*SMALL, *overrides) for word in ("-S", override)]
     return run(project, "dvc", "exp", "run", *options, *sets, code=code)
-
-
-def clone(folder: Path) -> Path:
-    """The project as it stands, committed in a repository of its own."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
-    for key, value in {"user.name": "test", "user.email": "test@example.org", "core.hooksPath": os.devnull}.items():
-        run(folder, "git", "config", key, value)
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "the project")
-    return folder
-
-
-def hashes(project: Path) -> dict[str, str]:
-    """What dvc.lock says of every output that holds no time."""
-    lock = YAML(typ="safe").load(project / "dvc.lock")
-    outputs = [output for stage in lock["stages"].values() for output in stage["outs"]]
-    return {output["path"]: output["md5"] for output in outputs if Path(output["path"]).name not in HOLDS_TIME}
 
 
 def training_runs(project: Path) -> tuple:
@@ -117,8 +88,9 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     assert tracked.data.tags["dvc_experiment"] == "first"
     assert tracked.data.tags["dvc_stage"].endswith("train@depthwise-0")
     artifacts = {a.path for a in client.list_artifacts(tracked.info.run_id, "depthwise-0")}
-    assert {"depthwise-0/best_and_worst.png", "depthwise-0/confusion.png", "depthwise-0/history.csv"} <= artifacts
-    assert {"contact_sheet.png", "depthwise-0.safetensors"} <= {
+    assert {"depthwise-0/per_class.csv", "depthwise-0/history.csv"} <= artifacts
+    pictures = {"depthwise-0_best_and_worst.png", "depthwise-0_confusion.png"}
+    assert {"contact_sheet.png", "depthwise-0.safetensors", *pictures} <= {
         a.path for a in client.list_artifacts(tracked.info.run_id)
     }
 
@@ -188,33 +160,31 @@ def test_an_archive_that_is_not_the_one_expected_ends_the_pipeline_in_words(proj
     assert "Traceback" not in said
 
 
-def test_killed_in_every_stage_dvc_repro_ends_with_the_same_hashes(project, tmp_path):
+@pytest.mark.parametrize("plans", [[("normalise", "dvc"), ("augment", "all"), ("train@depthwise-0", "stage")]])
+def test_killed_in_every_stage_nothing_lives_on_and_dvc_repro_ends_with_the_same_hashes(project, tmp_path, plans):
     other = clone(tmp_path)
     shutil.copy2(project / "params.yaml", other / "params.yaml")
-    for stage, sign in {
-        "download": "data/archive.zip.partial",
-        "normalise": "data/arrays.partial",
-        "augment": "data/views.partial/*",
-        "train": ".checkpoints/train/*/*.ckpt",
-    }.items():
-        process = subprocess.Popen(
-            [Path(sys.executable).parent / "dvc", "repro"],
-            cwd=other,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        )
-        while not list(other.glob(sign)):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.001)
-        os.killpg(process.pid, signal.SIGKILL)
-        assert f"Running stage '{stage}" in process.communicate()[0]
-    run(other, "dvc", "repro")
-    assert hashes(other) == hashes(project)
+    for stage, victim in plans:
+        played = play(other, Plan(stage, victim, "SIGKILL", 1.0), Whole(hashes(project), {}))
+        assert "failure" not in played
+        assert played["struck"]
     (tracked,) = training_runs(other)[1]
     assert tracked.info.status == "FINISHED"
+
+
+def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any_work(project, tmp_path):
+    other = clone(tmp_path)
+    params = (project / "params.yaml").read_text()
+    (other / "params.yaml").write_text(params.replace("seeds:\n- 0\n", "seeds:\n- 0; touch struck\n"))
+    said = run(other, "dvc", "repro", "--force", code=255)
+    assert "download: params.yaml: seeds.0: " in said
+    (other / "src/frugalnet/models/broken.py").write_text("def build(num_classes): return 1 / 0\n")
+    (other / "params.yaml").write_text(params.replace("- depthwise\n", "- broken\n"))
+    said = run(other, "dvc", "repro", code=255)
+    assert "download: params.yaml: model.names: src/frugalnet/models/broken.py: build(7) failed (Zero" in said
+    assert "Traceback" not in said
+    assert not [name for name in ("struck", "data", "models", "results") if list((other / name).glob("*"))]
+    assert not (other / "struck").exists()
 
 
 @pytest.mark.slow

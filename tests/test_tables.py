@@ -1,36 +1,59 @@
 import re
 from dataclasses import replace
 
-import fake_results
 import pytest
 
+from frugalnet.metrics.statistics import Quantiles
 from frugalnet.report import tables
-from frugalnet.report.comparison import Measured
+from frugalnet.report.tables import BY_KEY
 from frugalnet.report.wording import NOT_MEASURED
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    return fake_results.compared(tmp_path_factory.mktemp("sample"), is_sample=True)
+def rows(sample_findings):
+    return sample_findings.comparison.rows
 
 
-def test_measured_energy_is_shown_for_an_image_and_an_epoch(sample):
+def test_measured_energy_is_shown_per_image_and_per_epoch(rows):
     cost = {"energy_joules_per_image": 0.012, "energy_joules_per_training_image": 0.5}
-    row = replace(sample.rows[0], epoch_joules=Measured(3000, 2900, 3100, 8), epoch_cpu_seconds=None)
-    details = tables.cost_details(replace(sample.first, cost=cost), row)
-    found = details["Processor, memory and energy"]
-    assert [found[f"energy {per}"] for per in ("an image", "a training image", "an epoch")] == [
-        "0.012 J",
-        "0.5 J",
-        "3 kJ",
-    ]
-    assert found["CPU seconds an epoch"] == details["Times"]["forward, batch 1"] == NOT_MEASURED
-    assert found["MACs an epoch"] == "1 T"  # 28 M × 3 × 6,000 images
+    changed = replace(rows[0].records[0], cost=cost)
+    row = replace(rows[0], records=[changed], epoch_joules=Quantiles(3000, 2900, 3100, 8), epoch_cpu_seconds=None)
+    times, others = (dict(zip(t.header, t.rows[0], strict=True)) for t in tables.details([row]))
+    found = [others[f"Energy per {unit}"].text for unit in ("image", "training image", "epoch")]
+    assert found == ["0.012 J", "0.5 J", "3 kJ"]
+    assert others["CPU seconds per epoch"].text == times["Forward, batch\u00a01"].text == NOT_MEASURED
+    assert others["MACs per epoch"].text == "1 T"
 
 
-def test_the_table_for_the_terminal_is_aligned_and_marks_the_best(sample):
-    lines = tables.table_text(sample.rows).split("\n")
+def test_the_best_of_a_column_is_marked_and_none_if_all_are_equal(rows):
+    def best(key: str, of) -> list[str]:
+        return [row.model for row in of if BY_KEY[key].cell(row, of).best]
+
+    assert best("top1", rows) == ["alexnet"]
+    assert best("macs", rows) == ["residual", "depthwise"]
+    assert best("train_top1", rows) == []
+    assert not [key for key in BY_KEY if best(key, [rows[0]] * 2)]
+
+
+def test_the_table_for_the_terminal_is_aligned_and_marks_the_best(rows):
+    lines = tables.terminal(rows).split("\n")
     assert lines[0].split()[:3] == ["network", "seeds", "Top-1"]
     assert len(lines) == 4
     assert re.search(r"alexnet +2 +46.2 ± 0.2\s%\*", lines[1])
     assert "73,800*" in lines[2]
+
+
+def test_layers_have_their_fractions_of_macs_and_time(rows):
+    found = tables.layers(rows[0])
+    macs, time = zip(*(row[-2:] for row in found.rows), strict=True)
+    assert [cell.bar for cell in macs] == pytest.approx([i / 15 for i in range(1, 6)])
+    assert [cell.bar for cell in time] == pytest.approx([(6 - i) / 15 for i in range(1, 6)])
+    unmeasured = replace(rows[0], records=[replace(rows[0].records[0], cost={})])
+    assert [row[-1].text for row in tables.layers(unmeasured).rows] == [NOT_MEASURED] * 5
+
+
+def test_an_accuracy_that_some_seeds_reached_says_how_many(rows):
+    reached = [replace(rows[0].reached[0], epochs=None, seeds_reached=1), replace(rows[0].reached[1], seconds=None)]
+    (row,) = tables.training_cost([replace(rows[0], reached=reached)]).rows
+    assert row[1].text == "1 of 2 seeds"
+    assert row[2].below[0] == NOT_MEASURED

@@ -1,62 +1,63 @@
-"""The README's tables, made of the figures of a comparison: python -m tools.readme COMPARISON.JSON."""
+"""Fill the README's tables from a comparison: python -m tools.readme COMPARISON.JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from frugalnet.errors import UserError, run_stage
 from frugalnet.files import atomic
-from frugalnet.metrics.statistics import Interval, Spread
-from frugalnet.report.wording import NOT_MEASURED, duration, human, interval, markdown, number, percent, spread
+from frugalnet.metrics.statistics import Interval, SeedMean
+from frugalnet.report.wording import NOT_MEASURED, duration, human, interval, markdown, milliseconds, percent, seed_mean
 
 README = Path("README.md")
+CLAIMS = ("parameters_ratio", "alexnet_validation", "depthwise_validation", "residual_validation", "epoch_seconds")
 _WHOLE = (200, "validation split")
+_HEADER = (
+    *("network", "seeds", "epochs", "top-1 (95 % interval)", "top-5", "parameters, trainable"),
+    *("MACs per image", "latency, batch 1", "training"),
+)
 
 
 def tables(figures: Mapping[str, Any]) -> dict[str, str]:
-    """The Markdown that stands between `<!-- name -->` and `<!-- /name -->`, by name; `figures`: comparison.json."""
+    """The Markdown between `<!-- name -->` and `<!-- /name -->`, by name; `figures`: comparison.json."""
     networks = [
-        [
+        (
             f"`{one['model']}`",
             len(one["seeds"]),
             one["epochs"],
-            f"{spread(Spread(**one['top1']))} ({interval(Interval(**one['top1_interval']))})",
+            f"{seed_mean(SeedMean(**one['top1']))} ({interval(Interval(**one['top1_interval']))})",
             percent(one["top5"]["mean"]),
             f"{one['parameters_trainable']:,}",
             human(one["macs"]),
-            f"{number(one['latency_ms']['median'])} ms" if one["latency_ms"] else NOT_MEASURED,
+            milliseconds(one["latency_ms"]["median"]) if one["latency_ms"] else NOT_MEASURED,
             duration(one["train_seconds"]["mean"]) if one["train_seconds"] else NOT_MEASURED,
-        ]
+        )
         for one in figures["networks"]
     ]
-    titles = ["network", "seeds", "epochs", "top-1 (95 % interval)", "top-5", "parameters, trainable"]
-    titles += ["MACs an image", "latency, batch 1", "training"]
-    judged = [[markdown(one[key]) for key in ("says", "measured", "outcome")] for one in figures["claims"]]
-    shown = ("data", "recipe", "trained on", "cost measured on", "commit")
-    facts = "\n".join(f"- {name}: {markdown(figures['facts'][name])}" for name in shown)
-    said = "\n".join(f"- {markdown(note)}" for note in (*figures["verdict"], *figures["notes"]))
+    claims = {claim["key"]: claim for claim in figures["claims"]}
+    judged = [[markdown(claims[key][column]) for column in ("says", "measured", "outcome")] for key in CLAIMS]
+    facts = {name: markdown(figures["facts"][name]) for name in ("data", "cost measured on", "recipe", "commit")}
     return {
-        "results": _table(titles, networks, "---|" + "--:|" * 8) + f"\n\n{said}\n\n{facts}",
-        "claims": _table(["what the paper says", "measured here", "outcome"], judged, "---|---|---|"),
+        "results": f"{_table(_HEADER, networks, '---|' + '--:|' * 8)}\n\n"
+        f"Data: {facts['data']}. Cost measured on: {facts['cost measured on']}.\n"
+        f"Recipe: {facts['recipe']}. Commit: {facts['commit']}.",
+        "claims": _table(("what the paper says", "measured here", "outcome"), judged, "---|---|---|"),
     }
 
 
-def _table(titles: list[str], rows: list[list[Any]], rule: str) -> str:
-    return "\n".join(["| " + " | ".join(map(str, row)) + " |" for row in (titles, *rows)]).replace(
-        "\n", f"\n|{rule}\n", 1
-    )
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], rule: str) -> str:
+    first, *others = ["| " + " | ".join(map(str, row)) + " |" for row in (header, *rows)]
+    return "\n".join([first, f"|{rule}", *others])
 
 
 def fill(text: str, found: Mapping[str, str]) -> str:
-    """The text with each table between its two marks; raises UserError where the marks are missing."""
+    """The text with each table between its two marks. Raises UserError if the marks are missing."""
     for name, table in found.items():
         before, start, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->")
         if not end:
-            raise UserError(
-                f"{README}: a line <!-- {name} --> and one <!-- /{name} --> after it were expected, not found"
-            )
+            raise UserError(f"{README}: expected a line <!-- {name} --> and after it a line <!-- /{name} -->")
         text = f"{before}{start}{table}\n{end}{after}"
     return text
 
@@ -69,12 +70,11 @@ def main(comparison: str) -> None:
     except ValueError as error:
         raise UserError(f"{comparison} cannot be read ({error}): run `dvc repro`") from error
     if figures["is_sample"]:
-        raise UserError(
-            f"{comparison} is of sample data, which say nothing about Tiny ImageNet: the README keeps its own"
-        )
+        raise UserError(f"{comparison} holds results on sample data, which do not belong in the README")
     if (found := (figures["num_classes"], figures["validated_on"])) != _WHOLE:
         raise UserError(
-            f"{comparison} is of {found[0]} classes and the {found[1]}; README has {_WHOLE[0]}, {_WHOLE[1]}"
+            f"{comparison} holds results on {found[0]} classes and the {found[1]}; "
+            f"the README's are on {_WHOLE[0]} classes and the {_WHOLE[1]}"
         )
     text = fill(README.read_text(encoding="utf-8"), tables(figures))
     with atomic(README) as partial:

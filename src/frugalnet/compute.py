@@ -26,8 +26,8 @@ class ComputeConfig(Config):
     """Where to compute. `threads` and `processes`: 0 means one a core."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: int = Field(ge=0)
-    processes: int = Field(ge=0)  # that decode and augment
+    threads: int = Field(ge=0, le=1024)
+    processes: int = Field(ge=0, le=1024)  # that decode and augment
     deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
     checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch
 

@@ -7,11 +7,13 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from frugalnet import models
 from frugalnet.compute import ComputeConfig
-from frugalnet.data.arrays import DataConfig
+from frugalnet.data.arrays import NormaliseConfig
 from frugalnet.data.augment import AugmentConfig
+from frugalnet.data.download import DownloadConfig
 from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
 from frugalnet.metrics.timing import MeasureConfig
@@ -26,6 +28,10 @@ def _once(values: list[T]) -> list[T]:
     if twice:
         raise ValueError(f"{', '.join(map(str, twice))} is there twice")
     return values
+
+
+class DataConfig(DownloadConfig, NormaliseConfig):
+    """Where the archive comes from, and which of its images become arrays."""
 
 
 class ModelConfig(Config):
@@ -45,7 +51,7 @@ class Params(Config):
     launch: LaunchConfig
     compute: ComputeConfig
     evaluate: MeasureConfig
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_once)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
 
     @field_validator("distributed")
     @classmethod
@@ -64,10 +70,19 @@ def load(path: Path = Path("params.yaml")) -> Params:
     Raises UserError, naming each wrong key, or the architecture's file.
     """
     try:
+        text = path.read_text(encoding="utf-8")
+        # An alias can repeat a value a billion times, or refer to what it stands in.
+        if any(isinstance(event, AliasEvent) for event in YAML(typ="safe").parse(text)):
+            raise UserError(f"{path}: contains a YAML alias (*name); write the value itself")
         # YAML 1.2, like DVC, so that 5e-5 is a number; JSON in between, so that pydantic is strict about types.
-        params = Params.model_validate_json(json.dumps(YAML(typ="safe").load(path.read_text(encoding="utf-8"))))
+        params = Params.model_validate_json(json.dumps(YAML(typ="safe").load(text)))
+    except RecursionError as error:
+        raise UserError(f"{path}: values are nested too deeply; frugalnet's own are at most five deep") from error
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {e['input']!r:.80})" for e in error.errors()]
+        wrong = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {UserError(repr(e['input']))!s:.80})"
+            for e in error.errors()
+        ]
         raise UserError(f"{path}: " + "; ".join(wrong)) from error
     except (YAMLError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error

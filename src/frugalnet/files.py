@@ -1,13 +1,17 @@
 """Files that are either whole or not there."""
 
 import csv
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -23,22 +27,68 @@ from frugalnet.processes import cores
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path to write a file or fill a folder at; it becomes `path` only if the block ends well.
 
-    A file is flushed to the disk before it is renamed. What a killed process left behind is removed first.
+    One process writes at a time, the others wait. What a killed process left is removed first. A file is flushed to
+    the disk before it is renamed. Lack of space raises an OSError that names the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    remove(partial)
-    try:
-        yield partial
-        if partial.is_file():
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+    # A folder that is missing inside a partial one was deleted by someone: made again, it would be hollow.
+    inside_partial = any(re.search(r"\.\d+\.partial$", folder.name) for folder in path.parents)
+    if not inside_partial:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with nullcontext() if inside_partial else locked(path), naming(partial):
+        for leftover in path.parent.iterdir():
+            if re.fullmatch(re.escape(path.name) + r"(\.\d+)?\.partial", leftover.name):
+                remove(leftover)
+        try:
+            yield partial
+            if partial.is_dir():
+                remove(path)
+            else:
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
             partial.replace(path)
-        else:
-            remove(path)
-            partial.rename(path)
-    except BaseException:
-        remove(partial)
+        except BaseException:
+            remove(partial)
+            raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of `path`, a file `.<name>.lock` beside it; while another process holds it, say which and wait."""
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        try:
+            file = lock.open("ab+", buffering=0)
+        except OSError as error:
+            error.filename = str(path)  # what the caller knows, in a folder that is missing or read-only
+            raise
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                print(f"{path}: waiting for process {file.read().decode() or '?'}, which writes it", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink == 0:
+                continue  # the process that held it has removed the file: lock the new one
+            with suppress(OSError):  # on a full disk the number is missing, the lock holds
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError that says only "no space left" the path that was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error.filename = str(path)
         raise
 
 
@@ -57,11 +107,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote. Raises UserError if it isn't there or is something else."""
+    """Read what `write_json` wrote. Raises UserError if the file is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); delete it and run `dvc repro`") from error
+        raise _unreadable(path, error) from error
 
 
 def sha256(path: Path) -> str:
@@ -71,9 +121,9 @@ def sha256(path: Path) -> str:
 
 
 def sha256_each(array: NDArray[np.uint8], rows: int) -> list[str]:
-    """The SHA-256 of each so many rows of a contiguous array, the last of what is left; computed on all cores."""
+    """The SHA-256 of each chunk of `rows` rows of a contiguous array, the last one shorter; computed on all cores."""
     parts = [array[start : start + rows] for start in range(0, len(array), rows)]
-    with ThreadPoolExecutor(cores()) as threads:  # hashing leaves the interpreter free
+    with ThreadPoolExecutor(cores()) as threads:  # hashlib releases the GIL
         return list(threads.map(lambda part: hashlib.sha256(part.data).hexdigest(), parts))
 
 
@@ -83,15 +133,36 @@ def sha256_of(value: Any) -> str:
 
 
 def write_table(path: Path, rows: Sequence[Any]) -> None:
-    """Write dictionaries or dataclasses as CSV, whole or not at all; floats to their last bit, None as nothing."""
+    """Write dictionaries or dataclasses with the same keys as CSV, whole or not at all.
+
+    Floats keep all their digits; None becomes an empty cell.
+    """
     plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows]
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(plain[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=list(plain[0]) if plain else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(plain)
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read what `write_table` wrote, every cell as text. Raises UserError if the file is missing or damaged."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row is longer or shorter than the header")
+    except (FileNotFoundError, ValueError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+    return rows
+
+
 def read_history(path: Path) -> list[dict[str, float]]:
-    """The rows of a history.csv, one an epoch."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    """Read a history.csv: one row per epoch, every cell a number. Raises UserError if it is missing or damaged."""
+    try:
+        return [{key: float(value) for key, value in row.items()} for row in read_table(path)]
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: missing or damaged ({error}); delete it and run `dvc repro`")

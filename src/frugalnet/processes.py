@@ -1,27 +1,67 @@
-"""What the processes that decode and augment pictures have in common. They start fast: nothing here needs torch."""
+"""How the processes of a stage start and end. Imported by every worker, so it imports neither torch nor OpenCV."""
 
 import multiprocessing
 import os
 import signal
 import threading
-
-import cv2
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from pathlib import Path
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def settle() -> None:
-    """What a worker process does first: it leaves Ctrl-C to its parent, dies with it, and keeps to one thread."""
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Hold Ctrl-C back in the block that starts workers: they inherit that, and so don't see it while they import."""
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def init_worker() -> None:
+    """Set up a worker process: it leaves Ctrl-C to its parent, ends with its parent, and OpenCV uses one thread."""
+    import cv2
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def end_with_parent() -> None:
+    """Have SIGTERM sent to this process when the process that started it dies.
+
+    DVC starts a stage through a shell, and not every shell makes way for its command: the parent of a shell is watched
+    too. The kernel's own parent-death signal would not see it.
+    """
+    threading.Thread(target=_watch, args=(_ancestors(),), daemon=True).start()
+
+
+def _watch(ancestors: list[int]) -> None:
+    while _ancestors() == ancestors:  # an orphan gets another parent at once
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _ancestors() -> list[int]:
+    parent = os.getppid()
+    try:
+        name, _, fields = Path(f"/proc/{parent}/stat").read_text().rpartition(")")
+    except OSError:  # no /proc: macOS, whose zsh makes way
+        return [parent]
+    return [parent, int(fields.split()[1])] if name.endswith("sh") else [parent]

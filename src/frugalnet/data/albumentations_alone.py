@@ -1,4 +1,4 @@
-"""Imports albumentations without the torch that it would import, for seconds, for tensors that nothing here makes."""
+"""Import albumentations without torch, which it would import for tensors that nothing here makes: it takes seconds."""
 
 import gc
 import sys

@@ -1,7 +1,7 @@
-"""Augmented views of the training split, written once so that every architecture sees the same pictures.
+"""Augmented views of the training split, written once so that every architecture sees the same images.
 
-The only importer of albumentations, within functions: the processes that augment import it without torch, which would
-take them seconds. Every stage checks the policy before any work: 0.2 s beside its own import of torch.
+Only this module imports albumentations, and only within functions: the processes that augment import it without torch,
+which saves seconds. Every stage checks the policy before any work, which takes 0.2 s.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 from tqdm import tqdm
 
-from frugalnet.data.arrays import IMAGE_SHAPE
+from frugalnet.data.decode import IMAGE_SHAPE
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
-from frugalnet.processes import cores, settle
+from frugalnet.processes import cores, init_worker, starting_workers
 from frugalnet.schema import Config
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ class Transform(Config):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    p: float = Field(ge=0, le=1)  # how many of the images it is applied to
+    p: float = Field(ge=0, le=1)  # the share of the images that it is applied to
 
 
 class AugmentConfig(Config):
-    """How many views, and what makes them. `views` 0: train on the normalised images."""
+    """How many views, and what makes them. With 0 `views`, training uses the normalised images."""
 
     views: int = Field(ge=0)
     seed: int = Field(ge=0)
@@ -61,9 +61,9 @@ class AugmentConfig(Config):
 
 
 def build_policy(policy: Sequence[Transform]) -> albumentations.Compose:
-    """The transforms in their order; called with `image=`, (H, W, 3) uint8, it returns {"image": …}.
+    """The transforms, in order. Called with `image=`, (H, W, 3) uint8, the result returns {"image": …}.
 
-    Raises UserError, naming the key, for a transform that isn't there, an unknown argument or a wrong value.
+    Raises UserError, naming the key, for an unknown transform, an unknown argument or a wrong value.
     """
     import albumentations
 
@@ -85,8 +85,8 @@ def _build(position: int, transform: Transform) -> albumentations.BasicTransform
         if argument not in known:
             raise UserError(f"{key}.{argument}: not an argument of {name}, which takes: {', '.join(known)}")
     try:
-        # Without `strict` some wrong values only warn, and the default is taken in their place. A class that has no
-        # schema of its own has no such values, and does not know the word.
+        # Without `strict`, some wrong values only warn and the default is used. A class without a schema of its own has
+        # no such values and does not accept `strict`.
         strict = {"strict": True} if "InitSchema" in vars(kind) else {}
         built: albumentations.BasicTransform = kind(**arguments, p=transform.p, **strict)
     except (ValueError, TypeError) as error:
@@ -104,7 +104,7 @@ def check_policy(policy: Sequence[Transform]) -> None:
     for i, (transform, apply) in enumerate(zip(policy, build_policy(policy), strict=True)):
         key = f"augment.policy.{i}"
         for argument in ("hole_height_range", "hole_width_range"):
-            # albumentations would take the image's size instead, in silence.
+            # albumentations would silently use the image's size instead.
             found = (transform.model_extra or {}).get(argument, [0])
             if max(found) > size:
                 raise UserError(f"{key}.{argument}: a hole larger than the image, {size} pixels; found {found}")
@@ -121,18 +121,18 @@ def check_policy(policy: Sequence[Transform]) -> None:
 
 
 def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: int) -> NDArray[np.uint8]:
-    """One augmented copy of each image, (n, 64, 64, 3) uint8; a function of its arguments alone.
+    """One augmented copy of each image, (n, 64, 64, 3) uint8; depends on the arguments alone.
 
-    `start` is the position of the first image in the training split: with `seed` and `view` it seeds all randomness.
+    `start` is the position of the first image in the training split. It seeds all randomness, with `seed` and `view`.
     """
     policy = build_policy(config.policy)
     seeds = np.random.SeedSequence((config.seed, view, start)).generate_state(2)
-    # One generator for all transforms: `set_random_seed` would give each its own of the same seed, and their draws
-    # could coincide (pictures mirrored either both ways or not at all).
+    # One generator for all transforms: `set_random_seed` would give each its own with the same seed, and their draws
+    # could coincide (images flipped either both ways or not at all).
     policy.set_random_state(np.random.default_rng(seeds[0]), random.Random(int(seeds[1])))
-    augmented = list(np.array(images))  # in memory: rows of a mapped file would be mapped too, which are slow to make
-    # One transform after another, each on all images: its code stays in the processor's caches, which is a fifth
-    # faster than one image after another.
+    augmented = list(np.array(images))  # in memory: mapped rows are slow to create
+    # One transform after another, each on all images: a fifth faster than image by image, since its code stays in the
+    # processor's caches.
     for transform in policy:
         for i, image in enumerate(augmented):
             if transform.should_apply():
@@ -141,19 +141,19 @@ def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: 
 
 
 def _apply(transform: albumentations.BasicTransform, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What calling the transform with `image=` does, less bookkeeping for boxes, masks and replay: a sixth faster."""
+    """Call the transform with `image=`, without its bookkeeping for boxes, masks and replay: a sixth faster."""
     data = {"image": image}
     params = transform.update_transform_params(transform.get_params(), data)
     params |= transform.get_params_dependent_on_data(params, data)
     return np.ascontiguousarray(transform.apply(image, **params))
 
 
-def write_views(images: Path, folder: Path, config: AugmentConfig, *, workers: int) -> None:
-    """Write view_0.npy … of the images, a .npy file of (N, 64, 64, 3) uint8, and views.json with their hashes: those of
-    each view's chunks of 1,000 images, computed where those are made.
+def write_views(images: Path, folder: Path, config: AugmentConfig, *, processes: int) -> None:
+    """Write the views of a .npy file, (N, 64, 64, 3) uint8, as view_0.npy … of the same shape, and views.json.
 
-    `folder` is whole or not there. Its bytes depend on images and config, not on `workers` (0: one a core).
-    Raises UserError if the disk or the memory is too small.
+    views.json holds the SHA-256 of each 1,000 images of each view. `folder` is written whole or not at all. Its bytes
+    depend on images and config, not on the number of `processes` (0: one per core).
+    Raises UserError if the free disk space or the memory is too small, and OSError, naming the path, if a write fails.
     """
     size, free = config.views * images.stat().st_size, shutil.disk_usage(images.parent).free
     if size > free:
@@ -161,35 +161,47 @@ def write_views(images: Path, folder: Path, config: AugmentConfig, *, workers: i
     with atomic(folder) as partial:
         partial.mkdir()
         paths = [partial / f"view_{view}.npy" for view in range(config.views)]
-        hashes = _write(images, paths, config, workers or cores()) if paths else {}
+        hashes = _write(images, paths, config, processes or cores()) if paths else {}
         write_json(partial / "views.json", {"images_per_hash": CHUNK, "sha256": hashes})
+        _check_whole(partial, paths, images)
 
 
-def _write(images: Path, paths: list[Path], config: AugmentConfig, workers: int) -> dict[str, list[str]]:
+def _check_whole(folder: Path, paths: list[Path], images: Path) -> None:
+    """Nothing that is not whole takes the folder's name: raises UserError unless all views and views.json are there."""
+    size_bytes = {path: path.stat().st_size for path in folder.iterdir()}
+    whole = size_bytes.keys() == {folder / "views.json", *paths}
+    if not whole or any(size_bytes[path] < images.stat().st_size for path in paths):
+        raise UserError(f"{folder} was changed while the views were written; run it again: dvc repro augment")
+
+
+def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: int) -> dict[str, list[str]]:
     shape = np.load(images, mmap_mode="r").shape
     for path in paths:
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             offset = file.tell()
-            if hasattr(os, "posix_fallocate"):  # not on macOS; blocks got one by one cost up to a fifth of the time
+            if hasattr(os, "posix_fallocate"):  # not on macOS; allocating block by block is up to a fifth slower
                 os.posix_fallocate(file.fileno(), offset, math.prod(shape))
     starts = range(0, shape[0], CHUNK)
     # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["frugalnet.data.albumentations_alone", __name__])
-    executor = ProcessPoolExecutor(min(workers, len(paths) * len(starts)), context, settle)
+    executor = ProcessPoolExecutor(min(processes, len(paths) * len(starts)), context, init_worker)
     try:
-        tasks = {
-            path.name: [executor.submit(_write_chunk, images, path, offset, config, view, start) for start in starts]
-            for view, path in enumerate(paths)
-        }
+        with starting_workers():
+            tasks = {
+                path.name: [
+                    executor.submit(_write_chunk, images, path, offset, config, view, start) for start in starts
+                ]
+                for view, path in enumerate(paths)
+            }
         with tqdm(desc="augment", total=len(paths) * shape[0], unit=" images", disable=None) as bar:
             for task in as_completed(task for view in tasks.values() for task in view):
                 task.result()
                 bar.update(CHUNK)
         return {name: [task.result() for task in view] for name, view in tasks.items()}
     except BrokenProcessPool as error:
-        raise UserError("an augmenting process was killed, short of memory?; try fewer compute.workers") from error
+        raise UserError("an augmenting process was killed, short of memory?; try fewer compute.processes") from error
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -206,9 +218,9 @@ def _write_chunk(source: Path, target: Path, offset: int, config: AugmentConfig,
 
 
 def contact_sheet(images: NDArray[np.uint8], views: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    """Draw a PNG of twelve images from all over the split, each above its views.
+    """Write a PNG of twelve images spread over the split, each above its views.
 
-    images and each of views: (N, 64, 64, 3) uint8 RGB.
+    `images` and each of `views`: (N, 64, 64, 3) uint8 RGB.
     """
     from matplotlib.figure import Figure
 

@@ -1,27 +1,37 @@
 """Fetch the archive and verify it before it takes its name."""
 
-import fcntl
 import hashlib
+import logging
 import re
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import requests
 from pydantic import Field, PositiveInt, model_validator
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
+from urllib3.util import Retry
 
 from frugalnet.data.sample import write_sample
 from frugalnet.errors import UserError
-from frugalnet.files import atomic
+from frugalnet.files import atomic, locked, naming
 from frugalnet.schema import Config
 
-TRIES = 6  # in a row, without a byte of progress
-TIMEOUT_SECONDS = (10, 60)  # to connect, between two reads
+TRIES = 6  # in a row without progress; with the waits between them, 3.5 minutes of silence
+CONNECT_SECONDS = 10.0
+STALL_SECONDS = 30.0  # a connection that brings less than STALL_BYTES in this time is given up
+STALL_BYTES = 1 << 16
+MAX_DELAY_SECONDS = 60.0  # between tries, whatever the server asks for
+TEMPORARY = (408, 429, 500, 502, 503, 504)  # HTTP statuses
+
+# Its warnings are the messages of _Retry in other words.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 class DownloadConfig(Config):
@@ -42,37 +52,35 @@ class DownloadConfig(Config):
 def fetch(config: DownloadConfig, destination: Path, partial_folder: Path, backoff_seconds: float = 1.0) -> None:
     """Put the archive at `destination`, whole and verified, or leave nothing there.
 
-    What arrives over HTTP is kept in `partial_folder` as `<md5>.partial` until it is whole, so that a killed
-    download resumes; failures are retried after `backoff_seconds`, then twice that, and so on.
-    Raises UserError for a source that isn't there or isn't the expected one, and for a disk that can't be written.
+    What arrives over HTTP is kept in `partial_folder` as `<md5>.partial` until it is whole, so that a killed download
+    resumes. Failures are retried at once, then after 2, 4, 8 … times `backoff_seconds`. A connection that brings less
+    than 64 KiB in 30 seconds counts as a failure; after six in a row without progress the download ends.
+    Raises UserError if the source is missing or not the expected one, and OSError, naming the path, if a write fails.
     """
-    try:
-        if config.source == "sample":
-            write_sample(destination)
-            return
-        assert config.url  # DownloadConfig has seen to all three
-        assert config.size_bytes
-        assert config.md5
-        if urlsplit(config.url).scheme in ("http", "https"):
-            partial_folder.mkdir(parents=True, exist_ok=True)
-            partial = partial_folder / f"{config.md5}.partial"
-            with partial.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # two queued experiments must not write one file
-                _download(config.url, partial, config.size_bytes, backoff_seconds)
-                try:
-                    _verify(partial, config.url, config.size_bytes, config.md5)
-                except UserError:
-                    partial.unlink()  # so that the next try starts afresh
-                    raise
-                with atomic(destination) as whole:
-                    shutil.move(partial, whole)
-        else:
-            source = _local_path(config.url)
+    if config.source == "sample":
+        write_sample(destination)
+        return
+    assert config.url  # DownloadConfig has seen to all three
+    assert config.size_bytes
+    assert config.md5
+    if urlsplit(config.url).scheme in ("http", "https"):
+        partial_folder.mkdir(parents=True, exist_ok=True)
+        partial = partial_folder / f"{config.md5}.partial"
+        with locked(partial):  # two queued experiments must not write one file
+            _download(config.url, partial, config.size_bytes, backoff_seconds)
+            try:
+                _verify(partial, config.url, config.size_bytes, config.md5)
+            except UserError:
+                partial.unlink()  # so that the next try starts afresh
+                raise
             with atomic(destination) as whole:
-                shutil.copyfile(source, whole)
-                _verify(whole, config.url, config.size_bytes, config.md5)
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename or destination}: {error.strerror or error}") from error
+                shutil.move(partial, whole)
+    else:
+        source = _local_path(config.url)
+        with atomic(destination) as whole:
+            with source.open("rb") as file, whole.open("wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+            _verify(whole, config.url, config.size_bytes, config.md5)
 
 
 def _local_path(url: str) -> Path:
@@ -110,51 +118,74 @@ def _another_size(url: str, expected: int, found: int) -> UserError:
     )
 
 
+class _Retry(Retry):
+    """Waits before the next try, and says why and for how long."""
+
+    def sleep(self, response: Any = None) -> None:
+        asked_seconds = self.get_retry_after(response) if response else None
+        seconds = min(asked_seconds or self.get_backoff_time(), MAX_DELAY_SECONDS)
+        last = self.history[-1]
+        reason = _reason(last.error) if last.error else f"the server answers {last.status}"
+        _say(f"{reason}; trying again in {seconds:g} s")
+        time.sleep(seconds)
+
+
 def _download(url: str, partial: Path, size_bytes: int, backoff_seconds: float) -> None:
     """Complete `partial` by HTTP, with retries. Raises UserError when trying again won't help or hasn't."""
-    with tqdm(desc="download", total=size_bytes, unit="B", unit_scale=True, disable=None) as bar:
-        failures, furthest = 0, _size(partial)
-        while True:
+    policy = _Retry(
+        total=TRIES - 1,
+        other=0,  # above all errors of certificates
+        status_forcelist=TEMPORARY,
+        raise_on_status=False,
+        backoff_factor=backoff_seconds,
+    )
+    retry, furthest = policy, _size(partial)
+    with (
+        requests.Session() as session,
+        tqdm(desc="download", total=size_bytes, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        session.mount("http://", HTTPAdapter(max_retries=policy))
+        session.mount("https://", HTTPAdapter(max_retries=policy))
+        while _size(partial) != size_bytes:
             try:
-                return _receive(url, partial, size_bytes, bar)
+                try:
+                    _receive(session, url, partial, size_bytes, bar)
+                except HTTPError as error:  # in the body, which the session doesn't resume
+                    if _size(partial) > furthest:
+                        retry, furthest = policy, _size(partial)
+                    retry = retry.increment("GET", url, error=ProtocolError(_reason(error)))
+                    retry.sleep()
             except (ValueError, requests.TooManyRedirects) as error:  # requests' invalid URLs are ValueErrors
                 raise UserError(f"data.url {url}: {error}") from error
-            except requests.RequestException as error:
-                reason = _reason(error)
-            failures = 1 if _size(partial) > furthest else failures + 1
-            furthest = max(furthest, _size(partial))
-            if failures == TRIES:
+            except requests.exceptions.SSLError as error:
+                raise UserError(f"{url}: {_reason(error)}; correct data.url or use a mirror") from error
+            except (requests.RequestException, MaxRetryError) as error:
                 raise UserError(
-                    f"{url}: {reason}; gave up after {TRIES} tries; {_size(partial):,} of {size_bytes:,} bytes "
-                    "are kept: run again to go on, or set data.url to a mirror"
-                )
-            delay_seconds = backoff_seconds * 2 ** (failures - 1)
-            bar.write(f"download: {reason}; trying again in {delay_seconds:g} s", file=sys.stderr)
-            time.sleep(delay_seconds)
+                    f"{url}: {_reason(error)}; gave up after {TRIES} tries without progress; {_size(partial):,} of "
+                    f"{size_bytes:,} bytes are kept: run again to resume, or set data.url to a mirror"
+                ) from error
 
 
-def _receive(url: str, partial: Path, size_bytes: int, bar: "tqdm[NoReturn]") -> None:
+def _receive(session: requests.Session, url: str, partial: Path, size_bytes: int, bar: "tqdm[NoReturn]") -> None:
     """One request for what `partial` lacks.
 
-    Raises requests.RequestException where another try may help, UserError where it won't.
+    Raises requests.RequestException if no answer came after all tries, urllib3's HTTPError if the answer broke off and
+    may be resumed, UserError if another try won't help.
     """
     offset = _size(partial)
-    if offset == size_bytes:
-        return
     if offset > size_bytes:
         partial.unlink()
         offset = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+    timeout = (CONNECT_SECONDS, STALL_SECONDS)
+    with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
         status = response.status_code
         if status == 416 or (
             status == 206 and not _fits(response.headers.get("Content-Range", ""), offset, size_bytes)
         ):
             partial.unlink(missing_ok=True)
-            raise requests.RequestException(
-                "the server's range doesn't fit what is here; starting over", response=response
-            )
-        if status >= 500 or status in (408, 429):
+            raise ProtocolError("the server's range doesn't fit what is here; starting over")
+        if status in TEMPORARY:
             raise requests.RequestException(f"the server answers {status} {response.reason}", response=response)
         if status not in (200, 206):
             raise UserError(f"{url}: the server answers {status} {response.reason}; correct data.url or use a mirror")
@@ -162,15 +193,26 @@ def _receive(url: str, partial: Path, size_bytes: int, bar: "tqdm[NoReturn]") ->
         if status == 200 and length.isdecimal() and int(length) != size_bytes:
             raise _another_size(url, size_bytes, int(length))
         # A server that ignores Range sends the whole: start over.
-        with partial.open("ab" if status == 206 else "wb") as file:
+        with naming(partial), partial.open("ab" if status == 206 else "wb") as file:
             bar.n = file.tell()
-            for chunk in response.iter_content(1 << 14):
+            checked, checked_bytes = time.monotonic(), file.tell()
+            while chunk := response.raw.read1(1 << 16):  # what is there, without waiting for more
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > size_bytes:
                     raise _another_size(url, size_bytes, file.tell())
+                if (seconds := time.monotonic() - checked) > STALL_SECONDS:
+                    if (arrived := file.tell() - checked_bytes) < STALL_BYTES:
+                        raise ProtocolError(f"only {arrived:,} bytes in {seconds:.0f} s")
+                    if bar.disable:  # no terminal
+                        _say(f"{file.tell():,} of {size_bytes:,} bytes")
+                    checked, checked_bytes = time.monotonic(), file.tell()
     if _size(partial) < size_bytes:
-        raise requests.ConnectionError(f"the server closed after {_size(partial):,} of {size_bytes:,} bytes")
+        raise ProtocolError(f"the server closed after {_size(partial):,} of {size_bytes:,} bytes")
+
+
+def _say(text: str) -> None:
+    tqdm.write(str(UserError(f"download: {text}")), file=sys.stderr)  # UserError hides passwords
 
 
 def _fits(content_range: str, offset: int, size_bytes: int) -> bool:

@@ -1,7 +1,7 @@
-"""The embedded sample: an archive in Tiny ImageNet's very layout, drawn by the project itself.
+"""The embedded sample: an archive with Tiny ImageNet's layout, drawn by the project itself.
 
-A stand-in, so that every stage runs the same code on it: ten classes of shapes and textures in clutter and noise, some
-told apart at a glance by their colour, some only by the number of their points. What is measured on it is no result.
+Every stage runs the same code on it. It has ten classes of shapes and textures in clutter and noise: some are easy to
+tell apart by colour, some only by the number of points. Measurements on it are not results.
 """
 
 import math
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalnet.data import ROOT
 from frugalnet.errors import UserError
 from frugalnet.files import atomic
 
@@ -21,7 +22,6 @@ Colour = tuple[int, int, int]  # BGR, as OpenCV draws and encodes
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 Draw = Callable[[Image, np.random.Generator, tuple[int, int], int, Colour], None]
 
-ROOT = "tiny-imagenet-200"
 SIZE = 64
 TRAIN_PER_CLASS = 100
 VALIDATION_PER_CLASS = 20

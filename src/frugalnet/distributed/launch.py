@@ -36,7 +36,7 @@ class Single(Config):
 
 
 class _Workers(Config):
-    workers: int = Field(ge=1)
+    workers: int = Field(ge=1, le=100_000)
     batch: Literal["divided", "whole"]  # a worker's batch has batch_size / workers images, or batch_size
     learning_rate_scale: float = Field(gt=0)
 

@@ -1,23 +1,19 @@
-"""Logits and labels to figures: pure functions of arrays.
+"""Accuracy, loss and calibration: pure functions of logits and labels.
 
-Everywhere: `logits` (N, C) of any float type, computed with in float64; `labels` (N,) integers in 0..C-1.
+`logits`: (N, C), any float type; computations are in float64. `labels`: (N,) integers in 0..C-1.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from frugalnet.errors import UserError
-from frugalnet.metrics.statistics import wilson_interval
 
 Array = NDArray[np.generic]
 
 
 def check(logits: Array, labels: Array) -> None:
-    """Raises UserError unless the two belong together and every logit is finite."""
+    """Raises UserError unless the shapes match, the labels are in range and every logit is finite."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not labels.size:
         raise UserError(f"predictions: expected logits (N, C) and labels (N,), found {logits.shape} and {labels.shape}")
     if not np.isfinite(logits).all():
@@ -30,14 +26,14 @@ def check(logits: Array, labels: Array) -> None:
 
 
 def predict(logits: Array) -> NDArray[np.int64]:
-    """The class with the highest logit, the lower index where two tie: (N, C) → (N,)."""
+    """The class with the highest logit, (N, C) → (N,); the lower index wins a tie."""
     return np.asarray(logits.astype(np.float32, copy=False).argmax(axis=1), dtype=np.int64)
 
 
 def top_k(logits: Array, labels: Array, k: int) -> float:
-    """Share of images whose label is among the k highest logits, in 0..1; ties go to the lower index, as in `predict`.
+    """Share of images whose label is among the k highest logits, in 0..1; the lower index wins a tie, as in `predict`.
 
-    float16 logits do tie, so a rule is needed for top-1 and top-k to agree.
+    float16 logits often tie, so top-1 and top-k need the same rule.
     """
     scores = logits.astype(np.float64)
     own = np.take_along_axis(scores, labels[:, None].astype(np.int64), axis=1)
@@ -53,16 +49,16 @@ def cross_entropy(logits: Array, labels: Array) -> float:
 
 
 def macro_accuracy(logits: Array, labels: Array) -> float:
-    """Mean over the classes that occur of each class's accuracy, in 0..1."""
+    """Mean accuracy over the classes that occur, in 0..1."""
     counts = np.bincount(labels)
     correct = np.bincount(labels[predict(logits) == labels], minlength=len(counts))
     return float((correct[counts > 0] / counts[counts > 0]).mean())
 
 
 def expected_calibration_error(logits: Array, labels: Array, bins: int = 15) -> float:
-    """Mean distance of confidence and accuracy over equal-width bins of confidence, weighted by their size, in 0..1.
+    """Expected calibration error over equal-width bins of confidence, in 0..1; bins are open at their lower end.
 
-    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3; a bin is open at its lower end.
+    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
     """
     log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     confidence = np.exp(log_probabilities.max(axis=1))
@@ -73,7 +69,7 @@ def expected_calibration_error(logits: Array, labels: Array, bins: int = 15) -> 
 
 
 def figures(logits: Array, labels: Array) -> dict[str, float]:
-    """top1, top5, loss (nats), macro_accuracy, ece and n: what stands in metrics.json. May raise: see `check`."""
+    """top1, top5, loss (nats), macro_accuracy, ece and n, as in metrics.json. Raises UserError: see `check`."""
     check(logits, labels)
     return {
         "top1": top_k(logits, labels, 1),
@@ -83,117 +79,3 @@ def figures(logits: Array, labels: Array) -> dict[str, float]:
         "ece": expected_calibration_error(logits, labels),
         "n": len(labels),
     }
-
-
-def confusion(predicted: Array, labels: Array, num_classes: int) -> NDArray[np.int64]:
-    """Counts (C, C): row the true class, column the class it was taken for."""
-    # Imported here, as are others below: training needs none of them, and would wait seconds for all.
-    from sklearn.metrics import confusion_matrix
-
-    return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(num_classes)), dtype=np.int64)
-
-
-def class_order(confused: NDArray[np.int64]) -> list[int]:
-    """An order in which classes that are taken for one another stand together; of (C, C) counts."""
-    from scipy.cluster.hierarchy import leaves_list, linkage
-    from scipy.spatial.distance import squareform
-
-    both = (confused + confused.T).astype(float)
-    np.fill_diagonal(both, 0)
-    if len(both) < 3 or not both.any():
-        return list(range(len(both)))
-    distance = 1 - both / both.max()
-    np.fill_diagonal(distance, 0)
-    return [int(c) for c in leaves_list(linkage(squareform(distance), "average", optimal_ordering=True))]
-
-
-def mistakes_percent(confused: NDArray[np.int64], order: Sequence[int]) -> NDArray[np.float32]:
-    """Percent of each true class's images taken for another class; the diagonal, the share got right, is left blank."""
-    share = 100 * confused / np.maximum(confused.sum(axis=1, keepdims=True), 1)
-    np.fill_diagonal(share, np.nan)
-    return np.asarray(share[np.ix_(order, order)], dtype=np.float32)
-
-
-def examples(
-    predicted: NDArray[np.int64], labels: NDArray[np.int64], wanted: int, count: int = 4
-) -> tuple[list[int], list[int]]:
-    """The first images of a class that were got right, and wrong: by index, so that nobody picked them."""
-    of_class = np.flatnonzero(labels == wanted)
-    right = predicted[of_class] == wanted
-    return of_class[right][:count].tolist(), of_class[~right][:count].tolist()
-
-
-@dataclass(frozen=True)
-class ClassAccuracy:
-    """One row of per_class.csv; accuracy and most_confused_with are empty where there is nothing to say."""
-
-    class_id: str
-    name: str
-    n: int
-    correct: int
-    accuracy: float | None
-    wilson_low: float
-    wilson_high: float
-    most_confused_with: str
-
-
-def per_class(
-    confused: NDArray[np.int64], class_ids: Sequence[str], class_names: Sequence[str], seeds: int = 1
-) -> list[ClassAccuracy]:
-    """One row a class, in the order of the labels, from the counts that `confusion` gives.
-
-    Where these are summed over several seeds, an interval still has no more images than there are.
-    """
-    n = confused.sum(axis=1)
-    correct = confused.diagonal()
-    low, high = wilson_interval(correct / seeds, n / seeds)
-    mistakes = confused - np.diag(correct)
-    taken_for = mistakes.argmax(axis=1)
-    return [
-        ClassAccuracy(
-            class_id=class_ids[c],
-            name=class_names[c],
-            n=int(n[c]),
-            correct=int(correct[c]),
-            accuracy=float(correct[c] / n[c]) if n[c] else None,
-            wilson_low=float(low[c]),
-            wilson_high=float(high[c]),
-            most_confused_with=class_names[taken_for[c]] if mistakes[c].any() else "",
-        )
-        for c in range(len(class_ids))
-    ]
-
-
-def best_and_worst(accuracies: Sequence[float | None], count: int = 5) -> tuple[list[int], list[int]]:
-    """Indices of the most accurate classes, best first, and of the least accurate, worst first; None takes no part.
-
-    No class is in both; ties go to the lower index.
-    """
-    known = [(accuracy, c) for c, accuracy in enumerate(accuracies) if accuracy is not None]
-    ranked = [c for accuracy, c in sorted(known, key=lambda pair: (-pair[0], pair[1]))]
-    best = ranked[: min(count, (len(ranked) + 1) // 2)]
-    rest = sorted(pair for pair in known if pair[1] not in best)
-    return best, [c for _, c in rest[:count]]
-
-
-@dataclass(frozen=True)
-class ConfusedPair:
-    """Two classes taken for one another: `forward` images of `first` taken for `second`, `backward` the other way."""
-
-    first: str
-    second: str
-    forward: int
-    backward: int
-
-
-def most_confused_pairs(confused: NDArray[np.int64], class_names: Sequence[str], count: int = 20) -> list[ConfusedPair]:
-    """The pairs with the most mistakes between them, most first; a pair begins with the class mistaken more often."""
-    both = np.triu(confused + confused.T, k=1)
-    order = np.argsort(-both, axis=None, kind="stable")[:count]
-    pairs = []
-    for a, b in zip(*np.unravel_index(order, both.shape), strict=True):
-        if not both[a, b]:
-            break
-        a, b = (a, b) if confused[a, b] >= confused[b, a] else (b, a)
-        pairs.append(ConfusedPair(class_names[a], class_names[b], int(confused[a, b]), int(confused[b, a])))
-    return pairs

@@ -45,7 +45,7 @@ def counts(network: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
 
 
 def layers(network: nn.Module, input_shape: Sequence[int]) -> list[dict[str, Any]]:
-    """One row per layer: layer, kind, output_shape (H×W×C, as in the paper), parameters_trainable, parameters_keras, macs.
+    """One row per layer: layer, kind, output_shape (H×W×C, as in the paper), parameters_*, macs.
 
     For one (C, H, W) input. The network is not changed.
     """

@@ -13,7 +13,7 @@ Array = NDArray[np.generic]
 def wilson_interval(correct: Array, n: Array, confidence: float = 0.95) -> tuple[Array, Array]:
     """The Wilson interval of a proportion, elementwise, as scipy's binomtest(...).proportion_ci(method="wilson").
 
-    Where n is 0 nothing is known: 0 to 1.
+    The interval is 0 to 1 where n is 0.
     """
     z = ndtri(0.5 + confidence / 2)
     trials = np.maximum(n.astype(np.float64), 1)
@@ -47,21 +47,21 @@ def bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Accuracy, or its difference from `other` on the same images, with the bootstrap's percentile interval.
+    """Accuracy, or its difference from `other` on the same images, with a percentile bootstrap interval.
 
-    `correct` and `other`: (seeds, N), whether each trained network got each image right; the numbers of seeds may
-    differ. Images are drawn once for both (paired); where a network was trained from several seeds these are drawn
-    too, each network's by themselves, so that the interval also covers the luck of training.
+    `correct` and `other`: (seeds, N), whether each trained network classified each image correctly. The numbers of
+    seeds may differ. Images are resampled jointly (paired bootstrap). Seeds are resampled too, independently for each
+    network, so that the interval covers the variance of training.
 
-    Exact, though no image is drawn: images with the same pattern of right and wrong are interchangeable, so drawing
-    N of them is one multinomial draw over the patterns.
+    Images with the same pattern of correct and incorrect answers are interchangeable, so N draws of images are one
+    multinomial draw over the patterns.
     """
     rows = correct if other is None else np.concatenate([correct, other])
     patterns, counts = np.unique(rows.T, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
     images = int(counts.sum())
     estimates = np.empty(resamples)
-    for start in range(0, resamples, 1000):  # bounds the memory where many seeds make many patterns
+    for start in range(0, resamples, 1000):  # bounds memory: many seeds make many patterns
         size = min(1000, resamples - start)
         drawn = generator.multinomial(images, counts / images, size=size)
         scores = drawn @ patterns.astype(np.float64) / images  # (size, seeds of both)
@@ -75,14 +75,17 @@ def bootstrap(
 
 
 def _seed_weights(generator: np.random.Generator, seeds: int, size: int) -> NDArray[np.float64]:
-    """The weight of each seed in each resample. Their spread is widened, since drawing S seeds from S gives only
-    (S - 1) / S of the variance between them, which is little for two or three."""
+    """The weight of each seed in each resample, (size, seeds).
+
+    Resampling S seeds from S gives only (S - 1) / S of the variance between seeds; the weights are scaled to correct
+    for this.
+    """
     drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
     return np.asarray(1 / seeds + (drawn - 1 / seeds) * np.sqrt(seeds / max(seeds - 1, 1)))
 
 
 def mcnemar(correct: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """p of McNemar's exact test: two networks as accurate as one another would differ on (N,) images at least so."""
+    """p-value of McNemar's exact test on (N,) paired answers, correct or not; the null is equal accuracy."""
     from scipy.stats import binomtest
 
     only_first = int((correct & ~other).sum())
@@ -92,14 +95,38 @@ def mcnemar(correct: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean over seeds, the sample's standard deviation (None for one seed), and the number of seeds."""
+class SeedMean:
+    """A figure over seeds: mean, sample standard deviation (None for one seed) and number of seeds."""
 
     mean: float
     deviation: float | None
     n: int
 
 
-def across_seeds(values: Sequence[float]) -> Spread:
-    """Mean, deviation (n - 1 in the denominator) and n of at least one value."""
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+def seed_mean(values: Sequence[float]) -> SeedMean:
+    """Mean and standard deviation (n - 1 in the denominator) of at least one value."""
+    return SeedMean(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Repeated measurements: median, 5th and 95th percentile, and number of measurements."""
+
+    median: float
+    p5: float
+    p95: float
+    n: int
+
+
+def quantiles(values: Sequence[float]) -> Quantiles:
+    """The quantiles of at least one value, interpolated linearly."""
+    p5, median, p95 = (float(value) for value in np.percentile(values, [5, 50, 95]))
+    return Quantiles(median, p5, p95, len(values))
+
+
+def pareto_front(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the (K,) points are Pareto-optimal: no other is as accurate and as cheap, and better in one of both."""
+    cheaper = costs[:, None] <= costs
+    better = accuracies[:, None] >= accuracies
+    strictly = (costs[:, None] < costs) | (accuracies[:, None] > accuracies)
+    return np.asarray(~(cheaper & better & strictly).any(axis=0))

@@ -1,7 +1,6 @@
-"""What a network costs: parameters, multiply-adds, memory, time, energy.
+"""What a network costs on this machine: time, memory, energy.
 
-Counts follow from the network alone; everything measured says n and its spread, and is None where this machine can't
-tell: never a guess.
+Every time comes with its quantiles and n. What this machine cannot measure is None, never an estimate.
 """
 
 import copy
@@ -9,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 # The profiler's C++ side writes to stderr whenever it starts; it reads this when it is first used.
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from frugalnet.compute import describe_machine, evaluating, synchronize
 from frugalnet.metrics.counts import named_layers, weights_bytes
 from frugalnet.metrics.energy import EnergyMeter
+from frugalnet.metrics.statistics import quantiles
 from frugalnet.schema import Config
 
 
@@ -33,14 +34,8 @@ class MeasureConfig(Config):
     warmup_rounds: int = Field(ge=0)
     rounds: int = Field(ge=1)  # each measures every network once; n of a throughput
     latencies_per_round: int = Field(ge=1)  # rounds × this many: n of a latency
-    batch_size: int = Field(ge=2)  # of throughput, training step and memory
+    batch_size: int = Field(ge=2, le=100_000)  # of throughput, training step and memory
     energy_seconds: float = Field(gt=0)  # at least so long, where there is a counter
-
-
-# Counted
-
-
-# Measured
 
 
 def measure(
@@ -86,35 +81,16 @@ def measure(
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """{median, p5, p95, n}, percentiles interpolated."""
-    p5, median, p95 = (float(value) for value in np.percentile(values, [5, 50, 95]))
-    return {"median": median, "p5": p5, "p95": p95, "n": len(values)}
-
-
-def medians(cost: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, float]:
-    """One number for each thing that a network cost: medians of what was measured and of its epochs, the sum of all
-    training steps as `train_seconds`; nothing for what was not measured.
-
-    cost: one network's part of what `measure` gives. timing: timing.json's epoch_seconds and the like, an epoch each.
-    """
-    measured = {key: value["median"] for key, value in cost.items() if isinstance(value, Mapping) and "median" in value}
-    single = {key: value for key, value in cost.items() if type(value) in (int, float)}
-    epochs = {key: np.median(each) for key, each in timing.items() if key.startswith("epoch_") and None not in each}
-    found = measured | single | epochs | {"train_seconds": sum(timing["epoch_seconds"])}
-    return {key: float(value) for key, value in found.items()}
-
-
 def _summary(samples: Mapping[str, list[float]], batch_size: int) -> dict[str, Any]:
     def milliseconds(key: str) -> list[float]:
         return [1000 * seconds for seconds in samples[key]]
 
     return {
-        "latency_ms": spread(milliseconds("forward_1")),
-        "throughput": spread([batch_size / seconds for seconds in samples["forward"]]),
-        "train_latency_ms": spread(milliseconds("backward_1")),
-        "train_step_ms": spread(milliseconds("backward")),
-        "train_throughput": spread([batch_size / seconds for seconds in samples["backward"]]),
+        "latency_ms": _quantiles(milliseconds("forward_1")),
+        "throughput": _quantiles([batch_size / seconds for seconds in samples["forward"]]),
+        "train_latency_ms": _quantiles(milliseconds("backward_1")),
+        "train_step_ms": _quantiles(milliseconds("backward")),
+        "train_throughput": _quantiles([batch_size / seconds for seconds in samples["backward"]]),
         "layer_ms": {
             key.removeprefix("layer "): float(np.median(milliseconds(key)))
             for key in samples
@@ -123,6 +99,10 @@ def _summary(samples: Mapping[str, list[float]], batch_size: int) -> dict[str, A
         "cpu_seconds_per_image": float(np.median(samples["forward_cpu"])) / batch_size,
         "cpu_seconds_per_training_image": float(np.median(samples["backward_cpu"])) / batch_size,
     }
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    return asdict(quantiles(values))
 
 
 class _Subject:
@@ -238,9 +218,3 @@ def peak_allocated(step: Callable[[], None], device: torch.device) -> int | None
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return int(np.cumsum([0, *changes]).max())
-
-
-# Energy
-
-
-# The machine

@@ -1,1 +1,1 @@
-"""From stored results to a comparison and the report of it."""
+"""Stored results to a comparison, findings and a report; never imports torch."""

@@ -1,28 +1,36 @@
-"""The paper's claims beside what was measured: pure functions of a comparison.
+"""The paper's claims, each judged by what was measured here. Pure functions of a comparison.
 
-Tong, Cho and Sun, 2017; the sections are given with each claim. The paper gives no intervals and reads most figures
-off curves, so every claim carries the rule by which it is judged.
+Tong, Cho and Sun, 2017; each claim names the paper's section. The paper gives no intervals and most of its figures are
+read off curves, so each claim carries the rule by which it is judged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from frugalnet.report.comparison import Comparison, Measured, Row
+from frugalnet.metrics.classes import ranks
+from frugalnet.metrics.statistics import Interval, Quantiles
+from frugalnet.report.comparison import Comparison, Row, trained_alike
 from frugalnet.report.wording import percent, points
 
-Outcome = Literal["agrees", "differs", "undecided", "not measured"]
+Outcome = Literal["agrees", "differs", "undecided", "not tested", "not measured"]
+Judgement = tuple[str, Outcome]  # what was measured, and the outcome
 
 EASIEST = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow")  # section 4.3
 HARDEST = ("plunger", "Chihuahua", "reel", "bucket", "bow tie")  # section 4.3
-_PAPER_CLASSES = 200
-_PAPER_EPOCHS = 100
+PAPER_CLASSES = 200
+PAPER_EPOCHS = 100
+PAPER_RECIPE = "paper"
+SLIGHTLY_HIGHER = "higher by at most 5 points; undecided if the interval includes zero"
+A_THIRD = "the ratio within a quarter of the paper's, on another machine"
+LONGER = "a longer median; undecided if medians are within 2 % and the 5th to 95th percentiles overlap"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, what was measured here, whether they agree, and the rule that decided."""
+    """A claim of the paper, what was measured here, the outcome, and the rule that decided."""
 
+    key: str  # stable: README chooses claims by it
     says: str
     section: str
     measured: str
@@ -31,267 +39,238 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Rank:
-    """Where one of the paper's ten classes stands here: rank 1 is the easiest of `of` classes, from_hardest 1 the
-    hardest; ties share the better place."""
+class Judge:
+    """Decides a claim about some models.
 
-    name: str
-    accuracy: float
-    rank: int
-    from_hardest: int
-    of: int
+    decide: takes the comparison and the models' rows; None if there is nothing to judge by.
+    depends_on_training: whether the claim is tested only by the paper's recipe and number of epochs.
+    """
 
-
-def ranks(comparison: Comparison, row: Row, names: tuple[str, ...]) -> list[Rank]:
-    """The place by accuracy of each named class that the data have."""
-    classes = [one for one in comparison.classes(row) if one.accuracy is not None]
-    found = {one.name.casefold(): one.accuracy for one in classes if one.accuracy is not None}
-    return [
-        Rank(
-            name,
-            own,
-            1 + sum(other > own for other in found.values()),
-            1 + sum(other < own for other in found.values()),
-            len(found),
-        )
-        for name in names
-        if (own := found.get(name.casefold())) is not None
-    ]
+    models: tuple[str, ...]
+    rule: str
+    decide: Callable[..., Judgement | None]
+    depends_on_training: bool = True
 
 
-def claims(comparison: Comparison) -> list[Claim]:
-    """One row a claim. "undecided": an interval that spans zero; "not measured": a network or the data are not here."""
-    run = comparison.first.run
-    missing = ""
-    if run["is_sample"]:
-        missing = "sample data"
-    elif run["num_classes"] != _PAPER_CLASSES:
-        missing = f"{run['num_classes']} of {_PAPER_CLASSES} classes"
-    rows = {model: comparison.row(model) for model in ("alexnet", "depthwise", "residual")}
-
-    table: list[Claim] = []
-
-    def claim(
-        says: str, section: str, rule: str, models: tuple[str, ...], judge: Callable[..., tuple[str, Outcome] | None]
-    ) -> None:
-        present = [found for model in models if (found := rows[model]) is not None]
-        absent = [model for model in models if rows[model] is None]
-        reason = missing or (f"{' and '.join(absent)} not evaluated" if absent else "")
-        verdict = None if reason else judge(*present)
-        text, outcome = verdict or (reason or "not measured", "not measured")
-        table.append(Claim(says, section, text, outcome, rule))
-
-    def counts(expected: int) -> Callable[[Row], tuple[str, Outcome]]:
-        def judge(row: Row) -> tuple[str, Outcome]:
-            off = row.parameters_keras - expected
-            text = f"{row.parameters_keras:,} in Keras's count ({row.parameters_trainable:,} trainable)"
-            return text + (f", {abs(off)} {'more' if off > 0 else 'fewer'}" if off else ""), agree(off == 0)
-
-        return judge
-
-    exact = "the same number, in Keras's count (running mean and variance of batch norms included)"
-    claim("The AlexNet-like network has 415,656 parameters", "4.2", exact, ("alexnet",), counts(415_656))
-    claim("The depthwise network has 74,818 parameters", "4.2", exact, ("depthwise",), counts(74_818))
-    claim(
-        "The residual network has as many parameters as the depthwise one",
-        "4.2",
-        "the same number",
-        ("residual", "depthwise"),
-        lambda r, d: (
-            f"{r.parameters_keras:,} and {d.parameters_keras:,}",
-            agree(r.parameters_keras == d.parameters_keras),
-        ),
-    )
-    claim(
-        "Depthwise convolutions bring the parameters to about 18\u00a0%",
-        "4.2",
-        "18\u00a0% after rounding",
-        ("depthwise", "alexnet"),
-        lambda d, a: (
-            percent(d.parameters_keras / a.parameters_keras, 2),
-            agree(round(100 * d.parameters_keras / a.parameters_keras) == 18),
-        ),
-    )
-
-    def after(row: Row) -> str:
-        paper = row.epochs == _PAPER_EPOCHS and row.recipe == "paper"
-        theirs = "" if paper else f" (the paper: {_PAPER_EPOCHS} of its own)"
-        return f"after {row.epochs} epochs of recipe {row.recipe}{theirs}"
-
-    def about(expected: float, tolerance: float, get: Callable[[Row], float]) -> Callable[[Row], tuple[str, Outcome]]:
-        return lambda row: (f"{percent(get(row))} {after(row)}", agree(abs(get(row) - expected) <= tolerance))
-
-    online = "within 5 points; training accuracy is counted on the augmented images, while the epoch's weights change"
-    train = _train_top1
-    claim(
-        "The AlexNet-like network's training accuracy reaches about 96\u00a0%",
-        "4.1",
-        online,
-        ("alexnet",),
-        about(0.96, 0.05, train),
-    )
-    claim(
-        "The depthwise network's training accuracy is about 48\u00a0%",
-        "4.1",
-        online,
-        ("depthwise",),
-        about(0.48, 0.05, train),
-    )
-    claim(
-        "The residual network's training accuracy is slightly above the depthwise one's",
-        "4.1",
-        "above by at most 5 points; training predictions are not stored, so there is no interval",
-        ("residual", "depthwise"),
-        lambda r, d: (
-            f"{percent(train(r))} and {percent(train(d))} {after(r)}",
-            agree(0 < train(r) - train(d) <= 0.05),
-        ),
-    )
-    claim(
-        "The AlexNet-like network overfits severely (96 against 33\u00a0%: 63 points, by subtraction)",
-        "4.1",
-        "within 10 points",
-        ("alexnet",),
-        lambda a: (f"{_points(_gap(a))} points {after(a)}", agree(abs(_gap(a) - 0.63) <= 0.10)),
-    )
-    claim(
-        "The depthwise network overfits less (48 against 33\u00a0%: 15 points; by subtraction, not said)",
-        "4.1",
-        "a smaller gap than the AlexNet-like network's",
-        ("depthwise", "alexnet"),
-        lambda d, a: (f"{_points(_gap(d))} points, against {_points(_gap(a))}", agree(_gap(d) < _gap(a))),
-    )
-    claim(
-        "The AlexNet-like network's validation accuracy is limited to about 33\u00a0%",
-        "4.1",
-        "within 2 points",
-        ("alexnet",),
-        about(0.33, 0.02, lambda row: row.top1.mean),
-    )
-
-    def equal(d: Row, a: Row) -> tuple[str, Outcome] | None:
-        interval = comparison.difference(d.model, a.model)
-        if interval is None:
-            return None
-        which = "higher" if interval.estimate > 0 else "lower"
-        return f"depthwise {which} by {points(interval)}", agree(abs(interval.estimate) <= 0.02)
-
-    claim(
-        "Validation accuracy is almost the same with and without depthwise convolutions",
-        "4.1",
-        "within 2 points",
-        ("depthwise", "alexnet"),
-        equal,
-    )
-
-    def slightly(r: Row, d: Row) -> tuple[str, Outcome] | None:
-        interval = comparison.difference(r.model, d.model)
-        if interval is None:
-            return None
-        text = f"residual {'higher' if interval.estimate > 0 else 'lower'} by {points(interval)}"
-        return text, agree(0 < interval.estimate <= 0.05) if interval.excludes_zero else "undecided"
-
-    claim(
-        "Shortcuts raise validation accuracy slightly",
-        "4.1",
-        "higher by at most 5 points; undecided where the interval spans zero",
-        ("residual", "depthwise"),
-        slightly,
-    )
-
-    def by_times(one: Row, other: Row, judge: Callable[[Measured, Measured], Outcome]) -> tuple[str, Outcome] | None:
-        """Judged by both: epochs are what the claims are about, but two runs trained at different times met different
-        loads; forward and backward passes were measured in alternating rounds, but leave out data and optimiser."""
-        texts, outcomes = [], set()
-        for key, what, alike in (
-            ("epoch_seconds", "s an epoch", comparison.trained_alike),
-            ("train_step_ms", "ms forward and backward", comparison.measured_alike),
-        ):
-            first, second = getattr(one, key), getattr(other, key)
-            if first is None or second is None:
-                continue
-            if not alike(one.model, other.model):
-                texts.append(f"{what}: different machines, versions or numbers of threads")
-                continue
-            share = percent(first.median / second.median, 0)
-            texts.append(f"{first.median:,.1f} against {second.median:,.1f} {what} ({share})")
-            outcomes.add(judge(first, second))
-        if not texts:
-            return None
-        return "; ".join(texts), outcomes.pop() if len(outcomes) == 1 else "undecided" if outcomes else "not measured"
-
-    def a_third(depthwise: Measured, alexnet: Measured) -> Outcome:
-        return agree(abs(depthwise.median / alexnet.median / (12 / 34) - 1) <= 0.25)
-
-    claim(
-        "An epoch takes 12 s instead of 34 s (35\u00a0% of the time) on a GTX 1080 Ti",
-        "4.2",
-        "the share within a quarter (the paper's machine is another); undecided where epoch and passes differ in this",
-        ("depthwise", "alexnet"),
-        lambda d, a: by_times(d, a, a_third),
-    )
-
-    def longer(residual: Measured, plain: Measured) -> Outcome:
-        apart = residual.p5 > plain.p95 or residual.p95 < plain.p5
-        clear = apart or abs(residual.median / plain.median - 1) >= 0.02
-        return agree(residual.median > plain.median) if clear else "undecided"
-
-    claim(
-        "Shortcuts make training slower, though the parameters are as many",
-        "4.2",
-        "a longer median; undecided where medians are within 2\u00a0% and the 5th to 95th percentiles overlap, "
-        "and where epoch and passes differ in this",
-        ("residual", "depthwise"),
-        lambda r, d: by_times(r, d, longer),
-    )
-
-    def among(names: tuple[str, ...], easiest: bool) -> Callable[[Row], tuple[str, Outcome] | None]:
-        def judge(row: Row) -> tuple[str, Outcome] | None:
-            found = ranks(comparison, row, names)
-            if len(found) < len(names):
-                return None
-            places = [one.rank if easiest else one.from_hardest for one in found]
-            text = ", ".join(f"{one.name} {place}" for one, place in zip(found, places, strict=True))
-            return text, agree(sum(place <= found[0].of // 10 for place in places) >= 3)
-
-        return judge
-
-    claim(
-        f"The easiest classes are {', '.join(EASIEST)}",
-        "4.3",
-        "at least three of the five among the easiest tenth of the AlexNet-like network's classes (their places)",
-        ("alexnet",),
-        among(EASIEST, easiest=True),
-    )
-
-    def seventy(row: Row) -> tuple[str, Outcome] | None:
-        found = ranks(comparison, row, EASIEST)
-        mean = sum(one.accuracy for one in found) / len(found) if found else 0.0
-        each = ", ".join(percent(one.accuracy, 0) for one in found)
-        return (f"{each}: {percent(mean)} on average", agree(abs(mean - 0.70) <= 0.10)) if found else None
-
-    claim("These five reach about 70\u00a0% each", "4.3", "within 10 points on average", ("alexnet",), seventy)
-    claim(
-        f"The hardest classes are {', '.join(HARDEST)}",
-        "4.3",
-        "at least three of the five among the hardest tenth of the AlexNet-like network's classes (1 is the hardest)",
-        ("alexnet",),
-        among(HARDEST, easiest=False),
-    )
-    return table
+def _outcome(agrees: bool) -> Outcome:
+    return "agrees" if agrees else "differs"
 
 
-def agree(condition: bool) -> Outcome:
-    return "agrees" if condition else "differs"
+def _parameters(model: str, expected: int) -> Judge:
+    def decide(_: Comparison, row: Row) -> Judgement:
+        off = row.parameters_keras - expected
+        text = f"{row.parameters_keras:,} by Keras's count ({row.parameters_trainable:,} trainable)"
+        return text + (f", {abs(off)} {'more' if off > 0 else 'fewer'}" if off else ""), _outcome(off == 0)
+
+    rule = "the same number, by Keras's count (running mean and variance of batch norms included)"
+    return Judge((model,), rule, decide, depends_on_training=False)
+
+
+def _same_parameters(first: str, second: str) -> Judge:
+    def decide(_: Comparison, a: Row, b: Row) -> Judgement:
+        return f"{a.parameters_keras:,} and {b.parameters_keras:,}", _outcome(a.parameters_keras == b.parameters_keras)
+
+    return Judge((first, second), "the same number", decide, depends_on_training=False)
+
+
+def _parameter_ratio(first: str, second: str, expected_percent: int) -> Judge:
+    def decide(_: Comparison, a: Row, b: Row) -> Judgement:
+        ratio = a.parameters_keras / b.parameters_keras
+        return percent(ratio, 2), _outcome(round(100 * ratio) == expected_percent)
+
+    return Judge((first, second), f"{expected_percent} % after rounding", decide, depends_on_training=False)
 
 
 def _train_top1(row: Row) -> float:
     return row.train_top1.mean
 
 
+def _top1(row: Row) -> float:
+    return row.top1.mean
+
+
 def _gap(row: Row) -> float:
     return row.train_top1.mean - row.top1.mean
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}".replace("-", "−")
+def _gap_points(gap: float) -> str:
+    return f"{100 * gap:.1f} points".replace("-", "−")
+
+
+def _near(
+    model: str, figure: Callable[[Row], float], expected: float, within: float, form: Callable[[float], str] = percent
+) -> Judge:
+    def decide(_: Comparison, row: Row) -> Judgement:
+        return form(figure(row)), _outcome(abs(figure(row) - expected) <= within)
+
+    return Judge((model,), f"within {100 * within:.0f} points", decide)
+
+
+def _slightly_higher_training(first: str, second: str) -> Judge:
+    def decide(_: Comparison, a: Row, b: Row) -> Judgement:
+        text = f"{percent(a.train_top1.mean)} and {percent(b.train_top1.mean)}"
+        return text, _outcome(0 < a.train_top1.mean - b.train_top1.mean <= 0.05)
+
+    return Judge(
+        (first, second), "higher by at most 5 points; no interval, as training predictions are not stored", decide
+    )
+
+
+def _smaller_gap(first: str, second: str) -> Judge:
+    def decide(_: Comparison, a: Row, b: Row) -> Judgement:
+        return f"{_gap_points(_gap(a))}, against {_gap_points(_gap(b))}", _outcome(_gap(a) < _gap(b))
+
+    return Judge((first, second), "a smaller gap than the other's", decide)
+
+
+def _by_difference(first: str, second: str, rule: str, judge: Callable[[Interval], Outcome]) -> Judge:
+    def decide(comparison: Comparison, a: Row, b: Row) -> Judgement | None:
+        if (interval := comparison.difference(a.model, b.model)) is None:
+            return None
+        return f"{a.model} {'higher' if interval.estimate > 0 else 'lower'} by {points(interval)}", judge(interval)
+
+    return Judge((first, second), rule, decide)
+
+
+def _almost_equal(interval: Interval) -> Outcome:
+    return _outcome(abs(interval.estimate) <= 0.02)
+
+
+def _slightly_higher(interval: Interval) -> Outcome:
+    return _outcome(0 < interval.estimate <= 0.05) if interval.excludes_zero else "undecided"
+
+
+def _by_times(first: str, second: str, rule: str, judge: Callable[[Quantiles, Quantiles], Outcome]) -> Judge:
+    """Judges by epochs and by passes. Epochs are what the paper measured, but two trainings may have run under
+    different loads; passes were measured in alternating rounds, but without data loading and optimiser."""
+
+    def decide(_: Comparison, a: Row, b: Row) -> Judgement | None:
+        texts, outcomes = [], set()
+        for times, other, unit, alike in (
+            (a.epoch_seconds, b.epoch_seconds, "s per epoch", trained_alike([a, b])),
+            (a.train_step_ms, b.train_step_ms, "ms forward and backward", True),  # one measurement for all networks
+        ):
+            if times and other and alike:
+                ratio = percent(times.median / other.median, 0)
+                texts.append(f"{times.median:,.1f} against {other.median:,.1f} {unit} ({ratio})")
+                outcomes.add(judge(times, other))
+            elif times and other:
+                texts.append(f"{unit}: different machines, versions or numbers of threads")
+        if not outcomes:
+            return ("; ".join(texts), "not measured") if texts else None
+        return "; ".join(texts), outcomes.pop() if len(outcomes) == 1 else "undecided"
+
+    return Judge((first, second), f"{rule}; undecided if epochs and passes disagree", decide, depends_on_training=False)
+
+
+def _a_third(first: Quantiles, second: Quantiles) -> Outcome:
+    return _outcome(abs(first.median / second.median / (12 / 34) - 1) <= 0.25)
+
+
+def _longer(first: Quantiles, second: Quantiles) -> Outcome:
+    apart = first.p5 > second.p95 or first.p95 < second.p5
+    clear = apart or abs(first.median / second.median - 1) >= 0.02
+    return _outcome(first.median > second.median) if clear else "undecided"
+
+
+def _in_extreme_tenth(model: str, names: Sequence[str], which: Literal["easiest", "hardest"]) -> Judge:
+    def decide(_: Comparison, row: Row) -> Judgement | None:
+        found = ranks(row.classes, names)
+        if len(found) < len(names):
+            return None
+        places = [one.rank if which == "easiest" else one.from_hardest for one in found]
+        text = ", ".join(f"{one.name} {place}" for one, place in zip(found, places, strict=True))
+        return text, _outcome(sum(place <= found[0].of // 10 for place in places) >= 3)
+
+    return Judge((model,), f"at least three of the five are in the {which} tenth; 1 is the {which} class", decide)
+
+
+def _mean_accuracy(model: str, names: Sequence[str], expected: float) -> Judge:
+    def decide(_: Comparison, row: Row) -> Judgement | None:
+        found = [one.accuracy for one in ranks(row.classes, names)]
+        if not found:
+            return None
+        mean = sum(found) / len(found)
+        return f"{', '.join(percent(one, 0) for one in found)}; {percent(mean)} on average", _outcome(
+            abs(mean - expected) <= 0.10
+        )
+
+    return Judge((model,), "within 10 points on average", decide)
+
+
+SAYS: dict[str, dict[str, str]] = {  # what the paper says, by section and key
+    "4.1": {
+        "alexnet_training": "The AlexNet-like network's training accuracy reaches about 96 %",
+        "depthwise_training": "The depthwise network's training accuracy is about 48 %",
+        "residual_training": "The residual network's training accuracy is slightly above the depthwise one's",
+        "alexnet_overfits": "The AlexNet-like network overfits severely (96 % minus 33 %: 63 points)",
+        "depthwise_overfits_less": "The depthwise network overfits less (48 % minus 33 %: 15 points)",
+        "alexnet_validation": "The AlexNet-like network's validation accuracy is limited to about 33 %",
+        "depthwise_validation": "Validation accuracy is almost the same with and without depthwise convolutions",
+        "residual_validation": "Shortcuts raise validation accuracy slightly",
+    },
+    "4.2": {
+        "alexnet_parameters": "The AlexNet-like network has 415,656 parameters",
+        "depthwise_parameters": "The depthwise network has 74,818 parameters",
+        "residual_parameters": "The residual network has as many parameters as the depthwise one",
+        "parameters_ratio": "Depthwise convolutions reduce the parameters to about 18 %",
+        "epoch_seconds": "An epoch takes 12 s instead of 34 s (35 % of the time) on a GTX 1080 Ti",
+        "residual_seconds": "Shortcuts make training slower at the same number of parameters",
+    },
+    "4.3": {
+        "easiest_classes": f"The easiest classes are {', '.join(EASIEST)}",
+        "easiest_accuracy": "These five reach about 70 % each",
+        "hardest_classes": f"The hardest classes are {', '.join(HARDEST)}",
+    },
+}
+JUDGES: dict[str, Judge] = {
+    "alexnet_training": _near("alexnet", _train_top1, 0.96, 0.05),
+    "depthwise_training": _near("depthwise", _train_top1, 0.48, 0.05),
+    "residual_training": _slightly_higher_training("residual", "depthwise"),
+    "alexnet_overfits": _near("alexnet", _gap, 0.63, 0.10, _gap_points),
+    "depthwise_overfits_less": _smaller_gap("depthwise", "alexnet"),
+    "alexnet_validation": _near("alexnet", _top1, 0.33, 0.02),
+    "depthwise_validation": _by_difference("depthwise", "alexnet", "within 2 points", _almost_equal),
+    "residual_validation": _by_difference("residual", "depthwise", SLIGHTLY_HIGHER, _slightly_higher),
+    "alexnet_parameters": _parameters("alexnet", 415_656),
+    "depthwise_parameters": _parameters("depthwise", 74_818),
+    "residual_parameters": _same_parameters("residual", "depthwise"),
+    "parameters_ratio": _parameter_ratio("depthwise", "alexnet", 18),
+    "epoch_seconds": _by_times("depthwise", "alexnet", A_THIRD, _a_third),
+    "residual_seconds": _by_times("residual", "depthwise", LONGER, _longer),
+    "easiest_classes": _in_extreme_tenth("alexnet", EASIEST, "easiest"),
+    "easiest_accuracy": _mean_accuracy("alexnet", EASIEST, 0.70),
+    "hardest_classes": _in_extreme_tenth("alexnet", HARDEST, "hardest"),
+}
+
+
+def judge(comparison: Comparison) -> list[Claim]:
+    """Every claim with its outcome. "undecided": the interval includes zero, or two measurements disagree. "not
+    tested": the networks were not trained as in the paper. "not measured": a network or the data are missing."""
+    table = []
+    for section, claims in SAYS.items():
+        for key, text in claims.items():
+            measured, outcome = _decided(comparison, JUDGES[key])
+            says, rule = (t.replace(" %", "\u00a0%") for t in (text, JUDGES[key].rule))
+            table.append(Claim(key, says, section, measured, outcome, rule))
+    return table
+
+
+def _decided(comparison: Comparison, judge: Judge) -> Judgement:
+    run = comparison.first.run
+    if run["is_sample"]:
+        return "sample data", "not measured"
+    if run["num_classes"] != PAPER_CLASSES:
+        return f"{run['num_classes']} of {PAPER_CLASSES} classes", "not measured"
+    rows = [row for model in judge.models if (row := comparison.row(model))]
+    if len(rows) < len(judge.models):
+        absent = [model for model in judge.models if not comparison.row(model)]
+        return f"{' and '.join(absent)} not evaluated", "not measured"
+    judgement = judge.decide(comparison, *rows)
+    if judgement is None:
+        return "not measured", "not measured"
+    trained = dict.fromkeys(f"{row.epochs} epochs of recipe {row.recipe}" for row in rows)
+    papers = f"{PAPER_EPOCHS} epochs of recipe {PAPER_RECIPE}"
+    if judge.depends_on_training and list(trained) != [papers]:
+        return f"{judgement[0]} after {' and '.join(trained)}, not {papers}", "not tested"
+    return judgement

@@ -1,7 +1,8 @@
-"""The report of a comparison: one HTML file, its Markdown twin, and the folder of tables and pictures beside them."""
+"""The report of a comparison: one HTML file, its Markdown twin, and the folder of tables and figures beside them."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,153 +14,200 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from frugalnet.files import atomic
-from frugalnet.metrics import accuracy
-from frugalnet.report import charts, pictures, tables
-from frugalnet.report.charts import CostChart
-from frugalnet.report.claims import EASIEST, HARDEST, claims, ranks
-from frugalnet.report.comparison import COLUMNS, Comparison, Record, Row, verdict
-from frugalnet.report.wording import NOT_MEASURED, duration, human, interval, markdown, number, percent, points
+from frugalnet.metrics import classes
+from frugalnet.report import drawing, figures, tables
+from frugalnet.report.comparison import Comparison, Row
+from frugalnet.report.figures import Chart, Heatmap
+from frugalnet.report.findings import Findings
+from frugalnet.report.tables import Table
+from frugalnet.report.wording import NOT_MEASURED, markdown, percent
 
 SAMPLE_BANNER = "sample data: not Tiny ImageNet"
-# Mid-tones that stand out against white and against near-black: more than 3:1 on both.
-PALETTE = ("#2f7fd6", "#d9661f", "#23946a", "#9560cf", "#d1466b", "#1593a5", "#a8800c", "#7d7f86")
+Images = NDArray[np.uint8]  # (N, H, W, 3) RGB
 
 
-def write(comparison: Comparison, out: Path, images: NDArray[np.uint8] | None = None) -> None:
-    """Fill the folder `out`: report.html, report.md, figures/, comparison.json and tables as CSV.
+@dataclass(frozen=True)
+class Grid:
+    """Charts side by side."""
 
-    images: the validation images (N, H, W, 3) uint8 RGB, for the examples in report.html; None leaves them out.
+    charts: Sequence[Chart | Heatmap]
+    columns: int = 2
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Easiest and hardest classes with examples; Markdown shows the PNG instead."""
+
+    groups: dict[str, list[dict[str, Any]]]
+    png: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One network's part of a section, side by side; can be folded."""
+
+    model: str
+    blocks: Sequence["Block"]
+
+
+Block = str | Table | Chart | Heatmap | Grid | Gallery | Fold  # a string is a note
+
+
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    blocks: Sequence[Block]
+
+
+def write(found: Findings, out: Path, images: Images | None = None) -> None:
+    """Fill the folder `out`: report.html, report.md, figures/, comparison.json, efficiency.json and tables as CSV.
+
+    images: the validation images, for examples; None leaves these out.
     """
-    colours = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(sorted(comparison.records))}
-    epochs = max(len(r.history) for group in comparison.records.values() for r in group)
-    seen = [
-        e[k]
-        for g in comparison.records.values()
-        for r in g
-        for e in r.history
-        for k in ("train_top1", "validation_top1")
-    ]
-    top = max(108 * max(seen), 1.0)
-    order = accuracy.class_order(np.sum([row.confusion for row in comparison.rows], axis=0))
-    costs = {key: charts.cost_chart(comparison.rows, key) for key in charts.COST_AXES}
-
-    with atomic(out) as folder:
-        folder.mkdir()
-        tables.write(comparison, folder)
-        figures = folder / "figures"
-        for key, chart in costs.items():
-            if chart:
-                pictures.accuracy_against_cost(chart, colours, figures / f"accuracy_{key}.png")
-        for model, records in comparison.records.items():
-            pictures.curves_of(records, colours[model], top, figures / f"curves_{model}.png")
-        pictures.curves_together(comparison, colours, top, figures / "curves_together.png")
-        best = comparison.rows[0]
-        pictures.confusion(best.confusion, comparison.first.class_names, figures / f"confusion_{best.model}.png")
-
-        context = _context(comparison, costs)
-        environment = Environment(
-            loader=PackageLoader("frugalnet.report"),
-            autoescape=lambda name: bool(name and ".html" in name),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["markdown"] = markdown
-        twin = environment.get_template("report.md.j2").render(context)
-        (folder / "report.md").write_text(twin, encoding="utf-8")
-
-        drawn = {f"cost-{key}": charts.accuracy_against_cost(c, comparison, colours) for key, c in costs.items() if c}
-        for model, records in comparison.records.items():
-            drawn[f"curves-{model}"] = charts.curves_of(records, colours[model], epochs, top)
-        drawn["curves-together"] = charts.curves_together(comparison, colours, epochs, top)
-        for row in comparison.rows:
-            drawn[f"confusion-{row.model}"] = charts.confusion(row.confusion, order, _unique_names(comparison.first))
-        page = environment.get_template("report.html.j2").render(
-            context
-            | {
-                "colours": colours,
-                "galleries": {row.model: _gallery(comparison, row, images) for row in comparison.rows},
-                "plotly_js": get_plotlyjs(),
-                # plotly's JSON writes "<" as an escape, so that no figure can end the script element it stands in.
-                "drawn": {key: to_json_plotly(figure) for key, figure in drawn.items()},
-            }
-        )
-        (folder / "report.html").write_text(page, encoding="utf-8")
-
-
-def _unique_names(record: Record) -> list[str]:
-    """The class names, with the id beside those that two classes share: a chart's axis would merge them."""
-    return [
-        name if record.class_names.count(name) == 1 else f"{name} ({c})"
-        for c, name in zip(record.class_ids, record.class_names, strict=True)
-    ]
-
-
-def _context(comparison: Comparison, costs: Mapping[str, CostChart | None]) -> dict[str, Any]:
-    run = comparison.first.run
-    rows = comparison.rows
-    classes = {row.model: comparison.classes(row) for row in rows}
-    extremes = {model: accuracy.best_and_worst([one.accuracy for one in found]) for model, found in classes.items()}
-    return {
-        "sample_banner": SAMPLE_BANNER if run["is_sample"] else "",
-        "run": run,
-        "facts": tables.facts(comparison),
-        "verdict": verdict(comparison),
-        "rows": rows,
-        "columns": {kind: [column for column in COLUMNS if column.kind == kind] for kind in ("accuracy", "cost")},
-        "cell": tables.cell,
-        "is_best": lambda row, key: tables.is_best(row, key, rows),
-        "interval": interval,
-        "percent": percent,
-        "points": points,
-        "human": human,
-        "number": number,
-        "duration": duration,
-        "differences": comparison.differences,
-        "notes": comparison.notes,
-        "left_out": comparison.left_out,
-        "charts": costs,
-        "axes": charts.COST_AXES,
-        "training_cost": comparison.costs,
-        "classes": classes,
-        "extremes": extremes,
-        "paper_ranks": {
-            title: {row.model: ranks(comparison, row, names) for row in rows}
-            for title, names in (("easiest", EASIEST), ("hardest", HARDEST))
-        },
-        "pairs": {row.model: accuracy.most_confused_pairs(row.confusion, comparison.first.class_names) for row in rows},
-        "layers": {model: tables.layer_table(records[0]) for model, records in comparison.records.items()},
-        "details": {
-            title: {row.model: tables.cost_details(comparison.records[row.model][0], row)[title] for row in rows}
-            for title in tables.cost_details(comparison.first, rows[0])
-        },
-        "claims": claims(comparison),
+    sections = _sections(found, images)
+    charts = [chart for section in sections for block in section.blocks for chart in _charts(block)]
+    drawn = [chart for chart in charts if not chart.is_empty]
+    environment = Environment(
+        loader=PackageLoader("frugalnet.report"),
+        autoescape=lambda name: bool(name and ".html" in name),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"markdown": markdown, "percent": percent}
+    context = {
+        "sample_banner": SAMPLE_BANNER if found.comparison.first.run["is_sample"] else "",
+        "found": found,
+        "sections": sections,
+        "colours": figures.colours(found.comparison.rows),
         "not_measured": NOT_MEASURED,
+        "plotly_js": get_plotlyjs(),
+        # plotly's JSON writes "<" as an escape, so that no figure can end the script element that it is in.
+        "drawn": {chart.name: to_json_plotly(drawing.plotly(chart)) for chart in drawn},
     }
+    with atomic(out) as folder:
+        (folder / "figures").mkdir(parents=True)
+        tables.write(found, folder)
+        for chart in drawn:
+            drawing.png(chart, folder / "figures" / f"{chart.name}.png")
+        _draw_records(found.comparison, folder / "figures", images)
+        for name in ("report.html", "report.md"):
+            text = environment.get_template(f"{name}.j2").render(context)
+            (folder / name).write_text(text, encoding="utf-8")
 
 
-def _gallery(comparison: Comparison, row: Row, images: NDArray[np.uint8] | None) -> dict[str, list[dict[str, Any]]]:
-    """The five best and five worst classes of a model with examples of its first seed's predictions."""
-    record = comparison.records[row.model][0]
-    classes = comparison.classes(row)
-    gallery: dict[str, list[dict[str, Any]]] = {}
-    for title, chosen in zip(
-        ("best", "worst"), accuracy.best_and_worst([one.accuracy for one in classes]), strict=True
-    ):
-        gallery[title] = []
-        for c in chosen:
-            shown = {
-                kind: [(_picture_url(images[i]), record.class_names[record.predicted[i]]) for i in chosen_images]
-                for kind, chosen_images in zip(
-                    ("right", "wrong"), accuracy.examples(record.predicted, record.labels, c), strict=True
-                )
-                if images is not None
+def _charts(block: Block) -> list[Chart | Heatmap]:
+    if isinstance(block, Fold):
+        return [chart for inner in block.blocks for chart in _charts(inner)]
+    return [*block.charts] if isinstance(block, Grid) else [block] if isinstance(block, Chart | Heatmap) else []
+
+
+def _draw_records(comparison: Comparison, folder: Path, images: Images | None) -> None:
+    """The figures of each trained network: figures/NAME_confusion.png and, with images, NAME_best_and_worst.png."""
+    order, names = _order(comparison), figures.unique_names(comparison)
+    for row in comparison.rows:
+        for record in row.records:
+            heatmap = figures.heatmap(f"{record.name}_confusion", "", record.confusion, order, names)
+            drawing.png(heatmap, folder / f"{heatmap.name}.png")
+            if images is not None:
+                accuracies = classes.per_class(record.confusion, record.class_ids, record.class_names)
+                drawing.best_and_worst(images, record, accuracies, folder / f"{record.name}_best_and_worst.png")
+
+
+def _order(comparison: Comparison) -> list[int]:
+    """One order of the classes for all networks."""
+    return classes.class_order(np.sum([row.confusion for row in comparison.rows], axis=0))
+
+
+def _sections(found: Findings, images: Images | None) -> list[Section]:
+    """The report from its tables on; facts and verdict stand before them."""
+    comparison, rows = found.comparison, found.comparison.rows
+    order, names = _order(comparison), figures.unique_names(comparison)
+    *curves, together = figures.curve_charts(rows)
+    differences: list[Block] = [tables.differences(found), PAIRED] if comparison.differences else []
+    paper_classes = tables.paper_classes(found)
+
+    def confusion(row: Row) -> Heatmap:
+        return figures.heatmap(f"confusion_{row.model}", f"Confusion of {row.model}", row.confusion, order, names)
+
+    accuracy: list[Block] = [tables.figures(rows, "accuracy"), tables.figures(rows, "cost"), FIGURES, *differences]
+    costs: list[Block] = [FRONT, Grid([figures.cost_chart(rows, key) for key in figures.COST_AXES])]
+    costs += [tables.training_cost(rows), REACHED, *tables.details(rows), DETAILS]
+    galleries: list[Block] = []
+    if images is not None:
+        galleries = [Fold(row.model, [_gallery(row, images)]) for row in rows]
+    easiest = [CLASSES, tables.extremes(rows), *galleries, *([paper_classes] if paper_classes else [])]
+    confusions = [Fold(row.model, [confusion(row), tables.confused_pairs(row)]) for row in rows]
+    return [
+        Section("table", "Accuracy and cost", accuracy),
+        Section("cost", "Accuracy against cost", costs),
+        Section("curves", "Training curves", [SEEDS, Grid(curves, min(len(rows), 3)), together, MEANS]),
+        Section("classes", "Easiest and hardest classes", easiest),
+        Section("confusion", "Confusion", [CONFUSION, *confusions]),
+        Section("layers", "Layers", [Fold(row.model, [tables.layers(row)]) for row in rows]),
+        Section("claims", "The paper’s claims", [CLAIMS, tables.claims(found)]),
+    ]
+
+
+def _gallery(row: Row, images: Images) -> Gallery:
+    """The five best and five worst classes of a model, with examples of its first seed's predictions."""
+    record, groups = row.records[0], {}
+    both = classes.best_and_worst([one.accuracy for one in row.classes])
+    for title, chosen in zip(("Easiest", "Hardest"), both, strict=True):
+        groups[title] = [
+            {
+                "figures": row.classes[c],
+                "examples": {
+                    kind: [(_url(images[i]), record.class_names[record.predicted[i]]) for i in indices]
+                    for kind, indices in zip(
+                        ("right", "wrong"), classes.examples(record.predicted, record.labels, c), strict=True
+                    )
+                },
             }
-            gallery[title].append({"figures": classes[c], "pictures": shown})
-    return gallery
+            for c in chosen
+        ]
+    return Gallery(groups, f"{record.name}_best_and_worst")
 
 
-def _picture_url(image: NDArray[np.uint8]) -> str:
+def _url(image: Images) -> str:
     encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
     assert encoded
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+FIGURES = (
+    "Marked: the best of each column. ± is the standard deviation over seeds. The range below top-1 is its 95 % "
+    "interval (bootstrap over images and seeds, 10,000 resamples). Below latency and throughput: 5th to 95th "
+    "percentile and number of measurements. Keras counts four parameters per channel of a batch norm, including "
+    "running mean and variance; these two are not trainable. Calibration error: 15 equal bins of confidence. Epoch: "
+    "median over epochs and seeds. Training: sum over epochs. Training top-1 is that of the last epoch, on augmented "
+    "images, while the weights change."
+)
+PAIRED = "Paired by image. “Better” and “worse” are said only if the interval excludes zero."
+FRONT = (
+    "Cost is on a logarithmic scale. Filled points are Pareto-optimal: by the means, no other network is as accurate "
+    "and as cheap, and better in one of both. Vertical bars are 95 % intervals, horizontal ones 5th to 95th "
+    "percentiles. Networks of equal cost are drawn side by side."
+)
+REACHED = (
+    "Until the end of the first epoch that reached it. Training counts three times the forward pass's MACs for every "
+    "image."
+)
+DETAILS = (
+    "Times are medians after warm-up, with 5th to 95th percentile and number of measurements. The networks were "
+    "measured in alternating rounds; throughput and memory at the batch size under “cost measured on”. Backward "
+    "excludes the optimiser. CPU time is that of all threads. CPU time and energy per epoch cover the training steps; "
+    "medians over epochs and seeds. Energy is read from a hardware counter; it is never estimated."
+)
+SEEDS = "Top-1 by epoch, one line per seed. Solid: validation. Dotted: training, on augmented images."
+MEANS = "All networks: means over seeds, each name at the end of its validation curve."
+CLASSES = (
+    "Accuracy over all seeds, with its Wilson 95 % interval. The images are the first of their class that the first "
+    "seed's network classified correctly (green) and incorrectly (red, with the class predicted)."
+)
+CONFUSION = "Percent of each true class that was predicted as another. Classes confused with each other are adjacent."
+CLAIMS = (
+    "Tong, Cho and Sun, 2017. Undecided: the interval includes zero, or two measurements disagree. Not tested: the "
+    "networks were not trained as in the paper. Below each measurement is the rule that decides."
+)

@@ -27,8 +27,8 @@ class TrainConfig(OptimConfig):
     """A training recipe, the same for every network."""
 
     recipe: str
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(ge=2, le=100_000)
     label_smoothing: float = Field(ge=0, lt=1)
     resolutions: list[Annotated[int, Field(ge=24, le=64)]] = Field(min_length=1)  # pixels a side
 

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,8 +16,11 @@ from pathlib import Path
 import pytest
 from disks import small_disk
 from pydantic import ValidationError
+from urllib3 import HTTPResponse
 
+from frugalnet.config import load
 from frugalnet.data.download import TRIES, DownloadConfig, fetch
+from frugalnet.data.download import _Retry as Retry
 from frugalnet.errors import UserError
 
 PAYLOAD = random.Random(1).randbytes(1_000_000)
@@ -48,6 +52,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         payload = PAYLOAD if treatment != "larger" else PAYLOAD + b"more"
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        if treatment == "file":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/hostname")
+            self.end_headers()
+            return
+        if treatment == "silent":
+            self.send(b"")
+            return
         self.send_response(206 if start else 200)
         if start:
             said = start + 1 if treatment == "unfit" else start
@@ -55,11 +67,19 @@ class Handler(BaseHTTPRequestHandler):
         if treatment != "larger":
             self.send_header("Content-Length", str(len(payload) - start))
         self.end_headers()
-        end = (start + len(payload)) // 2 if treatment == "cut" else len(payload)
+        end = (start + len(payload)) // 2 if treatment in ("cut", "stall", "trickle") else len(payload)
         for at in range(start, end, 1 << 16):
             self.wfile.write(payload[at : min(at + (1 << 16), end)])
             if self.server.bytes_a_second:
                 time.sleep((1 << 16) / self.server.bytes_a_second)
+        if treatment in ("stall", "trickle"):
+            self.send(payload[end : end + 20] if treatment == "trickle" else b"")
+
+    def send(self, data: bytes) -> None:
+        """One byte every 0.05 s for a second."""
+        for at in range(20):
+            time.sleep(0.05)
+            self.wfile.write(data[at : at + 1])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -135,9 +155,8 @@ def test_a_local_mirror_is_copied_and_kept(prefix: str, tmp_path: Path, place: P
     assert place.read_bytes() == mirror.read_bytes() == PAYLOAD
 
 
-def test_the_sample_needs_no_address(place: Path) -> None:
-    get(DownloadConfig(source="sample", url=None, size_bytes=None, md5=None), place)
-    assert place.read_bytes()[:2] == b"PK"
+def test_the_sample_needs_no_address(sample_archive: Path) -> None:
+    assert sample_archive.read_bytes()[:2] == b"PK"  # the fixture is a download without one
 
 
 def test_a_partial_file_is_resumed_by_range(server: Server, place: Path) -> None:
@@ -193,14 +212,87 @@ def test_a_server_in_trouble_is_asked_again_after_longer_and_longer(
     get(config(server.url), place)
     assert place.read_bytes() == PAYLOAD
     delays = re.findall(r"trying again in (\S+) s", capfd.readouterr().err)
-    assert [float(delay) for delay in delays] == [0.001 * 2**n for n in range(TRIES - 1)]
+    assert [float(delay) for delay in delays] == [0.0] + [0.001 * 2**n for n in range(1, TRIES - 1)]
+
+
+def test_a_server_that_names_a_delay_is_not_waited_for_longer_than_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("frugalnet.data.download.time.sleep", slept.append)
+    retry = Retry(3).increment("GET", "/", response=HTTPResponse(status=503))
+    for asked in ("7", "86400"):
+        retry.sleep(HTTPResponse(status=503, headers={"Retry-After": asked}))
+    assert slept == [7, 60]
+    assert "the server answers 503; trying again in 7 s" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("treatment", ["stall", "trickle", "silent"])
+def test_a_server_that_stops_sending_is_given_up_in_time_and_each_wait_is_said(
+    treatment: str, server: Server, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("frugalnet.data.download.STALL_SECONDS", 0.2)
+    server.plan = [treatment]
+    get(config(server.url), place)  # the second connection brings the rest
+    assert place.read_bytes() == PAYLOAD
+    reason = r"only \d bytes in 0 s" if treatment == "trickle" else r"Read timed out\..*"
+    assert re.search(f"^download: {reason}; trying again in 0 s$", capfd.readouterr().err, re.MULTILINE)
+    place.unlink()
+
+    server.plan = ["silent" if treatment == "silent" else "cut"] + ["silent"] * TRIES
+    began = time.monotonic()
+    assert f"gave up after {TRIES} tries without progress" in refused(config(server.url), place)
+    assert time.monotonic() - began < 0.2 * (TRIES + 5)
+    assert capfd.readouterr().err.count("trying again in") >= TRIES - 1
+
+
+def test_a_redirect_to_a_file_is_refused(server: Server, place: Path) -> None:
+    server.plan = ["file"]
+    assert "No connection adapters were found for 'file:///etc/hostname'" in refused(config(server.url), place)
+
+
+def test_an_untrusted_certificate_is_named_and_not_asked_for_again(
+    server: Server, place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-keyout", tmp_path / "key", "-out", tmp_path / "certificate"], check=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    accepted = []
+    monitored = server.get_request
+    server.get_request = lambda: (accepted.append(1), monitored())[1]  # type: ignore[method-assign]
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    capfd.readouterr()
+    message = refused(config(server.url.replace("http:", "https:")), place)
+    assert "certificate verify failed" in message
+    assert len(accepted) == 1
+    assert "trying again" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("plan", [["404"], ["500"] * TRIES, ["file"], ["larger"]])
+def test_the_password_of_an_address_is_never_shown(
+    plan: list[str], server: Server, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.plan = plan
+    message = refused(config(server.url.replace("://", "://me:pass@word@")), place)
+    assert "word" not in message + capfd.readouterr().err
+
+
+def test_the_password_of_an_address_is_not_shown_with_wrong_parameters(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "params.yaml").read_text()
+    url = "url: https://me:" + "secret" * 20 + "@host/archive.zip"
+    for wrong in ("size_bytes: null", "size_bytes: -1", "sizes_bytes: 1"):
+        (tmp_path / "params.yaml").write_text(re.sub("size_bytes:.*", wrong, re.sub("url: .*", url, text)))
+        with pytest.raises(UserError, match=r"params\.yaml: data") as error:
+            load(tmp_path / "params.yaml")
+        assert "secret" not in str(error.value)
 
 
 def test_a_server_that_stays_in_trouble_is_given_up_and_what_came_is_kept(server: Server, place: Path) -> None:
     server.plan = ["cut"] + ["503"] * TRIES
     message = refused(config(server.url), place)
     assert "503 Service Unavailable" in message
-    assert f"gave up after {TRIES} tries" in message
+    assert f"gave up after {TRIES} tries without progress" in message
     assert "run again" in message
     assert 0 < partial(place).stat().st_size < len(PAYLOAD)
 
@@ -271,18 +363,24 @@ def test_a_url_without_size_and_checksum_is_refused(missing: str) -> None:
 
 def test_a_full_disk_is_said_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     with small_disk(tmp_path / "full", kilobytes=500) as disk:
-        for url in (server.url, payload_file(tmp_path)):
-            message = refused(config(url), disk / "data" / "archive.zip")
-            assert re.search("cannot write .*: No space left on device", message)
+        for url, part in (
+            (server.url, f"download/{MD5}.partial"),
+            (payload_file(tmp_path), r"data/archive\.zip\.\d+\."),
+        ):
+            with pytest.raises(OSError, match=f"No space left on device: '{disk}/{part}"):
+                get(config(url), disk / "data" / "archive.zip")
+            assert not list((disk / "data").glob("*"))
 
 
 def test_a_read_only_folder_is_named(server: Server, tmp_path: Path) -> None:
     with small_disk(tmp_path / "sealed", kilobytes=500, read_only=True) as disk:
-        assert f"cannot write {disk}" in refused(config(server.url), disk / "archive.zip")
+        for url in (server.url, payload_file(tmp_path)):
+            with pytest.raises(OSError, match=f"Read-only file system: '{disk}/archive.zip'"):
+                get(config(url), disk / "archive.zip")
 
 
 def test_two_processes_that_download_at_once_both_get_it_whole(server: Server, tmp_path: Path) -> None:
-    server.bytes_a_second = 5_000_000
+    server.bytes_a_second = 2_000_000
     places = [tmp_path / str(k) / "archive.zip" for k in range(2)]
     children = [start(server.url, place, tmp_path / "download") for place in places]
     assert [child.wait(timeout=30) for child in children] == [0, 0]

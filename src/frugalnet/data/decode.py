@@ -1,0 +1,145 @@
+"""Image files → pixels, by several processes."""
+
+import multiprocessing
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from frugalnet.data.layout import open_archive, read_member
+from frugalnet.errors import UserError
+from frugalnet.processes import cores, init_worker, starting_workers
+
+IMAGE_SHAPE = (64, 64, 3)
+IMAGE_BYTES = 64 * 64 * 3
+CHUNK = 500  # images per task; the counts of 500 × 64 × 64 pixels are exact in calcHist's float32
+
+
+def decode(data: bytes, name: str) -> NDArray[np.uint8]:
+    """The (64, 64, 3) uint8 RGB pixels of an image file: colour, grey, CMYK or palette.
+
+    Raises UserError, with `name`, for a file that is no image, of another size, or damaged. A JPEG is damaged if it is
+    cut off or if the decoder warns: then it has filled a gap or skipped bytes. Not all damage leads to a warning.
+    """
+    # Entropy-coded JPEG data never holds the end-of-image marker by chance, but a thumbnail before it may: hence "after
+    # the last start of scan". Some versions of OpenCV fill a cut JPEG with grey instead of refusing it.
+    is_jpeg = data.startswith(b"\xff\xd8")
+    if is_jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise UserError(f"{name} is a truncated JPEG image")
+    with _standard_error() as warnings:
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        except cv2.error as error:  # of a size that OpenCV doesn't even try
+            raise UserError(f"{name} can't be decoded: {' '.join(str(error).split())}") from error
+    if image is None:
+        raise UserError(f"{name} can't be decoded: it is no image, or truncated")
+    if is_jpeg and warnings:
+        raise UserError(f"{name} is a damaged JPEG image ({warnings[0]})")
+    if image.shape != IMAGE_SHAPE:
+        raise UserError(f"{name}: expected an image of 64×64 pixels, found {image.shape[1]}×{image.shape[0]}")
+    return np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+@contextmanager
+def _standard_error() -> Iterator[list[str]]:
+    """Collect the lines that C code writes to standard error, the only place where libjpeg warns. For one thread."""
+    file, lines = _scratch(), list[str]()
+    before = os.dup(2)
+    os.dup2(file, 2)
+    try:
+        yield lines
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        if size := os.lseek(file, 0, os.SEEK_CUR):
+            lines += os.pread(file, size, 0).decode(errors="replace").splitlines()
+            os.lseek(file, 0, os.SEEK_SET)
+
+
+@cache
+def _scratch() -> int:
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())  # open as long as the process lives
+
+
+# In parallel
+
+_zip_file: zipfile.ZipFile  # of a worker process
+_outputs: dict[Path, tuple[int, int]]  # of a worker process: of each file, its descriptor and where its images begin
+
+
+@dataclass(frozen=True)
+class _Task:
+    output: Path
+    start: int
+    members: Sequence[str]
+
+
+def decode_members(
+    archive: Path, members: Mapping[Path, Sequence[str]], processes: int
+) -> dict[Path, NDArray[np.int64]]:
+    """Write each list of members to its .npy file, (N, 64, 64, 3) uint8 RGB; `processes` 0 means one per core.
+
+    Returns, by file, how often each value occurs in each channel: (3, 256) int64.
+    Raises UserError, naming the member, for an image that can't be decoded.
+    """
+    tasks, offsets = [], {}
+    for path, names in members.items():
+        with path.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), *IMAGE_SHAPE)}
+            np.lib.format.write_array_header_1_0(file, header)
+            offsets[path] = file.tell()
+        tasks += [_Task(path, start, names[start : start + CHUNK]) for start in range(0, len(names), CHUNK)]
+
+    counts = {path: np.zeros((3, 256), np.int64) for path in members}
+    executor = ProcessPoolExecutor(
+        min(processes or cores(), len(tasks)),
+        multiprocessing.get_context("spawn"),  # a fork would copy locks that threads hold
+        _start_worker,
+        (archive, offsets),
+    )
+    try:
+        with starting_workers():
+            histograms = executor.map(_decode_task, tasks)
+        with tqdm(desc="normalise", total=sum(len(t.members) for t in tasks), unit=" images", disable=None) as bar:
+            for task, histogram in zip(tasks, histograms, strict=True):
+                counts[task.output] += histogram
+                bar.update(len(task.members))
+    except BrokenProcessPool as error:
+        raise UserError("a decoding process was killed, short of memory?; try fewer compute.processes") from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+    return counts
+
+
+def _start_worker(archive: Path, offsets: Mapping[Path, int]) -> None:
+    global _zip_file, _outputs
+    init_worker()
+    # A bad image is reported once, by its member's name.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    _zip_file = open_archive(archive)
+    # Open from the start: a worker that outlives a killed parent by a moment can't write into the next run's files.
+    _outputs = {path: (os.open(path, os.O_WRONLY), offset) for path, offset in offsets.items()}
+
+
+def _decode_task(task: _Task) -> NDArray[np.int64]:
+    images = np.stack([decode(read_member(_zip_file, member), member) for member in task.members])
+    descriptor, offset = _outputs[task.output]
+    # Written, not mapped: on a full disk a write fails with an error, a mapped page with SIGBUS.
+    with open(descriptor, "wb", closefd=False) as file:
+        file.seek(offset + task.start * IMAGE_BYTES)
+        file.write(images.tobytes())
+    pixels = images.reshape(-1, 64, 3)
+    counts = [cv2.calcHist([pixels], [channel], None, [256], [0, 256]).ravel() for channel in range(3)]
+    return np.stack(counts).astype(np.int64)

@@ -1,0 +1,190 @@
+"""Renders the charts of figures.py: as plotly figures for the page, and as PNG for Markdown and MLflow."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from frugalnet.files import atomic
+from frugalnet.metrics import classes
+from frugalnet.metrics.classes import ClassAccuracy
+from frugalnet.report.figures import Chart, Heatmap
+from frugalnet.report.results import Record
+from frugalnet.report.wording import human, one_line, percent
+
+EXAMPLES = 4  # images classified correctly, and incorrectly, of each class
+MOST_NAMES = 30  # more classes leave no room for their names
+_PRINTED = {"@muted": "#666666", "@ink": "#222222"}
+
+
+def plotly(chart: Chart | Heatmap) -> dict[str, Any]:
+    """A figure for plotly.js; the page replaces its "@name" colours."""
+    return _plotly_heatmap(chart) if isinstance(chart, Heatmap) else _plotly_chart(chart)
+
+
+def _plotly_chart(chart: Chart) -> dict[str, Any]:
+    traces: list[dict[str, Any]] = []
+    for line in chart.lines:
+        shape = {"dash": "dot" if line.dotted else "solid", "shape": "hv" if line.stepped else "linear"}
+        hover = f"{html.escape(line.text)}, epoch %{{x}}: %{{y:.1f}} %<extra></extra>"
+        traces.append(
+            {"type": "scatter", "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers"}
+            | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
+            | ({"hovertemplate": hover} if line.text else {"hoverinfo": "skip"})
+        )
+    for point in chart.points:
+        (right, up), name, colour = point.side, html.escape(point.name), point.colour
+        position = f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}"
+        hover = "<br>".join([f"<b>{name}</b>", *map(html.escape, point.text)]) + "<extra></extra>"
+        fill = colour if point.filled else "@paper"
+        traces.append(
+            {"type": "scatter", "mode": "markers+text", "x": [point.x], "y": [point.y], "hovertemplate": hover}
+            | {"text": [f"\u00a0{name}\u00a0"], "textposition": position}  # plotly sets it too near the point
+            | {"textfont": {"color": "@ink", "size": 12}, "cliponaxis": False}
+            | {"marker": {"size": 10, "color": fill, "line": {"width": 2, "color": colour}}}
+            | {
+                axis: {"type": "data", "symmetric": False, "arrayminus": [error[0]], "array": [error[1]]}
+                | {"color": colour, "thickness": 1.2, "width": 3}
+                for axis, error in (("error_y", point.y_error), ("error_x", point.x_error))
+                if error
+            }
+        )
+    annotations = [
+        {"x": 1, "xref": "paper", "y": label.y, "xanchor": "left", "xshift": 6, "showarrow": False, "align": "left"}
+        | {"text": html.escape(label.text), "font": {"color": label.colour, "size": 12}}
+        for label in chart.labels
+    ]
+    x: dict[str, Any] = {"range": list(chart.x_range), "showgrid": False, "title": {"text": chart.x_title}}
+    if chart.ticks:
+        x |= {"type": "log", "range": [float(np.log10(end)) for end in chart.x_range], "showgrid": True}
+        x |= {"tickvals": list(chart.ticks), "ticktext": [human(tick) for tick in chart.ticks]}
+    margin = 16 + 7 * max((len(label.text) for label in chart.labels), default=0)
+    y = {"range": list(chart.y_range), "ticksuffix": " %"}
+    return {"data": traces, "layout": _layout(x, y, margin) | {"annotations": annotations}}
+
+
+def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
+    names, shown = [html.escape(name) for name in chart.class_names], len(chart.class_names) <= MOST_NAMES
+    trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
+    trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "showscale": False}
+    trace |= {"hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>"}
+    axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category", "dtick": 1}
+    x = axis | {"title": {"text": "predicted class"}, "tickangle": 90}
+    y = axis | {"title": {"text": "true class"}, "autorange": "reversed"}
+    return {"data": [trace], "layout": _layout(x, y, 12)}
+
+
+def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
+    axis = {"gridcolor": "@rule", "linecolor": "@rule", "zeroline": False, "fixedrange": True, "automargin": True}
+    return {
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "@muted"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 44, "r": right, "t": 10, "b": 44},
+        "showlegend": False,
+        "dragmode": False,
+        "hoverlabel": {"bgcolor": "@panel", "bordercolor": "@rule", "font": {"color": "@ink"}},
+        "xaxis": axis | x,
+        "yaxis": axis | y,
+    }
+
+
+def png(chart: Chart | Heatmap, path: Path) -> None:
+    """Draw a chart as PNG, the same bytes every time."""
+    figure = Figure(figsize=(6, 5.4 if isinstance(chart, Heatmap) else 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(colors="#555555", labelsize=9)
+    if isinstance(chart, Heatmap):
+        _png_heatmap(chart, figure, axes)
+    else:
+        _png_chart(chart, axes)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})  # no matplotlib version in the bytes
+
+
+def _png_chart(chart: Chart, axes: Axes) -> None:
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for line in chart.lines:
+        style: dict[str, Any] = {"linestyle": ":" if line.dotted else "-", "linewidth": 0.8 * line.width}
+        style |= {"drawstyle": "steps-post"} if line.stepped else {"marker": "o" if len(line.x) < 3 else None}
+        axes.plot(line.x, line.y, color=_PRINTED.get(line.colour, line.colour), **style)
+    for point in chart.points:
+        style = {"markersize": 7, "markerfacecolor": point.colour if point.filled else "white", "markeredgewidth": 1.6}
+        style |= {"yerr": [[end] for end in point.y_error], "color": point.colour, "elinewidth": 1.1, "capsize": 2}
+        style |= {"xerr": [[end] for end in point.x_error]} if point.x_error else {}
+        axes.errorbar(point.x, point.y, fmt="o", **style)
+        right, up = point.side
+        sides = {"ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up]}
+        _write(axes, point.name, (point.x, point.y), (8 * right, 8 * up), sides)
+    for label in chart.labels:
+        style = {"va": "center", "color": _PRINTED.get(label.colour, label.colour)}
+        _write(axes, label.text, (chart.x_range[1], label.y), (6, 0), style)
+    axes.set(xlim=chart.x_range, ylim=chart.y_range, xlabel=chart.x_title, ylabel="top-1, %")
+    if chart.ticks:
+        axes.set_xscale("log")
+        axes.set_xticks(chart.ticks, [human(tick) for tick in chart.ticks])
+        axes.set_xticks([], minor=True)
+
+
+def _write(axes: Axes, text: str, at: tuple[float, float], shift: tuple[int, int], style: dict[str, Any]) -> None:
+    axes.annotate(text, at, xytext=shift, textcoords="offset points", fontsize=9, parse_math=False, **style)
+
+
+def _png_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:
+    drawn = axes.imshow(chart.percent, cmap="magma_r", interpolation="nearest", vmin=0)
+    figure.colorbar(drawn, ax=axes, shrink=0.7, label="% of the true class")
+    axes.set(xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])
+    if len(chart.class_names) <= MOST_NAMES:
+        names = [_shortened(name, 24) for name in chart.class_names]
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
+
+
+def best_and_worst(images: NDArray[np.uint8], record: Record, accuracies: Sequence[ClassAccuracy], path: Path) -> None:
+    """Draw the five best and five worst classes as a PNG, as the paper's figures 10 and 11.
+
+    images: (N, H, W, 3) uint8 RGB. One row per class: examples classified correctly (green), and incorrectly (red)
+    with the class predicted.
+    """
+    groups = dict(zip(("best", "worst"), classes.best_and_worst([c.accuracy for c in accuracies]), strict=True))
+    shown = [(kind, c) for kind, chosen in groups.items() for c in chosen]
+    width, height = 2.0 + 2 * EXAMPLES * 1.12 + 0.2, 1.4  # of a row; one image is 1 wide
+    figure = Figure(figsize=(width, height * len(shown)), dpi=100)
+    FigureCanvasAgg(figure)
+    # One pair of axes for all images: a pair for each would take ten times as long.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for line, (kind, c) in enumerate(shown):
+        one, top = accuracies[c], height * line + 0.3
+        text = f"{_shortened(one.name, 20)}\n{percent(one.correct / one.n, 0)} ({one.correct} of {one.n})\n{kind}"
+        axes.text(0.1, top + 0.5, text, va="center", fontsize=9, parse_math=False)
+        both = classes.examples(record.predicted, record.labels, c, EXAMPLES)
+        for offset, chosen, colour in zip((0, EXAMPLES), both, ("#23855a", "#b3303b"), strict=True):
+            for column, i in enumerate(chosen, start=offset):
+                left = 2.0 + 1.12 * column + (0.1 if offset else 0.0)
+                title = record.class_names[record.predicted[i]] if offset else "right"
+                axes.imshow(images[i], extent=(left, left + 1, top + 1, top), interpolation="nearest")
+                axes.add_patch(Rectangle((left, top), 1, 1, fill=False, color=colour, linewidth=2))
+                axes.text(left, top - 0.07, _shortened(title, 15), fontsize=7, color=colour, parse_math=False)
+    axes.set(xlim=(0, width), ylim=(height * len(shown), 0), aspect="auto")
+    _save(figure, path)
+
+
+def _shortened(text: str, length: int) -> str:
+    text = one_line(text)
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,255 @@
+"""The report's charts, each described once; drawing.py renders them for the page and as PNG.
+
+A colour "@name" is one of the page's own, so that charts follow its colour scheme.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frugalnet.metrics import classes
+from frugalnet.metrics.statistics import Quantiles, pareto_front
+from frugalnet.report.comparison import Comparison, Row
+from frugalnet.report.results import Record
+from frugalnet.report.tables import BY_KEY
+from frugalnet.report.wording import interval, one_line, seed_mean
+
+COST_AXES = {
+    "parameters_trainable": "trainable parameters",
+    "macs": "MACs per image",
+    "latency_ms": "latency at batch 1 (ms)",
+    "train_seconds": "training time (s)",
+}
+CURVES = (("train_top1", "training", True), ("validation_top1", "validation", False))  # key, name, whether dotted
+# Mid-tones that stand out against white and against near-black: more than 3:1 on both.
+PALETTE = ("#2f7fd6", "#d9661f", "#23946a", "#9560cf", "#d1466b", "#1593a5", "#a8800c", "#7d7f86")
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+
+
+@dataclass(frozen=True)
+class Line:
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    text: str = ""  # shown by the pointer
+    dotted: bool = False
+    width: float = 2.0
+    stepped: bool = False
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    y: float
+    name: str
+    side: tuple[int, int]  # where its name stands: -1, 0 or 1 to the right and upward
+    colour: str
+    filled: bool
+    y_error: tuple[float, float]  # below, above
+    x_error: tuple[float, float] | None
+    text: Sequence[str]  # shown by the pointer
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text right of the chart."""
+
+    y: float
+    text: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Top-1 in percent, upward, against costs or epochs."""
+
+    name: str  # of the PNG
+    title: str
+    x_title: str
+    x_range: tuple[float, float] = (0, 1)
+    y_range: tuple[float, float] = (0, 1)
+    lines: Sequence[Line] = ()
+    points: Sequence[Point] = ()
+    labels: Sequence[Label] = ()
+    ticks: Sequence[float] = ()  # of a logarithmic x axis; else it is linear
+    height: int = 300  # pixels on the page
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.lines or self.points)
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Percent of each true class (down) that was predicted as another (across)."""
+
+    name: str
+    title: str
+    class_names: Sequence[str]
+    percent: NDArray[np.float32]  # (C, C); the diagonal is NaN
+    height: int = 520
+    is_empty: bool = False
+
+
+def colours(rows: Sequence[Row]) -> dict[str, str]:
+    """Each network's colour, whatever the order of the rows."""
+    return {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(sorted(row.model for row in rows))}
+
+
+def cost_chart(rows: Sequence[Row], key: str) -> Chart:
+    """Accuracy against one cost, with intervals and the Pareto front; empty if the cost was not measured."""
+    name, title = f"accuracy_{key}", f"Top-1 against {COST_AXES[key]}"
+    known = [(row, float(cost)) for row in rows if (cost := BY_KEY[key].value(row)) is not None and cost > 0]
+    if not known:
+        return Chart(name, title, COST_AXES[key])
+    x, y = np.array([cost for _, cost in known]), np.array([100 * row.top1.mean for row, _ in known])
+    measured = [getattr(row, key) for row, _ in known]
+    spans = [(m.p5, m.p95) if isinstance(m, Quantiles) else None for m in measured]
+    ends = [*x, *(max(end, 1e-9) for span in spans if span for end in span)]
+    pad = max(0.16 * np.log10(max(ends) / min(ends)), 0.12)
+    x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
+    bounds = [100 * bound for row, _ in known for bound in (row.top1_interval.low, row.top1_interval.high)]
+    margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
+    y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
+    width = np.log10(x_range[1] / x_range[0])
+    is_optimal, drawn = pareto_front(x, y), _side_by_side(x, 0.014 * width)
+    front = sorted(zip(drawn[is_optimal].tolist(), y[is_optimal].tolist(), strict=True))
+    front.append((x_range[1], front[-1][1]))
+    across = [(float(np.log10(a / x_range[0]) / width), (b - y_range[0]) / (y_range[1] - y_range[0])) for a, b in front]
+    steps = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(across)]
+    places = np.stack([np.log10(drawn / x_range[0]) / width, (y - y_range[0]) / (y_range[1] - y_range[0])], axis=1)
+    sides, colour = place_names(places.tolist(), [row.model for row, _ in known], steps), colours(rows)
+    points = [
+        Point(
+            float(drawn[i]),
+            float(y[i]),
+            row.model,
+            sides[i],
+            colour[row.model],
+            bool(is_optimal[i]),
+            (max(y[i] - 100 * row.top1_interval.low, 0), max(100 * row.top1_interval.high - y[i], 0)),
+            (max(drawn[i] - span[0], 0), max(span[1] - drawn[i], 0)) if (span := spans[i]) else None,
+            [f"top-1 {seed_mean(row.top1)} ({interval(row.top1_interval)})"]
+            + [f"{title}: {BY_KEY[other].cell(row).text}" for other, title in COST_AXES.items()],
+        )
+        for i, (row, _) in enumerate(known)
+    ]
+    staircase = Line([a for a, _ in front], [b for _, b in front], "@muted", dotted=True, width=1, stepped=True)
+    return Chart(name, title, COST_AXES[key], x_range, y_range, [staircase], points, ticks=_ticks(*x_range))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    steps = [m * 10.0**e for e in range(-6, 16) for m in (1, 2, 5)]
+    inside = [step for step in steps if low <= step <= high]
+    return inside if len(inside) <= 5 else [step for step in inside if f"{step:.0e}"[0] == "1"]
+
+
+def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Where points of equal cost are drawn, `step` decades apart, so that their intervals do not hide each other."""
+    moved = x.copy()
+    for value in np.unique(x):
+        same = np.flatnonzero(x == value)
+        moved[same] *= 10 ** (step * (np.arange(len(same)) - (len(same) - 1) / 2))
+    return moved
+
+
+def place_names(
+    points: Sequence[tuple[float, float]], names: Sequence[str], lines: Sequence[Box] = ()
+) -> list[tuple[int, int]]:
+    """The side of each point where its name overlaps least, chosen greedily, on a unit square as wide as a phone."""
+    chosen: list[tuple[int, int]] = []
+    taken: list[Box] = [(x - 0.012, y - 0.05, x + 0.012, y + 0.05) for x, y in points]
+    for i, ((x, y), name) in enumerate(zip(points, names, strict=True)):
+        width, height, gap = 0.012 * len(name), 0.0275, 0.025  # half of the name's
+        boxes = {}
+        for side in ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1)):
+            middle, up = x + side[0] * (gap + width), y + side[1] * (gap + height)
+            boxes[side] = (middle - width, up - height, middle + width, up + height)
+        others = [*lines, *taken[:i], *taken[i + 1 :]]
+        best = min(boxes, key=lambda side: _cost(boxes[side], others))
+        chosen.append(best)
+        taken.append(boxes[best])
+    return chosen
+
+
+def _cost(box: Box, others: Sequence[Box]) -> float:
+    """How much of a box is over others or, counted twice, outside the unit square."""
+    # Rounded, so that equal costs are equal and the first side wins.
+    return round(sum(_overlap(box, other) for other in others) - 2 * _overlap(box, (0, 0, 1, 1)), 9)
+
+
+def _overlap(a: Box, b: Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def spread_apart(values: Sequence[float], gap: float) -> list[float]:
+    """Positions as near as possible to the values, in their order, and at least `gap` apart."""
+    order = np.argsort(values, kind="stable")
+    placed = np.array(values, dtype=float)[order]
+    for _ in range(100):
+        for i in np.flatnonzero(gap - np.diff(placed) > 1e-9):
+            push = (gap - (placed[i + 1] - placed[i])) / 2
+            placed[i : i + 2] += (-push, push)
+    result = np.empty_like(placed)
+    result[order] = placed
+    return [float(value) for value in result]
+
+
+def curve_charts(rows: Sequence[Row]) -> list[Chart]:
+    """Top-1 by epoch: a chart per network with a line per seed, and one of all networks, means over their seeds."""
+    epochs = max(len(record.history) for row in rows for record in row.records)
+    top = max(max(max(_curve(record, key)) for row in rows for record in row.records for key, *_ in CURVES), 1.0) * 1.08
+    colour = colours(rows)
+
+    def chart(
+        name: str, title: str, lines: Sequence[Line], ends: Mapping[str, tuple[float, str]], height: int
+    ) -> Chart:
+        gap = 18 * top / (height - 54)  # a line of text
+        places = spread_apart([end for end, _ in ends.values()], gap)
+        labels = [Label(at, text, ends[text][1]) for at, text in zip(places, ends, strict=True)]
+        return Chart(name, title, "epoch", (min(1, epochs - 1), epochs), (0, top), lines, labels=labels, height=height)
+
+    def line(curve: Sequence[float], model: str, text: str, dotted: bool, width: float = 2) -> Line:
+        return Line(range(1, len(curve) + 1), curve, colour[model], text, dotted, width)
+
+    charts = []
+    for row in rows:
+        lines, ends = [], {}
+        for key, name, dotted in CURVES:
+            curves = [(record.seed, _curve(record, key)) for record in row.records]
+            lines += [line(curve, row.model, f"{name}, seed {seed}", dotted) for seed, curve in curves]
+            end = mean_curve(row.records, key)[-1]
+            ends[f"{name} {end:.0f} %"] = (end, "@muted" if dotted else "@ink")
+        charts.append(chart(f"curves_{row.model}", f"Training curves of {row.model}", lines, ends, 260))
+    lines = [
+        line(mean_curve(row.records, key), row.model, f"{row.model}, {name}", dotted, 1.3 if dotted else 2.4)
+        for row in rows
+        for key, name, dotted in CURVES
+    ]
+    last = {row.model: (mean_curve(row.records, "validation_top1")[-1], colour[row.model]) for row in rows}
+    return [*charts, chart("curves_together", "Training curves of all networks", lines, last, 420)]
+
+
+def _curve(record: Record, key: str) -> list[float]:
+    return [100 * epoch[key] for epoch in record.history]
+
+
+def mean_curve(records: Sequence[Record], key: str) -> list[float]:
+    """Percent by epoch, the mean over the seeds, as far as all of them went."""
+    return [float(np.mean(values)) for values in zip(*(_curve(record, key) for record in records), strict=False)]
+
+
+def heatmap(
+    name: str, title: str, confused: NDArray[np.int64], order: Sequence[int], class_names: Sequence[str]
+) -> Heatmap:
+    return Heatmap(name, title, [class_names[c] for c in order], classes.mistakes_percent(confused, order))
+
+
+def unique_names(comparison: Comparison) -> list[str]:
+    """The class names on one line, with the id beside those that two classes share: an axis would merge them."""
+    names = [one_line(name) for name in comparison.first.class_names]
+    ids = comparison.first.class_ids
+    return [n if names.count(n) == 1 else f"{n} ({c})" for c, n in zip(ids, names, strict=True)]

@@ -1,0 +1,169 @@
+"""What the charts show, and that both renderers draw it."""
+
+import json
+import re
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from plotly.io.json import to_json_plotly
+
+from frugalnet.metrics import classes
+from frugalnet.metrics.statistics import Quantiles
+from frugalnet.report import drawing, figures
+from frugalnet.report.figures import Chart
+
+
+@pytest.fixture(scope="module")
+def rows(sample_findings):
+    return sample_findings.comparison.rows
+
+
+@pytest.fixture(scope="module")
+def heatmap(sample_findings, rows):
+    names = figures.unique_names(sample_findings.comparison)
+    return figures.heatmap("confusion", "Confusion", rows[0].confusion, range(12), names)
+
+
+def test_plotly_accepts_every_figure(rows, heatmap):
+    """The figures are plain dictionaries; plotly's own validation finds a misspelt key or a wrong value."""
+    costs = [figures.cost_chart(rows, key) for key in figures.COST_AXES]
+    for chart in (*costs, *figures.curve_charts(rows), heatmap):
+        go.Figure(json.loads(re.sub(r'"@\w+"', '"#445566"', to_json_plotly(drawing.plotly(chart)))))
+
+
+def test_a_cost_chart_shows_means_intervals_and_the_pareto_front(rows):
+    chart = figures.cost_chart(rows, "latency_ms")
+    alexnet, residual, depthwise = chart.points
+    top1 = rows[0].top1_interval
+    assert alexnet.name == "alexnet"
+    assert alexnet.x == rows[0].latency_ms.median
+    assert alexnet.y == pytest.approx(100 * rows[0].top1.mean)
+    assert alexnet.y + alexnet.y_error[1] == pytest.approx(100 * top1.high)
+    assert alexnet.x + alexnet.x_error[1] == pytest.approx(rows[0].latency_ms.p95)
+    assert [point.filled for point in chart.points] == [True, True, False]
+    assert residual.x < rows[1].latency_ms.median < depthwise.x, "equal costs are drawn side by side"
+    (front,) = chart.lines
+    assert front.y == [residual.y, alexnet.y, alexnet.y]
+    assert chart.x_range[0] < min(front.x)
+    assert "top-1 46.2 ± 0.2\u00a0% (42.2 to 50.2\u00a0%)" in alexnet.text
+    assert "MACs per image: 28 M" in alexnet.text
+
+
+def test_a_cost_chart_shows_only_what_was_measured(rows):
+    some = [replace(row, latency_ms=None) if row.model == "alexnet" else row for row in rows]
+    assert [point.name for point in figures.cost_chart(some, "latency_ms").points] == ["residual", "depthwise"]
+    none = [replace(row, latency_ms=None) for row in rows]
+    assert figures.cost_chart(none, "latency_ms").is_empty
+
+
+def test_ticks_are_few_and_round(rows):
+    for factor in (1.1, 10, 1e6):
+        times = [Quantiles(m, m, m, 9) for m in (1.0, factor, factor)]
+        wide = [replace(row, latency_ms=time) for row, time in zip(rows, times, strict=True)]
+        chart = figures.cost_chart(wide, "latency_ms")
+        assert 1 <= len(chart.ticks) <= 9
+        assert all(chart.x_range[0] <= tick <= chart.x_range[1] for tick in chart.ticks)
+
+
+def test_curves_show_every_seed_and_label_their_ends(rows):
+    alexnet, _, _, together = figures.curve_charts(rows)
+    record = rows[0].records[1]
+    curve = [100 * epoch["validation_top1"] for epoch in record.history]
+    assert [line.text for line in alexnet.lines][2:] == ["validation, seed 0", "validation, seed 1"]
+    assert alexnet.lines[3].y == curve
+    assert [line.dotted for line in alexnet.lines] == [True, True, False, False]
+    assert [label.text.split()[0] for label in alexnet.labels] == ["training", "validation"]
+    assert len(together.lines) == 6
+    assert {label.text: label.colour for label in together.labels} == figures.colours(rows)
+
+
+def test_a_mean_curve_ends_where_the_shortest_one_does(rows):
+    short, long = rows[0].records
+    short = replace(short, history=short.history[:2])
+    expected = [50 * (a["train_top1"] + b["train_top1"]) for a, b in zip(short.history, long.history, strict=False)]
+    assert figures.mean_curve([short, long], "train_top1") == pytest.approx(expected)
+
+
+def test_labels_are_spread_apart_and_keep_their_order():
+    placed = figures.spread_apart([40.0, 40.2, 10.0, 39.9], 3)
+    assert np.argsort(placed).tolist() == [2, 3, 0, 1]
+    assert np.diff(np.sort(placed)).min() >= 3 - 1e-6
+    assert figures.spread_apart([1.0, 9.0], 3) == [1, 9]
+
+
+def test_a_name_stands_right_of_its_point_unless_something_is_there():
+    assert figures.place_names([(0.3, 0.5)], ["alexnet"]) == [(1, 0)]
+    assert figures.place_names([(0.95, 0.5)], ["alexnet"]) == [(-1, 0)], "it would be cut"
+    first, second = figures.place_names([(0.3, 0.5), (0.35, 0.5)], ["alexnet", "residual"])
+    assert (first[0], second) == (-1, (1, 0))
+
+
+def test_a_class_that_shares_its_name_gets_its_id(sample_findings):
+    first = sample_findings.comparison.rows[0]
+    record = replace(first.records[0], class_names=["crane", "crane", "a\nb"], class_ids=["n1", "n2", "n3"])
+    both = replace(sample_findings.comparison, rows=[replace(first, records=[record])])
+    assert figures.unique_names(both) == ["crane (n1)", "crane (n2)", "a b"]
+
+
+@pytest.fixture
+def texts(monkeypatch) -> list[str]:
+    """The texts of a drawing, as matplotlib shows them: without mark-up."""
+    shown: list[str] = []
+    saved = drawing._save
+
+    def save(figure, path):
+        for axes in figure.axes:
+            found = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
+            assert not [text for text in found if "$" in text.get_text() and text.get_parse_math()]
+            shown.extend(text.get_text() for text in found)
+        saved(figure, path)
+
+    monkeypatch.setattr(drawing, "_save", save)
+    return shown
+
+
+def test_a_png_of_a_heatmap_names_few_classes_and_not_many(tmp_path, heatmap, texts):
+    drawing.png(heatmap, tmp_path / "few.png")
+    assert "dugong" in texts
+    assert "price of $\\frac$ | salt" in texts
+    texts.clear()
+    many = figures.heatmap("c", "c", np.random.default_rng(0).integers(0, 5, (60, 60)), range(60), ["name"] * 60)
+    drawing.png(many, tmp_path / "many.png")
+    assert "name" not in texts
+
+
+def test_a_png_of_a_chart_is_drawn_whole_with_its_labels(tmp_path, rows, texts):
+    for chart in (figures.cost_chart(rows, "macs"), figures.curve_charts(rows)[-1]):
+        drawing.png(chart, tmp_path / "chart.png")
+        assert {"alexnet", "depthwise", "residual"} <= set(texts)
+        picture = cv2.imread(str(tmp_path / "chart.png"), cv2.IMREAD_GRAYSCALE)
+        assert picture[:, -1].min() > 250, "something is cut at the right edge"
+        texts.clear()
+
+
+def test_best_and_worst_shows_each_class_with_its_figures(tmp_path, rows, images, texts):
+    record = rows[0].records[0]
+    accuracies = classes.per_class(record.confusion, record.class_ids, record.class_names)
+    drawing.best_and_worst(images, record, accuracies, tmp_path / "one.png")
+    best, worst = classes.best_and_worst([one.accuracy for one in accuracies])
+    headings = [text for text in texts if " of 50)" in text]
+    assert [text.splitlines()[-1] for text in headings] == ["best"] * 5 + ["worst"] * 5
+    for text, c in zip(headings, [*best, *worst], strict=True):
+        assert f"({accuracies[c].correct} of 50)" in text
+    assert texts.count("right") == sum(min(accuracies[c].correct, 4) for c in (*best, *worst))
+
+
+def test_best_and_worst_draws_few_classes_and_no_mistakes(tmp_path, rows, images, texts):
+    labels = np.array([0, 1, 0, 1])
+    record = replace(rows[0].records[0], labels=labels, predicted=labels, class_names=["$\\frac$\nant", "bee"])
+    accuracies = classes.per_class(np.diag([2, 2]), ["n0", "n1"], record.class_names)
+    drawing.best_and_worst(images[:4], record, accuracies, tmp_path / "few.png")
+    assert [text.splitlines()[0] for text in texts if "of 2" in text] == ["$\\frac$ ant", "bee"]
+    assert texts.count("right") == 4
+
+
+def test_an_empty_chart_is_known_as_such():
+    assert Chart("a", "b", "c").is_empty
