@@ -34,6 +34,12 @@ def test_plotly_accepts_every_figure(rows, heatmap):
         go.Figure(json.loads(re.sub(r'"@\w+"', '"#445566"', to_json_plotly(drawing.plotly(chart)))))
 
 
+def test_class_names_are_neither_tags_nor_formulas_for_plotly():
+    chart = figures.Heatmap("confusion", "Confusion", ["<b>a</b>", "price of $x$"], np.zeros((2, 2)))
+    names = drawing.plotly(chart)["data"][0]["x"]
+    assert names == ["&lt;b&gt;a&lt;/b&gt;", "price of &#36;x&#36;"]
+
+
 def test_a_cost_chart_shows_means_intervals_and_the_pareto_front(rows):
     chart = figures.cost_chart(rows, "latency_ms")
     alexnet, residual, depthwise = chart.points

@@ -33,16 +33,16 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
     traces: list[dict[str, Any]] = []
     for line in chart.lines:
         shape = {"dash": "dot" if line.dotted else "solid", "shape": "hv" if line.stepped else "linear"}
-        hover = f"{html.escape(line.text)}, epoch %{{x}}: %{{y:.1f}} %<extra></extra>"
+        hover = f"{_escaped(line.text)}, epoch %{{x}}: %{{y:.1f}} %<extra></extra>"
         traces.append(
             {"type": "scatter", "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers"}
             | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
             | ({"hovertemplate": hover} if line.text else {"hoverinfo": "skip"})
         )
     for point in chart.points:
-        (right, up), name, colour = point.side, html.escape(point.name), point.colour
+        (right, up), name, colour = point.side, _escaped(point.name), point.colour
         position = f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}"
-        hover = "<br>".join([f"<b>{name}</b>", *map(html.escape, point.text)]) + "<extra></extra>"
+        hover = "<br>".join([f"<b>{name}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
         fill = colour if point.filled else "@paper"
         traces.append(
             {"type": "scatter", "mode": "markers+text", "x": [point.x], "y": [point.y], "hovertemplate": hover}
@@ -58,7 +58,7 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
         )
     annotations = [
         {"x": 1, "xref": "paper", "y": label.y, "xanchor": "left", "xshift": 6, "showarrow": False, "align": "left"}
-        | {"text": html.escape(label.text), "font": {"color": label.colour, "size": 12}}
+        | {"text": _escaped(label.text), "font": {"color": label.colour, "size": 12}}
         for label in chart.labels
     ]
     x: dict[str, Any] = {"range": list(chart.x_range), "showgrid": False, "title": {"text": chart.x_title}}
@@ -70,8 +70,13 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
     return {"data": traces, "layout": _layout(x, y, margin) | {"annotations": annotations}}
 
 
+def _escaped(text: str) -> str:
+    """Text from data for plotly, which reads tags, entities and, between two "$", formulas."""
+    return html.escape(text).replace("$", "&#36;")
+
+
 def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
-    names, shown = [html.escape(name) for name in chart.class_names], len(chart.class_names) <= MOST_NAMES
+    names, shown = [_escaped(name) for name in chart.class_names], len(chart.class_names) <= MOST_NAMES
     trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
     trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "showscale": False}
     trace |= {"hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>"}

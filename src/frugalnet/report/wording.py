@@ -55,7 +55,7 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def ratio(fraction: float) -> str:
-    """A fraction in percent to two digits, whole from 10 % on: 0.00745 → "0.75 %", 1.5 → "150 %"."""
+    """A fraction in percent to two digits, whole from 10 % on: 0.00744 → "0.74 %", 1.5 → "150 %"."""
     value = 100 * fraction
     return f"{value:,.0f}\u00a0%" if value >= 9.95 else f"{value:.2g}\u00a0%"
 
