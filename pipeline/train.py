@@ -17,9 +17,10 @@ from frugalnet.training.trainer import Trainer
 def main(model: str, seed: int) -> None:
     params = config.load()
     if params.distributed.kind != "none":
-        from pipeline import train_distributed  # here: a single process needs nothing of it
+        from frugalnet.distributed.run import Task, train  # here: a single process needs nothing of it
 
-        return train_distributed.main(params, model, seed)
+        task = Task(model, seed, params.train, params.distributed, params.launch, params.compute)
+        return train(task)
     device = compute.setup(params.compute)
     data, views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
     environment, provenance = compute.bits_depend_on(device, params.compute), tracking.provenance()
