@@ -29,7 +29,7 @@ def augmentation(**changes: object) -> AugmentConfig:
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample archive; not to be changed."""
     path = tmp_path_factory.mktemp("sample") / "sample.zip"
     fetch(DownloadConfig(source="sample", url=None, size_bytes=None, md5=None), path, path.parent)
@@ -37,8 +37,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _small(sample: Path) -> dict[str, bytes]:
-    return small_members(sample)
+def _small(sample_archive: Path) -> dict[str, bytes]:
+    return small_members(sample_archive)
 
 
 @pytest.fixture

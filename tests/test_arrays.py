@@ -53,9 +53,9 @@ def assert_same_picture(image: np.ndarray, file: bytes) -> None:
     assert difference(image, file) < 4  # two decoders round chroma differently; two pictures differ by 40
 
 
-def test_statistics_are_the_training_splits(sample: Path, tmp_path: Path) -> None:
+def test_statistics_are_the_training_splits(sample_archive: Path, tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
-    archive.symlink_to(sample)
+    archive.symlink_to(sample_archive)
     data = made(archive, processes=2)
     pixels = np.asarray(data.train.images, np.float64)
     np.testing.assert_allclose(data.mean, pixels.mean(axis=(0, 1, 2)), rtol=1e-12)
@@ -123,11 +123,11 @@ def test_an_image_that_cannot_be_decoded_is_named_and_leaves_nothing(small: Memb
 
 
 @pytest.fixture
-def project(sample: Path, tmp_path: Path) -> Path:
+def project(sample_archive: Path, tmp_path: Path) -> Path:
     """A project folder with the sample archive and a parameter file."""
     compose_and_dump(tmp_path / "params.yaml", str(PROJECT / "conf"), None, "config", "", ["data=sample"])
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/archive.zip").symlink_to(sample)
+    (tmp_path / "data/archive.zip").symlink_to(sample_archive)
     return tmp_path
 
 
@@ -165,10 +165,10 @@ def assert_whole(project: Path, expected: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def whole(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The sample's data set, made without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "arrays"
-    normalise(sample, folder, config(max_unpacked_bytes=10**9), is_sample=True, processes=2)
+    normalise(sample_archive, folder, config(max_unpacked_bytes=10**9), is_sample=True, processes=2)
     return load(folder)
 
 
@@ -231,18 +231,18 @@ def decode_here(archive: Path, members: dict[Path, list[str]], processes: int) -
     return dict.fromkeys(members, np.eye(3, 256, dtype=np.int64))
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(sample: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_leaves_nothing(sample_archive: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "full", kilobytes=5000) as disk:
         with pytest.raises(OSError, match=f"No space left on device: '{disk}/arrays") as error:
-            normalise(sample, disk / "arrays", config(), is_sample=True, processes=2)
+            normalise(sample_archive, disk / "arrays", config(), is_sample=True, processes=2)
         assert error.value.errno == errno.ENOSPC
         assert list(disk.iterdir()) == []
 
 
-def test_a_read_only_folder_is_named(sample: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_named(sample_archive: Path, tmp_path: Path) -> None:
     said = f"Read-only file system: '{tmp_path}/sealed/arrays'"
     with small_disk(tmp_path / "sealed", kilobytes=5000, read_only=True) as disk, pytest.raises(OSError, match=said):
-        normalise(sample, disk / "arrays", config(), is_sample=True, processes=2)
+        normalise(sample_archive, disk / "arrays", config(), is_sample=True, processes=2)
 
 
 @pytest.fixture(scope="module")

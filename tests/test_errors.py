@@ -89,6 +89,7 @@ def test_a_failure_ends_a_stage_in_one_line_that_names_the_place(monkeypatch, er
 def test_a_message_is_one_line_without_escapes_and_without_the_password_of_a_url():
     error = UserError("class \x1b[31mred\n of https://me:p@ss:w/rd@host/a.zip, 'http://host/b@c.zip' café")
     assert str(error) == r"class \x1b[31mred\n of https://***@host/a.zip, 'http://***@c.zip' café"
+    assert str(UserError("ftp://me:p'a@host, http://me:p\"a ss@host")) == "ftp://***@host, http://***@host"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  # our own
 
 
@@ -148,6 +149,47 @@ def test_ctrl_c_during_the_imports_of_a_stage_ends_it_in_one_line_with_130(tmp_p
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=10)[1] == "interrupted\n"
+    assert process.returncode == 130
+
+
+IMPORTING = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from frugalnet.errors import run_stage
+from frugalnet.processes import init_worker, starting_workers
+
+def main() -> None:
+    {main}
+
+if __name__ == "__main__":
+    run_stage(main)
+elif __name__ == "__mp_main__":
+    import slow
+"""
+IN_A_WORKER = """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), init_worker) as pool:
+        with starting_workers():
+            future = pool.submit(int)
+        future.result()
+"""
+
+
+# numpy, albumentations and torch take seconds to import, within `main` and in each worker.
+@pytest.mark.parametrize("main", [IN_A_WORKER, "import slow"])
+def test_ctrl_c_while_modules_are_imported_ends_a_stage_in_one_line_with_130(tmp_path, main):
+    (tmp_path / "stage.py").write_text(IMPORTING.format(main=main))
+    # Code in a string, as dataclasses and named tuples run it: Python exits in another way if that is interrupted.
+    (tmp_path / "slow.py").write_text("exec('import time; print(1, flush=True); time.sleep(0.5)')")
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "stage.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "1\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=10)[1] == "stage: interrupted\n"
     assert process.returncode == 130
 
 

@@ -13,8 +13,8 @@ from frugalnet.data.sample import CLASSES
 
 
 @pytest.fixture(scope="module")
-def members(sample: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(sample) as archive:
+def members(sample_archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(sample_archive) as archive:
         return {name.removeprefix("tiny-imagenet-200/"): archive.read(name) for name in archive.namelist()}
 
 
@@ -23,7 +23,7 @@ def lines(members: dict[str, bytes], name: str) -> list[list[str]]:
 
 
 def test_another_process_with_another_hash_seed_and_threads_writes_the_same_bytes_in_15_seconds(
-    sample: Path, tmp_path: Path
+    sample_archive: Path, tmp_path: Path
 ) -> None:
     code = (
         "import cv2; from pathlib import Path; from frugalnet.data.sample import write_sample\n"
@@ -32,12 +32,13 @@ def test_another_process_with_another_hash_seed_and_threads_writes_the_same_byte
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=15)
     assert (
-        hashlib.sha256((tmp_path / "again.zip").read_bytes()).digest() == hashlib.sha256(sample.read_bytes()).digest()
+        hashlib.sha256((tmp_path / "again.zip").read_bytes()).digest()
+        == hashlib.sha256(sample_archive.read_bytes()).digest()
     )
 
 
-def test_no_member_holds_the_time_or_depends_on_a_version_of_zlib(sample: Path) -> None:
-    with zipfile.ZipFile(sample) as archive:
+def test_no_member_holds_the_time_or_depends_on_a_version_of_zlib(sample_archive: Path) -> None:
+    with zipfile.ZipFile(sample_archive) as archive:
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
 

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, get_type_hints
 
 from frugalnet.processes import end_with_parent
@@ -22,7 +23,7 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         message = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: ascii(match[0])[1:-1], message)
-        message = re.sub(r"(\w://)[^\s'\"]*@", r"\1***@", message)
+        message = re.sub(r"(\w://)(\S*|[^/]*)@", r"\1***@", message)
         super().__init__(re.sub(r"\S{500,}", lambda match: f"{match[0][:200]}…{match[0][-100:]}", message))
 
 
@@ -44,7 +45,7 @@ def run_stage(stage: Callable[..., None]) -> None:
     """
     name = Path(sys.argv[0]).stem
     arguments = _arguments(stage, name)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # pipeline/__init__.py had one for the time of imports
+    signal.signal(signal.SIGINT, _interrupt)
     if "DVC_STAGE" in os.environ:
         end_with_parent()
     try:
@@ -60,6 +61,16 @@ def run_stage(stage: Callable[..., None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the exit
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; within an import exit at once: extension modules abort if theirs is interrupted."""
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"{Path(sys.argv[0]).stem}: interrupted\n".encode())
+            os._exit(128 + signal.SIGINT)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _arguments(stage: Callable[..., None], name: str) -> list[Any]:

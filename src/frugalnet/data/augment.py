@@ -28,7 +28,7 @@ from tqdm import tqdm
 from frugalnet.data.decode import IMAGE_SHAPE
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
-from frugalnet.processes import cores, init_worker
+from frugalnet.processes import cores, init_worker, starting_workers
 from frugalnet.schema import Config
 
 if TYPE_CHECKING:
@@ -188,10 +188,13 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: in
     context.set_forkserver_preload(["frugalnet.data.albumentations_alone", __name__])
     executor = ProcessPoolExecutor(min(processes, len(paths) * len(starts)), context, init_worker)
     try:
-        tasks = {
-            path.name: [executor.submit(_write_chunk, images, path, offset, config, view, start) for start in starts]
-            for view, path in enumerate(paths)
-        }
+        with starting_workers():
+            tasks = {
+                path.name: [
+                    executor.submit(_write_chunk, images, path, offset, config, view, start) for start in starts
+                ]
+                for view, path in enumerate(paths)
+            }
         with tqdm(desc="augment", total=len(paths) * shape[0], unit=" images", disable=None) as bar:
             for task in as_completed(task for view in tasks.values() for task in view):
                 task.result()

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from frugalnet.data.layout import open_archive, read_member
 from frugalnet.errors import UserError
-from frugalnet.processes import cores, init_worker
+from frugalnet.processes import cores, init_worker, starting_workers
 
 IMAGE_SHAPE = (64, 64, 3)
 IMAGE_BYTES = 64 * 64 * 3
@@ -110,8 +110,10 @@ def decode_members(
         (archive, offsets),
     )
     try:
+        with starting_workers():
+            histograms = executor.map(_decode_task, tasks)
         with tqdm(desc="normalise", total=sum(len(t.members) for t in tasks), unit=" images", disable=None) as bar:
-            for task, histogram in zip(tasks, executor.map(_decode_task, tasks), strict=True):
+            for task, histogram in zip(tasks, histograms, strict=True):
                 counts[task.output] += histogram
                 bar.update(len(task.members))
     except BrokenProcessPool as error:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import requests
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
@@ -41,6 +41,13 @@ class DownloadConfig(Config):
     url: str | None  # http(s)://, file:// or a plain path
     size_bytes: PositiveInt | None
     md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        if url and "@" in urlsplit(url).netloc:
+            raise ValueError("a user name or password would reach git and MLflow: put it in ~/.netrc, which is read")
+        return url
 
     @model_validator(mode="after")
     def _known_in_advance(self) -> "DownloadConfig":

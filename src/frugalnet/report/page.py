@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
-from frugalnet.files import atomic
+from frugalnet.files import atomic, write_json, write_table
 from frugalnet.metrics import classes
 from frugalnet.report import drawing, figures, tables
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.figures import Chart, Heatmap
 from frugalnet.report.findings import Findings
+from frugalnet.report.results import Record
 from frugalnet.report.tables import Table
 from frugalnet.report.wording import NOT_MEASURED, markdown, percent
 
@@ -88,7 +89,7 @@ def write(found: Findings, out: Path, images: Images | None = None) -> None:
     }
     with atomic(out) as folder:
         (folder / "figures").mkdir(parents=True)
-        tables.write(found, folder)
+        _write_data(found, folder)
         for chart in drawn:
             drawing.png(chart, folder / "figures" / f"{chart.name}.png")
         _draw_records(found.comparison, folder / "figures", images)
@@ -118,6 +119,40 @@ def _draw_records(comparison: Comparison, folder: Path, images: Images | None) -
 def _order(comparison: Comparison) -> list[int]:
     """One order of the classes for all networks."""
     return classes.class_order(np.sum([row.confusion for row in comparison.rows], axis=0))
+
+
+def _write_data(found: Findings, folder: Path) -> None:
+    """Write comparison.json, efficiency.json, table.txt and the CSV files into `folder`."""
+    rows, records, first = found.comparison.rows, found.comparison.records, found.comparison.first
+    write_json(folder / "comparison.json", found.summary())
+    write_json(folder / "efficiency.json", {record.name: record.efficiency() for record in records})
+    (folder / "table.txt").write_text(tables.terminal(rows) + "\n", encoding="utf-8")
+    for name, lines in {
+        "table": [_csv_row(row) for row in rows],
+        # One line per evaluation, without anything that varies from run to run.
+        "accuracy": [{**_name(record), **record.metrics} for record in records],
+        "curves": [{**_name(record), **_csv_epoch(epoch)} for record in records for epoch in record.history],
+        "confusion": [  # of the most accurate network, for `dvc plots`
+            {"actual": first.class_names[actual], "predicted": first.class_names[predicted]}
+            for actual, predicted in zip(first.labels, first.predicted, strict=True)
+        ],
+    }.items():
+        write_table(folder / f"{name}.csv", lines)
+
+
+def _name(record: Record) -> dict[str, Any]:
+    return {"model": record.model, "seed": record.seed}
+
+
+def _csv_row(row: Row) -> dict[str, Any]:
+    interval = {"top1_low": row.top1_interval.low, "top1_high": row.top1_interval.high}
+    figures = {column.key: column.value(row) for column in (*tables.ACCURACY, *tables.COST)}
+    return {"model": row.model, "seeds": len(row.seeds), **interval, **figures}
+
+
+def _csv_epoch(epoch: dict[str, float]) -> dict[str, Any]:
+    keys = ("train_top1", "validation_top1", "train_loss", "validation_loss")
+    return {"epoch": int(epoch["epoch"]), **{key: epoch[key] for key in keys}}
 
 
 def _sections(found: Findings, images: Images | None) -> list[Section]:

@@ -1,16 +1,13 @@
-"""Findings as tables. Each is described once; HTML, Markdown, the terminal and CSV show it."""
+"""Findings as tables. Each is described once; HTML, Markdown and the terminal show it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from frugalnet.files import write_json, write_table
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles, SeedMean
 from frugalnet.report.comparison import Reached, Row
 from frugalnet.report.findings import Findings
-from frugalnet.report.results import Record
 from frugalnet.report.wording import (
     NOT_MEASURED,
     duration,
@@ -252,37 +249,3 @@ def claims(found: Findings) -> Table:
     ]
     header = ("What the paper says", "Measured here", "Outcome")
     return Table("The paper’s claims", header, rows, (0, 1, 2), "prose claims")
-
-
-def write(found: Findings, folder: Path) -> None:
-    """Write comparison.json, efficiency.json, table.txt and the CSV files into `folder`."""
-    rows, records, first = found.comparison.rows, found.comparison.records, found.comparison.first
-    write_json(folder / "comparison.json", found.summary())
-    write_json(folder / "efficiency.json", {record.name: record.efficiency() for record in records})
-    (folder / "table.txt").write_text(terminal(rows) + "\n", encoding="utf-8")
-    for name, table in {
-        "table": [_csv_row(row) for row in rows],
-        # One line per evaluation, without anything that varies from run to run.
-        "accuracy": [{**_name(record), **record.metrics} for record in records],
-        "curves": [{**_name(record), **_csv_epoch(epoch)} for record in records for epoch in record.history],
-        "confusion": [  # of the most accurate network, for `dvc plots`
-            {"actual": first.class_names[actual], "predicted": first.class_names[predicted]}
-            for actual, predicted in zip(first.labels, first.predicted, strict=True)
-        ],
-    }.items():
-        write_table(folder / f"{name}.csv", table)
-
-
-def _name(record: Record) -> dict[str, Any]:
-    return {"model": record.model, "seed": record.seed}
-
-
-def _csv_row(row: Row) -> dict[str, Any]:
-    interval = {"top1_low": row.top1_interval.low, "top1_high": row.top1_interval.high}
-    figures = {column.key: column.value(row) for column in (*ACCURACY, *COST)}
-    return {"model": row.model, "seeds": len(row.seeds), **interval, **figures}
-
-
-def _csv_epoch(epoch: dict[str, float]) -> dict[str, Any]:
-    keys = ("train_top1", "validation_top1", "train_loss", "validation_loss")
-    return {"epoch": int(epoch["epoch"]), **{key: epoch[key] for key in keys}}
