@@ -18,11 +18,21 @@ def test_measured_energy_is_shown_per_image_and_per_epoch(rows):
     cost = {"energy_joules_per_image": 0.012, "energy_joules_per_training_image": 0.5}
     changed = replace(rows[0].records[0], cost=cost)
     row = replace(rows[0], records=[changed], epoch_joules=Quantiles(3000, 2900, 3100, 8), epoch_cpu_seconds=None)
-    times, others = (dict(zip(t.header, t.rows[0], strict=True)) for t in tables.details([row]))
+    steps, others = (dict(zip(t.header, t.rows[0], strict=True)) for t in tables.details([row]))
     found = [others[f"Energy per {unit}"].text for unit in ("image", "training image", "epoch")]
     assert found == ["0.012 J", "0.5 J", "3 kJ"]
-    assert others["CPU seconds per epoch"].text == times["Forward, batch\u00a01"].text == NOT_MEASURED
-    assert others["MACs per epoch"].text == "1 T"
+    assert steps["CPU seconds per epoch"].text == others["Peak memory, forward"].text == NOT_MEASURED
+    assert steps["MACs per epoch"].text == "1 T"
+    (without, *_) = tables.details([rows[0]])[1].rows
+    assert without[-1].text == "not measured on this machine"
+
+
+def test_repeated_measurements_show_their_range_and_number(rows):
+    cell = BY_KEY["latency_ms"].cell(rows[0])
+    assert (cell.text, cell.below) == ("7.38 ms", ("6.87 to 8.86 ms", "n\u00a0100"))
+    slow = replace(rows[0], epoch_seconds=Quantiles(500, 400, 900, 8))
+    assert BY_KEY["epoch_seconds"].cell(slow).below[0] == "400 s to 15 min"
+    assert BY_KEY["top1"].cell(rows[0]).below == ("42.2 to 50.2\u00a0%", "2 seeds")
 
 
 def test_the_best_of_a_column_is_marked_and_none_if_all_are_equal(rows):

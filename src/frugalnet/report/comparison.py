@@ -117,6 +117,7 @@ class Row:
     epoch_seconds: Quantiles | None
     epoch_cpu_seconds: Quantiles | None
     epoch_joules: Quantiles | None
+    epoch_macs: float
     train_seconds: SeedMean | None
     epochs: int
     recipe: str
@@ -130,6 +131,11 @@ class Row:
     def cost(self) -> dict[str, Any]:
         """The model's entry in cost.json, the same for all seeds."""
         return self.records[0].cost
+
+    def figure(self, key: str) -> SeedMean | Quantiles | float | None:
+        """A field of this row, or else of the model's entry in cost.json; None if it was not measured."""
+        value: Any = getattr(self, key) if hasattr(self, key) else self.cost.get(key)
+        return Quantiles(**value) if is_quantiles(value) else value
 
     def figures(self) -> dict[str, Any]:
         """All fields up to `recipe`, ready for JSON."""
@@ -165,6 +171,7 @@ def row(records: Sequence[Record]) -> Row:
         seeds=[record.seed for record in records],
         top1_interval=statistics.bootstrap(np.stack([record.correct for record in records])),
         train_top1=seed_mean([record.history[-1]["train_top1"] for record in records]),
+        epoch_macs=float(np.mean([epoch["train_macs"] for epoch in first.history])),
         train_seconds=seed_mean(totals) if totals else None,
         epochs=len(first.history),
         recipe=first.run["train"]["recipe"],

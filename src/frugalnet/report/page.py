@@ -146,7 +146,7 @@ def _name(record: Record) -> dict[str, Any]:
 
 def _csv_row(row: Row) -> dict[str, Any]:
     interval = {"top1_low": row.top1_interval.low, "top1_high": row.top1_interval.high}
-    figures = {column.key: column.value(row) for column in tables.COLUMNS}
+    figures = {column.key: column.value(row) for column in (*tables.ACCURACY, *tables.COST)}
     return {"model": row.model, "seeds": len(row.seeds), **interval, **figures}
 
 
@@ -166,7 +166,7 @@ def _sections(found: Findings, images: Images | None) -> list[Section]:
     def confusion(row: Row) -> Heatmap:
         return figures.heatmap(f"confusion_{row.model}", f"Confusion of {row.model}", row.confusion, order, names)
 
-    accuracy: list[Block] = [tables.figures(rows, "accuracy"), tables.figures(rows, "cost"), FIGURES, *differences]
+    accuracy: list[Block] = [*tables.figures(rows), FIGURES, *differences]
     costs: list[Block] = [FRONT, Grid([figures.cost_chart(rows, key) for key in figures.COST_AXES])]
     costs += [tables.training_cost(rows), REACHED, *tables.details(rows), DETAILS]
     galleries: list[Block] = []
@@ -213,7 +213,7 @@ def _url(image: Images) -> str:
 
 FIGURES = (
     "Marked: the best of each column. ± is the standard deviation over seeds. The range below top-1 is its 95 % "
-    "interval (bootstrap over images and seeds, 10,000 resamples). Below latency and throughput: 5th to 95th "
+    "interval (bootstrap over images and seeds, 10,000 resamples). Below other medians: 5th to 95th "
     "percentile and number of measurements. Keras counts four parameters per channel of a batch norm, including "
     "running mean and variance; these two are not trainable. Calibration error: 15 equal bins of confidence. Epoch: "
     "median over epochs and seeds. Training: sum over epochs. Training top-1 is that of the last epoch, on augmented "

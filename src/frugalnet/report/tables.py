@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles, SeedMean
 from frugalnet.report.comparison import Reached, Row
 from frugalnet.report.findings import Findings
-from frugalnet.report.results import is_quantiles
 from frugalnet.report.wording import (
     NOT_MEASURED,
     duration,
@@ -55,79 +52,104 @@ class Table:
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of every network: `text` formats it, `best` is max, min or None."""
+    """A figure of every network: the key of `Row.figure`, how to format it, and whether max, min or none is best."""
 
-    kind: Literal["accuracy", "cost"]
-    key: str  # field of Row
+    key: str
     title: str
     text: Callable[[Any], str]
-    best: Callable[[Iterable[float]], float] | None = min
-    below: Callable[[Row], str] | None = None  # further text
+    best: Callable[[Iterable[float]], float] | None = None
+    missing: str = NOT_MEASURED
 
     def value(self, row: Row) -> float | None:
         """The figure, its mean over seeds or its median; None if it was not measured."""
-        found = getattr(row, self.key)
+        found = row.figure(self.key)
         if isinstance(found, SeedMean):
             return found.mean
         return found.median if isinstance(found, Quantiles) else found
 
     def cell(self, row: Row, rows: Sequence[Row] = ()) -> Cell:
-        """The figure as text, marked if it is the best of the rows: two of them must differ."""
-        found, value = getattr(row, self.key), self.value(row)
+        """The figure as text, marked if it is the best of the rows: two of them must differ. Repeated measurements
+        have their percentiles below."""
+        found, value = row.figure(self.key), self.value(row)
         if value is None:
-            return Cell(NOT_MEASURED)
+            return Cell(self.missing)
         values = {other for one in rows if (other := self.value(one)) is not None}
         is_best = self.best is not None and len(values) > 1 and value == self.best(values)
-        return Cell(self.text(found), (self.below(row),) if self.below else (), is_best)
+        if isinstance(found, Quantiles):
+            return Cell(self.text(value), (self._range(found), f"n\u00a0{found.n}"), is_best)
+        seeds = f"{len(row.seeds)} seed{'s' if len(row.seeds) > 1 else ''}"
+        below = (interval(row.top1_interval), seeds) if self.key == "top1" else ()
+        return Cell(self.text(found), below, is_best)
+
+    def _range(self, found: Quantiles) -> str:
+        """5th to 95th percentile, as "2.2 to 2.84 ms", or as "500 s to 15 min" if the units differ."""
+        (low, *unit), (high, *other) = self.text(found.p5).split(), self.text(found.p95).split()
+        return " ".join([low, *(unit if unit != other else []), "to", high, *other])
 
 
 def _loss(value: SeedMean) -> str:
     return seed_mean(value, as_percent=False)
 
 
-def _median(value: Quantiles) -> str:
-    return number(value.median)
+def _total(value: SeedMean) -> str:
+    return duration(value.mean)
 
 
-def _milliseconds(value: Quantiles) -> str:
-    return milliseconds(value.median)
+def _joules(value: float) -> str:
+    return f"{human(value)}J" if value >= 1000 else f"{human(value)} J"
 
 
-def _quantiles(value: Quantiles | None) -> str:
-    return f"{number(value.p5)} to {number(value.p95)}, n {value.n}" if value else ""
-
-
-COLUMNS = (
-    Column("accuracy", "top1", "Top-1", seed_mean, max, lambda row: interval(row.top1_interval)),
-    Column("accuracy", "top5", "Top-5", seed_mean, max),
-    Column("accuracy", "macro_accuracy", "Macro accuracy", seed_mean, max),
-    Column("accuracy", "loss", "Loss (nats)", _loss),
-    Column("accuracy", "ece", "Calibration error", seed_mean),
-    Column("accuracy", "train_top1", "Training top-1", seed_mean, None),
-    Column("cost", "parameters_trainable", "Parameters, trainable", "{:,}".format),
-    Column("cost", "parameters_keras", "Parameters, Keras's count", "{:,}".format),
-    Column("cost", "macs", "MACs per image", human),
-    Column("cost", "weights_bytes", "Weights", memory),
-    Column("cost", "latency_ms", "Latency, batch\u00a01", _milliseconds, below=lambda row: _quantiles(row.latency_ms)),
-    Column("cost", "throughput", "Images per second", _median, max, lambda row: _quantiles(row.throughput)),
-    Column("cost", "epoch_seconds", "Epoch", lambda value: duration(value.median)),
-    Column("cost", "train_seconds", "Training", lambda value: duration(value.mean)),
+ACCURACY = (
+    Column("top1", "Top-1", seed_mean, max),
+    Column("top5", "Top-5", seed_mean, max),
+    Column("macro_accuracy", "Macro accuracy", seed_mean, max),
+    Column("loss", "Loss (nats)", _loss, min),
+    Column("ece", "Calibration error", seed_mean, min),
+    Column("train_top1", "Training top-1", seed_mean),
 )
-BY_KEY = {column.key: column for column in COLUMNS}
+COST = (
+    Column("parameters_trainable", "Parameters, trainable", "{:,}".format, min),
+    Column("parameters_keras", "Parameters, Keras's count", "{:,}".format, min),
+    Column("macs", "MACs per image", human, min),
+    Column("weights_bytes", "Weights", memory, min),
+    Column("latency_ms", "Latency, batch\u00a01", milliseconds, min),
+    Column("throughput", "Images per second", number, max),
+    Column("epoch_seconds", "Epoch", duration, min),
+    Column("train_seconds", "Training", _total, min),
+)
+DETAILS = {
+    "Training steps": (
+        Column("train_latency_ms", "Forward and backward, batch\u00a01, evaluation mode", milliseconds),
+        Column("train_throughput", "Images per second, forward and backward", number),
+        Column("epoch_macs", "MACs per epoch", human),
+        Column("epoch_cpu_seconds", "CPU seconds per epoch", number),
+    ),
+    "Processor, memory and energy": (
+        Column("cpu_seconds_per_image", "CPU time per image", lambda seconds: milliseconds(1000 * seconds)),
+        Column("peak_memory_forward_bytes", "Peak memory, forward", memory),
+        Column("peak_memory_train_step_bytes", "Peak memory, forward and backward", memory),
+        Column("energy_joules_per_image", "Energy per image", _joules, missing=NO_COUNTER),
+        Column("energy_joules_per_training_image", "Energy per training image", _joules, missing=NO_COUNTER),
+        Column("epoch_joules", "Energy per epoch", _joules, missing=NO_COUNTER),
+    ),
+}
+BY_KEY = {column.key: column for group in (ACCURACY, COST, *DETAILS.values()) for column in group}
 
 
-def figures(rows: Sequence[Row], kind: Literal["accuracy", "cost"]) -> Table:
-    """The networks' accuracies or costs, the best of each column marked."""
-    columns = [column for column in COLUMNS if column.kind == kind]
-    seeds = kind == "accuracy"
-    return Table(
-        f"{kind} of all networks".capitalize(),
-        ("Network", *(column.title for column in columns), *(["Seeds"] if seeds else [])),
-        [
-            [_network(row), *(c.cell(row, rows) for c in columns), *([Cell(str(len(row.seeds)))] if seeds else [])]
-            for row in rows
-        ],
-    )
+def networks(rows: Sequence[Row], title: str, columns: Sequence[Column]) -> Table:
+    """A figure of every network in each column, the best of it marked."""
+    body = [[_network(row), *(column.cell(row, rows) for column in columns)] for row in rows]
+    return Table(title, ("Network", *(column.title for column in columns)), body)
+
+
+def figures(rows: Sequence[Row]) -> list[Table]:
+    """The networks' accuracies, and their costs."""
+    return [networks(rows, "Accuracy of all networks", ACCURACY), networks(rows, "Cost of all networks", COST)]
+
+
+def details(rows: Sequence[Row]) -> list[Table]:
+    """What else was measured."""
+    return [networks(rows, title, columns) for title, columns in DETAILS.items()]
 
 
 def _network(row: Row) -> Cell:
@@ -169,57 +191,6 @@ def _reached(one: Reached) -> Cell:
         return Cell(f"{one.seeds_reached} of {one.seeds} seeds" if one.seeds_reached else "not reached")
     seconds = duration(one.seconds) if one.seconds else NOT_MEASURED
     return Cell(f"{one.epochs:.3g} epoch{'s' if one.epochs != 1 else ''}", (seconds, f"{human(one.macs)}MACs"))
-
-
-def _joules(value: float) -> str:
-    return f"{human(value)}J" if value >= 1000 else f"{human(value)} J"
-
-
-def _cost(key: str, form: Callable[[float], str], missing: str = NOT_MEASURED) -> Callable[[Row], Cell]:
-    """A figure of cost.json, with its percentiles if it has them."""
-
-    def cell(row: Row) -> Cell:
-        value: Any = row.cost.get(key)
-        if is_quantiles(value):
-            return Cell(form(value["median"]), (_quantiles(Quantiles(**value)),))
-        return Cell(missing if value is None else form(value))
-
-    return cell
-
-
-def _epoch(key: str, form: Callable[[float], str], missing: str = NOT_MEASURED) -> Callable[[Row], Cell]:
-    return lambda row: Cell(form(value.median) if (value := getattr(row, key)) else missing)
-
-
-def _epoch_macs(row: Row) -> Cell:
-    return Cell(human(float(np.mean([epoch["train_macs"] for epoch in row.records[0].history]))))
-
-
-DETAILS: dict[str, dict[str, Callable[[Row], Cell]]] = {
-    "Times": {
-        "Forward, batch\u00a01": _cost("latency_ms", milliseconds),
-        "Forward and backward, batch 1, evaluation mode": _cost("train_latency_ms", milliseconds),
-        "Images per second, forward": _cost("throughput", number),
-        "Images per second, forward and backward": _cost("train_throughput", number),
-    },
-    "Processor, memory and energy": {
-        "MACs per epoch": _epoch_macs,
-        "CPU seconds per epoch": _epoch("epoch_cpu_seconds", number),
-        "CPU time per image": _cost("cpu_seconds_per_image", lambda seconds: milliseconds(1000 * seconds)),
-        "Peak memory, forward": _cost("peak_memory_forward_bytes", memory),
-        "Peak memory, forward and backward": _cost("peak_memory_train_step_bytes", memory),
-        "Energy per image": _cost("energy_joules_per_image", _joules, NO_COUNTER),
-        "Energy per training image": _cost("energy_joules_per_training_image", _joules, NO_COUNTER),
-        "Energy per epoch": _epoch("epoch_joules", _joules, NO_COUNTER),
-    },
-}
-
-
-def details(rows: Sequence[Row]) -> list[Table]:
-    return [
-        Table(title, ("Network", *cells), [[_network(row), *(cell(row) for cell in cells.values())] for row in rows])
-        for title, cells in DETAILS.items()
-    ]
 
 
 def paper_classes(found: Findings) -> Table | None:
