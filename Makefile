@@ -35,6 +35,7 @@ results: .venv/installed ## copy the last comparison to docs/results and fill th
 	python -m tools.readme results/compare/comparison.json
 	rm -rf docs/results && mkdir -p docs/results
 	cp -rL results/compare/{report.md,comparison.json,figures} docs/results
+	rm docs/results/figures/*_best_and_worst.png # the data set's photographs are not ours to publish
 	(cd results/evaluate && tar -chf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
 
 readme: .venv/installed ## fill the README's tables from docs/results
