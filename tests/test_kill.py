@@ -144,7 +144,7 @@ def test_killed_at_ten_moments_a_run_ends_with_the_same_bits_in_one_mlflow_run(p
     assert_one_run_with_the_whole_curve(project)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_a_run_with_a_checkpoint_and_a_code_that_means_failure(project, uninterrupted, number):
     process = start(project)
     wait_for_checkpoint(project, process)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from frugalnet.tracking import connect
-from tools.torture import Plan, Whole, clone, hashes, play
+from tools.torture import STAGES, Plan, Whole, clone, hashes, play
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -160,14 +160,22 @@ def test_an_archive_that_is_not_the_one_expected_ends_the_pipeline_in_words(proj
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("plans", [[("normalise", "dvc"), ("augment", "all"), ("train@depthwise-0", "stage")]])
-def test_killed_in_every_stage_nothing_lives_on_and_dvc_repro_ends_with_the_same_hashes(project, tmp_path, plans):
+@pytest.mark.parametrize(
+    "plans",
+    [
+        [("normalise", "dvc"), ("train@depthwise-0", "all")],
+        pytest.param([(stage, "all") for stage in STAGES], marks=pytest.mark.slow),
+        pytest.param([(stage, "stage") for stage in STAGES], marks=pytest.mark.slow),
+    ],
+    ids=["two", "all at once", "the stage alone"],
+)
+def test_killed_within_a_stage_nothing_lives_on_and_dvc_repro_ends_with_the_same_hashes(project, tmp_path, plans):
     other = clone(tmp_path)
     shutil.copy2(project / "params.yaml", other / "params.yaml")
     for stage, victim in plans:
         played = play(other, Plan(stage, victim, "SIGKILL", 1.0), Whole(hashes(project), {}))
         assert "failure" not in played
-        assert played["struck"]
+        assert played["struck"] or stage in ("download", "measure", "compare")  # these may be faster
     (tracked,) = training_runs(other)[1]
     assert tracked.info.status == "FINISHED"
 

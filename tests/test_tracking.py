@@ -173,7 +173,12 @@ def test_other_bits_of_a_like_training_make_a_run_of_their_own_and_leave_the_fir
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(Interrupted(2), "KILLED"), (KeyboardInterrupt(), "KILLED"), (OSError(), "FAILED"), (UserError(), "FAILED")],
+    [
+        (Interrupted(2), "KILLED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (OSError(), "FAILED"),
+        (UserError("wrong"), "FAILED"),
+    ],
 )
 def test_a_run_that_ends_with_an_exception_is_killed_or_failed_and_running_once_resumed(tmp_path, error, status):
     end_with(error, training_run(tmp_path))

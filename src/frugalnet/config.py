@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from frugalnet import models
 from frugalnet.compute import ComputeConfig
@@ -21,6 +21,7 @@ from frugalnet.schema import Config
 from frugalnet.training.trainer import TrainConfig
 
 T = TypeVar("T")
+_MAX_DEPTH = 20  # of params.yaml
 
 
 def _once(values: list[T]) -> list[T]:
@@ -64,6 +65,17 @@ class Params(Config):
         return distributed
 
 
+def _check_yaml(path: Path, text: str) -> None:
+    """Raise UserError for YAML that expands or nests without bound, before it is loaded."""
+    depth = 0
+    for event in YAML(typ="safe").parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if isinstance(event, AliasEvent):  # can repeat a value a billion times, or refer to what it stands in
+            raise UserError(f"{path}: contains a YAML alias (*name); write the value itself")
+        if depth > _MAX_DEPTH:
+            raise UserError(f"{path}: values are nested more than {_MAX_DEPTH} deep; frugalnet's own are five deep")
+
+
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read all parameters, and try every network that they name: a stage refuses them before any work.
 
@@ -71,13 +83,9 @@ def load(path: Path = Path("params.yaml")) -> Params:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        # An alias can repeat a value a billion times, or refer to what it stands in.
-        if any(isinstance(event, AliasEvent) for event in YAML(typ="safe").parse(text)):
-            raise UserError(f"{path}: contains a YAML alias (*name); write the value itself")
+        _check_yaml(path, text)
         # YAML 1.2, like DVC, so that 5e-5 is a number; JSON in between, so that pydantic is strict about types.
         params = Params.model_validate_json(json.dumps(YAML(typ="safe").load(text)))
-    except RecursionError as error:
-        raise UserError(f"{path}: values are nested too deeply; frugalnet's own are at most five deep") from error
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {UserError(repr(e['input']))!s:.80})"
