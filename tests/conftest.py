@@ -23,6 +23,17 @@ AUGMENT = YAML(typ="safe").load((ROOT / "conf/augment/views.yaml").read_text(enc
 POLICY = AUGMENT["policy"]
 
 
+FIRST = (
+    "test_pipeline.py",
+    "test_kill.py",
+    "test_distributed.py",
+)  # the longest files, so that no process waits for one
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
 def augmentation(**changes: object) -> AugmentConfig:
     """The default augmentation, changed."""
     return AugmentConfig.model_validate_json(json.dumps(AUGMENT | changes))
