@@ -264,7 +264,7 @@ def test_a_second_identical_run_waits_for_the_first_ones_workers_however_long_th
     first.send_signal(signal.SIGSTOP)
     compose(project, *two, "launch.timeout_minutes=0.1")  # in which its workers must have found one another
     second = start(project)
-    waiting = "another process trains this run"
+    waiting = ": waiting for process "
     assert any(waiting in line for line in second.stderr)
     time.sleep(10)
     first.send_signal(signal.SIGCONT)

@@ -100,17 +100,17 @@ def discard(project: Path, stage: str) -> None:
 
 
 @contextlib.contextmanager
-def bad_disk(project: Path, kind: str | None) -> Iterator[None]:
-    """A full or read-only disk for checkpoints and downloads, where this user may mount one."""
+def bad_disk(project: Path, kind: str | None) -> Iterator[bool]:
+    """A full or read-only disk for checkpoints and downloads, if this user may mount one; whether there is one."""
     folder = project / ".checkpoints"
     if kind is None:
-        yield
+        yield False
         return
     folder.mkdir(exist_ok=True)
     options = "size=8k" if kind == "full" else "size=1m,ro"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], capture_output=True, check=False)
     try:
-        yield
+        yield mounted.returncode == 0
     finally:
         if mounted.returncode == 0:
             subprocess.run(["umount", "--lazy", folder], check=True)
@@ -156,7 +156,7 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
     done = asdict(plan) | {"struck": False}
     discard(project, plan.stage)
     logs = [project.parent / f"{project.name}.{name}.log" for name in ("first", "second", "last")]
-    with bad_disk(project, plan.disk):
+    with bad_disk(project, plan.disk) as done["bad_disk"]:
         first = repro(project, logs[0])
         second = repro(project, logs[1]) if plan.twin else None
         while first.poll() is None and f"Running stage '{plan.stage}'" not in logs[0].read_text():
@@ -259,7 +259,7 @@ def main() -> None:
     failures = [one for one in rounds if "failure" in one]
     print(f"{len(rounds)} rounds, {len(struck)} struck ({', '.join(f'{k} {n}' for k, n in kills.items())}), ", end="")
     print(f"{sum(one['twin'] for one in rounds)} with two dvc at once, ", end="")
-    print(f"{sum(one['disk'] is not None for one in rounds)} on a bad disk, {len(failures)} failures")
+    print(f"{sum(one['bad_disk'] for one in rounds)} on a bad disk, {len(failures)} failures")
     sys.exit(bool(failures))
 
 

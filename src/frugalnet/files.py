@@ -32,8 +32,6 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     # A folder that is missing inside a partial one was deleted by someone: made again, it would be hollow.
     inside_partial = any(re.search(r"\.\d+\.partial$", folder.name) for folder in path.parents)
-    if not inside_partial:
-        path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with nullcontext() if inside_partial else locked(path), naming(partial):
         for leftover in path.parent.iterdir():
@@ -55,6 +53,7 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of `path`, a file `.<name>.lock` beside it; while another process holds it, say which and wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
     while True:
         try:

@@ -71,7 +71,6 @@ def fetch(config: DownloadConfig, destination: Path, partial_folder: Path, backo
     assert config.size_bytes
     assert config.md5
     if urlsplit(config.url).scheme in ("http", "https"):
-        partial_folder.mkdir(parents=True, exist_ok=True)
         partial = partial_folder / f"{config.md5}.partial"
         with locked(partial):  # two queued experiments must not write one file
             _download(config.url, partial, config.size_bytes, backoff_seconds)

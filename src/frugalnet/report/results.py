@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
-from frugalnet.files import read_table
+from frugalnet.files import read_history, read_table
 from frugalnet.metrics import accuracy, classes
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ def _json(path: Path) -> Any:
 
 
 def _history(path: Path) -> list[dict[str, float]]:
-    rows = [{key: float(value) for key, value in row.items()} for row in read_table(path)]
+    rows = read_history(path)
     if not rows:
         raise ValueError("no epochs")
     return rows

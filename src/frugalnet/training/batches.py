@@ -88,8 +88,8 @@ class Views:
                 hashes = []
             if hashes != self.sha256[name]:
                 raise UserError(
-                    f"{path}: missing or damaged (its SHA-256 is not the one in views.json); delete {self.folder} and "
-                    "run `dvc repro augment` to write it again"
+                    f"{path}: missing or damaged (its SHA-256 is not the one in views.json); write it again: "
+                    "rm -rf .dvc/cache/runs && dvc repro --force --single-item augment"
                 )
             self._opened[name] = images
         return self._opened[name]

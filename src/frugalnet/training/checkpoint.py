@@ -1,17 +1,15 @@
 """Checkpoints that survive SIGKILL, a full disk and a damaged file."""
 
-import fcntl
 import hashlib
 import io
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from frugalnet.files import atomic, remove
+from frugalnet.files import atomic, locked, remove
 
 _VERSION = b"frugalnet checkpoint 1\n"  # of a state's contents; other versions cannot be resumed
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -27,17 +25,9 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the folder; a second process with the same run waits for the first."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder.parent / f"{self.folder.name}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"another process trains this run ({self.folder.name}); waiting for it", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return locked(self.folder)
 
     def save(self, state: dict[str, Any], epoch: int, step: int) -> None:
         """Write the state reached after `step` steps of `epoch`, then drop all but the one before it."""
@@ -68,7 +58,6 @@ class Checkpoints:
     def remove(self) -> None:
         """Remove the run's checkpoints."""
         remove(self.folder)
-        remove(self.folder.parent / f"{self.folder.name}.lock")
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("*.ckpt"), reverse=True)
