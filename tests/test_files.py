@@ -1,6 +1,9 @@
+import fcntl
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 from disks import small_disk
 
 from frugalnet.errors import UserError
-from frugalnet.files import atomic, read_history, read_table, write_json, write_table
+from frugalnet.files import atomic, locked, read_history, read_table, write_json, write_table
 
 
 @dataclass
@@ -114,3 +117,25 @@ def test_a_full_disk_names_the_path_and_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=f"No space left on device: '{disk}/table.csv.*partial'"):
             write_table(disk / "table.csv", [{"a": "x" * 200_000}])
         assert list(disk.iterdir()) == []
+
+
+def test_who_waited_for_a_lock_file_that_is_gone_waits_for_the_new_one(tmp_path: Path, capfd) -> None:
+    lock, entered = tmp_path / ".out.lock", threading.Event()
+
+    def enter() -> None:
+        with locked(tmp_path / "out"):
+            entered.set()
+
+    with lock.open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=enter)
+        waiting.start()
+        while "waiting for process" not in capfd.readouterr().err:
+            time.sleep(0.01)
+        lock.unlink()  # as its holder does at the end
+        second = lock.open("w")
+        fcntl.flock(second, fcntl.LOCK_EX)
+    assert not entered.wait(0.5)
+    second.close()
+    waiting.join(10)
+    assert entered.is_set()
