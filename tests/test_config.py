@@ -63,6 +63,12 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("augment.policy.0.name=HorizontalFlop", "augment", "HorizontalFlop"),
         ("+augment.policy.0.probability=0.5", "augment", "probability"),
         ("augment.policy.5.hole_height_range=[8,65]", "augment", "65"),
+        ("train.ema_decay=1", "train.ema_decay", "less than 1"),
+        ("train.distillation=0.5", "teacher", "the teacher is None, but train.distillation is 0.5"),
+        ("teacher.model=alexnet", "teacher", "give model, weights and sha256"),
+        ("teacher={model:alexnett,weights:w,sha256:s} train.distillation=1", "teacher.model", "not one of: alexnet"),
+        ("distributed=ddp train.ema_decay=0.9", "distributed", "support neither train.ema_decay"),
+        ("compute.compile=on", "compute.compile", "'auto', 'off'"),
         ("augment.policy.0.p=1.5", "augment.policy.0.p", "less than or equal to 1"),
     ],
 )
