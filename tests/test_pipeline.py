@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from frugalnet.files import sha256
 from frugalnet.tracking import connect
 from tools.torture import STAGES, Plan, Whole, clone, hashes, play
 
@@ -206,3 +208,17 @@ def test_a_queue_trains_the_grid(project):
     assert status.count("Success") == 4, status
     trained = {(r.data.params["model"], r.data.params["train.epochs"]) for r in training_runs(project)[1]}
     assert {(model, epochs) for model in ("alexnet", "depthwise") for epochs in ("1", "2")} <= trained
+
+
+def test_a_network_learns_from_the_teacher_that_the_configuration_names_by_its_hash(project):
+    weights = project / "models/depthwise-0.safetensors"
+    teacher = ("train.distillation=0.5", "teacher.model=depthwise", f"teacher.weights={weights.relative_to(project)}")
+    stages, shape = ("teach", "train@residual-0"), ("model=residual", *teacher)
+    refused = experiment(project, *shape, "teacher.sha256=0123", options=stages, code=255)
+    assert f"expected a file with SHA-256 0123, found {sha256(weights)}" in refused
+    experiment(project, *shape, f"teacher.sha256={sha256(weights)}", options=stages)
+    described = json.loads((project / "results/train/residual-0/run.json").read_text())["teacher"]
+    assert described["model"] == "depthwise"
+    logits = np.load(project / "data/teacher/logits_1.npy")
+    labels = np.load(project / "data/arrays/train_labels.npy")
+    assert (logits.argmax(1) == labels).mean() > 0.3  # what the teacher has learnt of the second view's images

@@ -27,6 +27,8 @@ RECIPE = TrainConfig(
     epochs=3,
     batch_size=32,
     optimiser="sgd",
+    muon_learning_rate=0.03,
+    muon_weight_decay=0.1,
     learning_rate=0.05,
     momentum=0.9,
     weight_decay=5e-5,
@@ -248,7 +250,11 @@ def test_resolutions_are_spread_evenly_over_the_epochs():
 
 
 TAUGHT = np.random.default_rng(2).normal(0, 3, (160, 4)).astype(np.float16)
-LEVERS = {"moving average": ({"ema_decay": 0.9}, None), "teacher": ({"distillation": 0.5}, lambda epoch: TAUGHT)}
+LEVERS = {
+    "moving average": ({"ema_decay": 0.9}, None),
+    "muon": ({"optimiser": "muon"}, None),
+    "teacher": ({"distillation": 0.5}, lambda epoch: TAUGHT),
+}
 
 
 @pytest.mark.parametrize(("changes", "taught"), LEVERS.values(), ids=LEVERS)

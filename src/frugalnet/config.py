@@ -74,8 +74,14 @@ class Params(Config):
             raise ValueError(
                 f"a period of {distributed.period} epochs is longer than the run, train.epochs={train.epochs}"
             )
-        if distributed.kind != "none" and train and (train.ema_decay or train.distillation):
-            raise ValueError("several workers support neither train.ema_decay nor train.distillation: set both to 0")
+        if (
+            distributed.kind != "none"
+            and train
+            and (train.ema_decay or train.distillation or train.optimiser == "muon")
+        ):
+            raise ValueError(
+                "several workers support neither train.ema_decay, train.distillation nor muon: use one process"
+            )
         return distributed
 
 

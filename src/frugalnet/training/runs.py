@@ -22,6 +22,7 @@ SOURCES = (
     "training/distillation.py",
     "training/inference.py",
     "training/loop.py",
+    "training/muon.py",
     "training/optim.py",
     "training/trainer.py",
 )
