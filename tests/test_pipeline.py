@@ -67,6 +67,20 @@ def test_every_stage_leaves_its_results(project):
         assert "sample data" in (project / "results/compare" / report).read_text().lower()
 
 
+# The weights' SHA-256 of the run that `project` makes, by torch's version and the CPU's instructions: a change of what
+# decides the weights shows here. After an intended change, put in the hash that the failure or the skip names.
+SAMPLE_WEIGHTS = {"2.14.1, AVX2, x86_64": "b5d7bbe70bfe897befefc447a87872da6960ff8ba553011ab9183b0af5bea4ee"}
+
+
+def test_training_from_nothing_gives_the_recorded_bits(project):
+    recorded = json.loads((project / "results/train/depthwise-0/run.json").read_text())
+    environment, found = recorded["environment"], recorded["weights_sha256"]
+    kind = ", ".join((environment["torch"].split("+")[0], environment["cpu_capability"], environment["machine"]))
+    if kind not in SAMPLE_WEIGHTS:
+        pytest.skip(f"no bits are recorded for {kind}: {found} here")
+    assert found == SAMPLE_WEIGHTS[kind]
+
+
 def test_nothing_to_do_is_said(project):
     run(project, sys.executable, "-c", "import sys; sys.path[:0] = ['src']; import frugalnet.models.resnet18")
     assert list((project / "src/frugalnet/models/__pycache__").glob("resnet18*"))
