@@ -145,6 +145,7 @@ class TrackedRun:
     def log_model(self, model: nn.Module, example: np.ndarray) -> None:
         """Log the model in PyTorch's pt2 format, once a run, for `mlflow.pytorch.load_model`.
 
+        That call trusts whoever could write the model (docs/sharing.md); the weights in the artifacts need no trust.
         model: on the CPU, in evaluation mode. example: a batch of at least two, for the export.
         """
 
