@@ -161,21 +161,22 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
     discard(project, plan.stage)
     logs = [project.parent / f"{project.name}.{name}.log" for name in ("first", "second", "last")]
     with bad_disk(project, plan.disk) as done["bad_disk"]:
-        first = repro(project, logs[0])
-        second = repro(project, logs[1]) if plan.twin else None
-        while first.poll() is None and plan.stage not in stages_begun(logs[0]):
+        started = list(zip(logs, [repro(project, log) for log in logs[: 1 + plan.twin]], strict=False))
+        at_work: list[tuple[Path, subprocess.Popen[bytes]]] = []
+        while not at_work and any(dvc.poll() is None for _, dvc in started):
             time.sleep(0.02)
+            at_work = [(log, dvc) for log, dvc in started if plan.stage in stages_begun(log)]
         time.sleep(plan.delay)
         family: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            root = psutil.Process(first.pid)
-            family = root.children(recursive=True)
-            if first.poll() is None and strike(root, plan.victim, signal.Signals[plan.signal]):
-                done["struck"] = stages_begun(logs[0])[-1]
-                done["checkpoints"] = len(list(project.glob(".checkpoints/train/*/*.ckpt")))
-        first.wait()
-        if second is not None:
-            second.wait()
+        for log, dvc in at_work[:1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                root = psutil.Process(dvc.pid)
+                family = root.children(recursive=True)
+                if dvc.poll() is None and strike(root, plan.victim, signal.Signals[plan.signal]):
+                    done["struck"] = stages_begun(log)[-1]
+                    done["checkpoints"] = len(list(project.glob(".checkpoints/train/*/*.ckpt")))
+        for _, dvc in started:
+            dvc.wait()
         left = still_running(family)
     last = repro(project, logs[2]).wait()
     said = "".join(log.read_text() for log in logs if log.exists())
