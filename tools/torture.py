@@ -143,6 +143,7 @@ class Plan:
     delay: float
     disk: str | None = None
     twin: bool = False  # two `dvc repro` at once
+    trained: bool = False  # the delay begins with the first checkpoint
 
 
 def draw(seed: int, number: int, whole: "Whole") -> Plan:
@@ -152,7 +153,8 @@ def draw(seed: int, number: int, whole: "Whole") -> Plan:
     chance = random.Random(f"{seed}-{number}")
     victim, sent = chance.choice(VICTIMS), chance.choice(SIGNALS).name
     delay, disk = chance.uniform(0, whole.seconds[stage]), chance.choice([None] * 8 + ["full", "read-only"])
-    return Plan(stage, victim, sent, delay, disk, chance.random() < 0.2)
+    twin, trained = chance.random() < 0.2, stage.startswith("train") and chance.random() < 0.8
+    return Plan(stage, victim, sent, delay / 4 if trained else delay, disk, twin, trained)
 
 
 def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
@@ -166,6 +168,8 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
         while not at_work and any(dvc.poll() is None for _, dvc in started):
             time.sleep(0.02)
             at_work = [(log, dvc) for log, dvc in started if plan.stage in stages_begun(log)]
+            if plan.trained and at_work and stages_begun(at_work[0][0])[-1] == plan.stage and not checkpoints(project):
+                at_work = []
         time.sleep(plan.delay)
         family: list[psutil.Process] = []
         for log, dvc in at_work[:1]:
@@ -174,7 +178,7 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
                 family = root.children(recursive=True)
                 if dvc.poll() is None and strike(root, plan.victim, signal.Signals[plan.signal]):
                     done["struck"] = stages_begun(log)[-1]
-                    done["checkpoints"] = len(list(project.glob(".checkpoints/train/*/*.ckpt")))
+                    done["checkpoints"] = len(checkpoints(project))
         for _, dvc in started:
             dvc.wait()
         left = still_running(family)
@@ -193,6 +197,10 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
     for log in logs:
         log.unlink(missing_ok=True)
     return done
+
+
+def checkpoints(project: Path) -> list[Path]:
+    return list(project.glob(".checkpoints/train/*/*.ckpt"))
 
 
 def stages_begun(log: Path) -> list[str]:
