@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from archives import small_members
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 from frugalnet.data.augment import AugmentConfig
@@ -17,6 +18,11 @@ from frugalnet.report.comparison import Comparison
 from frugalnet.report.findings import Findings
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
+
+# A few examples, the same each time; every night many others.
+settings.register_profile("default", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.register_profile("nightly", max_examples=500, deadline=None, database=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 ROOT = Path(__file__).parents[1]
 AUGMENT = YAML(typ="safe").load((ROOT / "conf/augment/views.yaml").read_text(encoding="utf-8"))

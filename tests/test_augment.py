@@ -1,6 +1,9 @@
+import contextlib
 import json
+import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -139,7 +142,10 @@ def test_the_contact_sheet_is_the_same_each_time_and_grows_by_a_row_a_view(tmp_p
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        ({"name": "GausNoise", "p": 0.1}, r"policy\.0\.name: .* no transform 'GausNoise'; did you mean GaussNoise\?"),
+        (
+            {"name": "GausNoise", "p": 0.1},
+            r"policy\.0\.name: .* no transform 'GausNoise' .*; did you mean GaussNoise\?",
+        ),
         ({"name": "Compose", "p": 0.1}, r"policy\.0\.name: .* no transform 'Compose'"),
         ({"name": "GaussNoise", "p": 0.1, "std_rnge": [0, 0.1]}, r"policy\.0\.std_rnge: not an argument of GaussNoise"),
         ({"name": "GaussNoise", "p": 0.1, "std_range": [0, 9]}, r"policy\.0\.std_range: .*found: \[0, 9\]"),
@@ -152,11 +158,86 @@ def test_the_contact_sheet_is_the_same_each_time_and_grows_by_a_row_a_view(tmp_p
         ({"name": "RandomCrop", "p": 0.5, "height": 60, "width": 60}, r"policy\.0\.p: .* has to be 1; found 0\.5"),
         ({"name": "RandomCrop", "p": 1.0, "height": 60, "width": 60}, r"images are uint8 \(60, 60, 3\) after it"),
         ({"name": "ToFloat", "p": 1.0}, r"images are float32 \(64, 64, 3\) after it"),
+        ({"name": "CropAndPad", "p": 1.0}, r"policy\.0: .*px and percent"),  # of no single argument
+        # They do nothing, run code, or need more than an image.
+        ({"name": "NoOp", "p": 1.0}, r"policy\.0\.name: .* no transform 'NoOp' from image to image"),
+        ({"name": "Lambda", "p": 1.0, "image": "print"}, r"policy\.0\.name: .* no transform 'Lambda'"),
+        ({"name": "ToTensorV2", "p": 1.0}, r"policy\.0\.name: .* no transform 'ToTensorV2'"),
+        ({"name": "Rotate", "p": 0.5, "limit": [0, 0]}, r"policy\.0: Rotate changes no image with these arguments"),
+        ({"name": "FDA", "p": 0.5}, r"policy\.0: FDA fails on an image .*fda_metadata"),
+        ({"name": "TextImage", "p": 0.5, "font_path": "/etc/passwd"}, r"policy\.0: TextImage fails .*metadata"),
+        ({"name": "MaskDropout", "p": 0.5}, r"policy\.0: MaskDropout fails .*mask"),
+        # They would take gigabytes.
+        ({"name": "Pad", "p": 1.0, "padding": 100_000}, r"policy\.0: Pad fails .*Failed to allocate"),
+        ({"name": "RandomScale", "p": 1.0, "scale_limit": [999, 1000]}, r"policy\.0: RandomScale fails .* allocate"),
+        ({"name": "CoarseDropout", "p": 0.1, "num_holes_range": [1, 10**8]}, r"policy\.0: CoarseDropout fails .*alloc"),
     ],
 )
 def test_a_policy_that_cannot_work_is_refused_and_the_key_named(transform: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         policy(transform)
+
+
+def test_what_takes_minutes_is_refused_by_key_after_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frugalnet.data.augment.TRIAL_SECONDS", 1)
+    endless = {"name": "GridDistortion", "p": 0.1, "num_steps": 10**8}
+    with pytest.raises(UserError, match=r"augment\.policy\.1: GridDistortion takes more than 1\.0 GB or 1 s for 20 im"):
+        policy(POLICY[0], endless)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_policy_is_judged_alike_each_time() -> None:
+    # Of the sizes that it draws, 3 in 4 are too small for the crop.
+    shrinking = {"name": "RandomScale", "p": 1.0, "scale_limit": [-0.3, 0.1]}
+    said = set()
+    for _ in range(5):
+        with pytest.raises(UserError) as refusal:
+            policy(shrinking, {"name": "RandomCrop", "p": 1.0, "height": 64, "width": 64})
+        said.add(str(refusal.value))
+    assert len(said) == 1
+
+
+def test_what_fails_only_on_a_later_image_is_refused_with_its_key_and_the_image() -> None:
+    crop = {"name": "RandomCrop", "p": 1.0, "height": 64, "width": 64}
+    untried = AugmentConfig.model_construct(
+        views=1, seed=0, policy=[augment.Transform(name="RandomScale", p=0.2), augment.Transform.model_validate(crop)]
+    )
+    with pytest.raises(UserError, match=r"^augment\.policy\.1: RandomCrop fails on image 20\d\d of view 3: Crop size"):
+        augment.augment(pictures(40), untried, view=3, start=2000)
+    untried = untried.model_copy(update={"policy": untried.policy[:1]})
+    with pytest.raises(UserError, match=r"^augment\.policy: makes images of \(\d+, \d+, 3\) in view 3; crop or pad"):
+        augment.augment(pictures(40), untried, view=3, start=2000)
+
+
+def test_only_another_transform_that_can_be_used_is_suggested() -> None:
+    import albumentations
+
+    suggested = set()
+    for name in [
+        *dir(albumentations),
+        "Lambd",
+        "NoOps",
+        "DualTransfrom",
+        "__versoin__",
+        "Compos",
+        "Rotat",
+        "Gauss_Noise",
+    ]:
+        with contextlib.suppress(UserError):
+            augment.build_policy([augment.Transform(name=name, p=0.5)])
+            continue
+        with pytest.raises(UserError) as refusal:
+            augment.build_policy([augment.Transform(name=name, p=0.5)])
+        if match := re.search(r"did you mean (.*)\?$", str(refusal.value)):
+            suggested.add(match[1])
+            assert match[1] != name
+    assert {"Rotate", "GaussNoise"} <= suggested
+    for name in suggested:
+        assert issubclass(
+            getattr(albumentations, name), albumentations.ImageOnlyTransform | albumentations.DualTransform
+        )
+        assert not issubclass(getattr(albumentations, name), albumentations.NoOp)
+        assert not name.startswith("_")
 
 
 @pytest.mark.parametrize(

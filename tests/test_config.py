@@ -45,9 +45,9 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("~seeds", "seeds", "required"),
         ("seeds=[]", "seeds", "at least 1 item"),
         ("seeds=[-1]", "seeds.0", "greater than or equal to 0"),
-        ("seeds=[0,0]", "seeds", "twice"),
+        ("seeds=[0,0]", "seeds", "0 is there 2 times"),
         ("model.names=[alexnett]", "model.names", "'alexnett' is not one of: alexnet, depthwise"),
-        ("model.names=[residual,residual]", "model.names", "twice"),
+        ("model.names=[residual,residual]", "model.names", "residual is there 2 times"),
         ("compute.device=tpu", "compute.device", "'auto', 'cpu', 'cuda' or 'mps'"),
         ("data.md5=abc", "data.md5", "pattern"),
         ("data.classes=1", "data.classes", "greater than or equal to 2"),
@@ -100,13 +100,28 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" fo
     [
         *(b"", b"a: [", b"- 1", b"a: caf\xe9", LAUGHS.encode(), b"a: &a [*a]\n"),
         *(b"[" * 5000 + b"]" * 5000, b"a: " + b"{a: " * 5000 + b"1" + b"}" * 5000),
+        *(b"a: !!int many", b"a: !!int ''", b"a: " + b"9" * 5000, b"a: 2001-01-01", b"a: !!python/name:os.system"),
     ],
-    ids=["empty", "open", "list", "latin-1", "billion laughs", "circular", "deep lists", "deep mappings"],
+    ids=[
+        *("empty", "open", "list", "latin-1", "billion laughs", "circular", "deep lists", "deep mappings"),
+        *("a word as a number", "nothing as a number", "5,000 digits", "date", "Python object"),
+    ],
 )
 def test_a_file_that_is_not_parameters_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"^[^\n]*params.yaml: [^\n]*$"):
         config.load(tmp_path / "params.yaml")
+
+
+def test_of_very_many_errors_the_first_are_told_and_long_lists_are_checked_soon(tmp_path):
+    path = compose(tmp_path / "params.yaml")
+    text = path.read_text()
+    path.write_text(text.replace("seeds:\n- 0\n", f"seeds: {[-1] * 1000}\n"))
+    with pytest.raises(UserError, match=r"seeds\.9: .*; and 990 more$"):
+        config.load(path)
+    path.write_text(text.replace("seeds:\n- 0\n", f"seeds: {[*range(20_000), 7]}\n"))
+    with pytest.raises(UserError, match=r"seeds: .*7 is there 2 times"):
+        config.load(path)
 
 
 def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tmp_path):

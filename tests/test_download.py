@@ -60,6 +60,11 @@ class Handler(BaseHTTPRequestHandler):
         if treatment == "silent":
             self.send(b"")
             return
+        if treatment in ("headers", "chunks"):
+            rest = b"X-Padding: " if treatment == "headers" else b"Transfer-Encoding: chunked\r\n\r\n"
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + rest)
+            self.send(b"0" * 20)  # of a header's value, or of the first chunk's size
+            return
         self.send_response(206 if start else 200)
         if start:
             said = start + 1 if treatment == "unfit" else start
@@ -227,7 +232,7 @@ def test_a_server_that_names_a_delay_is_not_waited_for_longer_than_a_minute(
     assert "the server answers 503; trying again in 7 s" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("treatment", ["stall", "trickle", "silent"])
+@pytest.mark.parametrize("treatment", ["stall", "trickle", "silent", "headers", "chunks"])
 def test_a_server_that_stops_sending_is_given_up_in_time_and_each_wait_is_said(
     treatment: str, server: Server, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,14 +240,19 @@ def test_a_server_that_stops_sending_is_given_up_in_time_and_each_wait_is_said(
     server.plan = [treatment]
     get(config(server.url), place)  # the second connection brings the rest
     assert place.read_bytes() == PAYLOAD
-    reason = r"only \d bytes in 0 s" if treatment == "trickle" else r"Read timed out\..*"
+    reason = {
+        "trickle": r"only \d bytes in 0 s",
+        "headers": r"no whole answer in 0\.4 s",
+        "chunks": r"no whole answer in 0\.4 s",
+    }.get(treatment, r"Read timed out\..*")
     assert re.search(f"^download: {reason}; trying again in 0 s$", capfd.readouterr().err, re.MULTILINE)
     place.unlink()
 
-    server.plan = ["silent" if treatment == "silent" else "cut"] + ["silent"] * TRIES
+    lasting = treatment if treatment in ("headers", "chunks") else "silent"
+    server.plan = [lasting if treatment == lasting else "cut"] + [lasting] * TRIES
     began = time.monotonic()
     assert f"gave up after {TRIES} tries without progress" in refused(config(server.url), place)
-    assert time.monotonic() - began < 0.2 * (TRIES + 5)
+    assert time.monotonic() - began < 0.4 * (TRIES + 5)
     assert capfd.readouterr().err.count("trying again in") >= TRIES - 1
 
 

@@ -87,8 +87,8 @@ def test_a_failure_ends_a_stage_in_one_line_that_names_the_place(monkeypatch, er
 
 
 def test_a_message_is_one_line_without_escapes_and_without_the_password_of_a_url():
-    error = UserError("class \x1b[31mred\n of https://me:p@ss:w/rd@host/a.zip, 'http://host/b@c.zip' café")
-    assert str(error) == r"class \x1b[31mred\n of https://***@host/a.zip, 'http://***@c.zip' café"
+    error = UserError("class \x1b[31mred\u202e\n of https://me:p@ss:w/rd@host/a.zip, 'http://host/b@c.zip' café")
+    assert str(error) == r"class \x1b[31mred\u202e\n of https://***@host/a.zip, 'http://***@c.zip' café"
     assert str(UserError("ftp://me:p'a@host, http://me:p\"a ss@host")) == "ftp://***@host, http://***@host"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  # our own
 

@@ -111,8 +111,9 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     }
 
 
-def test_the_tracked_model_gives_the_stored_logits(project):
+def test_the_tracked_model_gives_the_stored_logits_and_loads_without_unpickling(project):
     code = (
+        "import os; os.environ['MLFLOW_ALLOW_PICKLE_DESERIALIZATION'] = 'false'\n"
         "import mlflow, numpy as np, sys, torch\n"
         "mlflow.set_tracking_uri(sys.argv[1]); model = mlflow.pytorch.load_model(sys.argv[2])\n"
         "images = torch.from_numpy(np.load('data/arrays/validation_images.npy')[:20])\n"

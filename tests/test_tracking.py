@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from frugalnet import tracking
 from frugalnet.errors import Interrupted, UserError
@@ -261,6 +263,38 @@ def test_processes_that_start_at_once_share_one_experiment(tmp_path):
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert all_runs(tmp_path)[1] == []
+
+
+def test_clones_that_create_one_database_at_once_each_log_their_run(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from frugalnet.tracking import TrackedRun\n"
+        "tracked = TrackedRun(Path(sys.argv[1]), 'a run', {'fingerprint': sys.argv[1]}, {}, {})\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "with tracked: tracked.log_results({'top1': 0.5})\n"
+    )
+    uri = f"sqlite:///{tmp_path / 'folder' / 'shared.db'}"
+    clones = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / name)],
+            env={**os.environ, "MLFLOW_TRACKING_URI": uri},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in "abc"
+    ]
+    for clone in clones:
+        assert clone.stdout.readline() == "ready\n"
+    for clone in clones:
+        clone.stdin.write("go\n")
+        clone.stdin.flush()
+    for clone in clones:
+        assert "could not be logged" not in clone.communicate()[1]
+    client = MlflowClient(uri)
+    (experiment,) = [one for one in client.search_experiments() if one.name == "frugalnet"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
 
 
 def test_nested_values_become_flat():

@@ -117,14 +117,15 @@ def bad_disk(project: Path, kind: str | None) -> Iterator[bool]:
 
 
 def strike(dvc: psutil.Process, victim: str, sent: signal.Signals) -> bool:
-    """Send a signal to the victim among a running DVC's processes; whether there was one."""
+    """Send a signal to the victim among a running DVC's processes, or to the next best; whether there was one."""
     with contextlib.suppress(psutil.NoSuchProcess):
         below = dvc.children(recursive=True)
         stages = [one for one in below if "pipeline." in " ".join(one.cmdline()[:4])]
         workers = [
             one for one in below if stages and one.pid not in {stage.pid for stage in stages} and one.name() != "sh"
         ]
-        chosen = {"dvc": [dvc], "all": [*below, dvc], "stage": stages[-1:], "worker": workers[-1:]}[victim]
+        stage = stages[-1:] or [dvc]  # between two stages, and where a stage has no worker
+        chosen = {"dvc": [dvc], "all": [*below, dvc], "stage": stage, "worker": workers[-1:] or stage}[victim]
         for process in chosen:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(sent)
@@ -142,34 +143,44 @@ class Plan:
     delay: float
     disk: str | None = None
     twin: bool = False  # two `dvc repro` at once
+    trained: bool = False  # the delay begins with the first checkpoint
 
 
 def draw(seed: int, number: int, whole: "Whole") -> Plan:
+    """The plan of a round. Of every seven rounds, each stage has one."""
+    turn, position = divmod(number, len(STAGES))
+    stage = random.Random(f"{seed}-turn-{turn}").sample(STAGES, len(STAGES))[position]
     chance = random.Random(f"{seed}-{number}")
-    stage, victim, sent = chance.choice(STAGES), chance.choice(VICTIMS), chance.choice(SIGNALS).name
+    victim, sent = chance.choice(VICTIMS), chance.choice(SIGNALS).name
     delay, disk = chance.uniform(0, whole.seconds[stage]), chance.choice([None] * 8 + ["full", "read-only"])
-    return Plan(stage, victim, sent, delay, disk, chance.random() < 0.2)
+    twin, trained = chance.random() < 0.2, stage.startswith("train") and chance.random() < 0.8
+    return Plan(stage, victim, sent, delay / 4 if trained else delay, disk, twin, trained)
 
 
 def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
-    """Play one round: its plan, whether a process was struck, and as `failure` what is wrong with the outcome."""
-    done = asdict(plan) | {"struck": False}
+    """Play one round. Returns its plan, the stage that was struck, if any, and as `failure` what is wrong."""
+    done = asdict(plan) | {"struck": None, "checkpoints": 0}
     discard(project, plan.stage)
     logs = [project.parent / f"{project.name}.{name}.log" for name in ("first", "second", "last")]
     with bad_disk(project, plan.disk) as done["bad_disk"]:
-        first = repro(project, logs[0])
-        second = repro(project, logs[1]) if plan.twin else None
-        while first.poll() is None and f"Running stage '{plan.stage}'" not in logs[0].read_text():
+        started = list(zip(logs, [repro(project, log) for log in logs[: 1 + plan.twin]], strict=False))
+        at_work: list[tuple[Path, subprocess.Popen[bytes]]] = []
+        while not at_work and any(dvc.poll() is None for _, dvc in started):
             time.sleep(0.02)
+            at_work = [(log, dvc) for log, dvc in started if plan.stage in stages_begun(log)]
+            if plan.trained and at_work and stages_begun(at_work[0][0])[-1] == plan.stage and not checkpoints(project):
+                at_work = []
         time.sleep(plan.delay)
         family: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            root = psutil.Process(first.pid)
-            family = root.children(recursive=True)
-            done["struck"] = first.poll() is None and strike(root, plan.victim, signal.Signals[plan.signal])
-        first.wait()
-        if second is not None:
-            second.wait()
+        for log, dvc in at_work[:1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                root = psutil.Process(dvc.pid)
+                family = root.children(recursive=True)
+                if dvc.poll() is None and strike(root, plan.victim, signal.Signals[plan.signal]):
+                    done["struck"] = stages_begun(log)[-1]
+                    done["checkpoints"] = len(checkpoints(project))
+        for _, dvc in started:
+            dvc.wait()
         left = still_running(family)
     last = repro(project, logs[2]).wait()
     said = "".join(log.read_text() for log in logs if log.exists())
@@ -186,6 +197,14 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
     for log in logs:
         log.unlink(missing_ok=True)
     return done
+
+
+def checkpoints(project: Path) -> list[Path]:
+    return list(project.glob(".checkpoints/train/*/*.ckpt"))
+
+
+def stages_begun(log: Path) -> list[str]:
+    return [line.split("'")[1] for line in log.read_text().splitlines() if line.startswith("Running stage '")]
 
 
 def running(process: psutil.Process) -> bool:
@@ -229,9 +248,8 @@ def run_whole(project: Path) -> Whole:
     log, started = project.with_name("uninterrupted.log"), dict[str, float]()
     process = repro(project, log)
     while process.poll() is None:
-        for line in log.read_text().splitlines():
-            if line.startswith("Running stage '"):
-                started.setdefault(line.split("'")[1], time.monotonic())
+        for stage in stages_begun(log):
+            started.setdefault(stage, time.monotonic())
         time.sleep(0.05)
     if process.returncode:
         sys.exit(f"the uninterrupted run failed:\n{log.read_text()}")
@@ -255,9 +273,10 @@ def main() -> None:
             file.write(json.dumps(rounds[-1]) + "\n")
         print(" ".join(f"{key}={value}" for key, value in rounds[-1].items() if value is not None), flush=True)
     struck = [one for one in rounds if one["struck"]]
-    kills = collections.Counter(one["stage"] for one in struck)
+    kills = collections.Counter(one["struck"] for one in struck)
     failures = [one for one in rounds if "failure" in one]
     print(f"{len(rounds)} rounds, {len(struck)} struck ({', '.join(f'{k} {n}' for k, n in kills.items())}), ", end="")
+    print(f"{sum(bool(one['checkpoints']) for one in rounds)} with a checkpoint to resume from, ", end="")
     print(f"{sum(one['twin'] for one in rounds)} with two dvc at once, ", end="")
     print(f"{sum(one['bad_disk'] for one in rounds)} on a bad disk, {len(failures)} failures")
     sys.exit(bool(failures))

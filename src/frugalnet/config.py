@@ -1,12 +1,12 @@
 """params.yaml → frozen objects. The only reader of params.yaml; every stage calls it first."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from frugalnet import models
@@ -23,12 +23,13 @@ from frugalnet.training.trainer import TrainConfig
 
 T = TypeVar("T")
 _MAX_DEPTH = 20  # of params.yaml
+_MAX_TOLD = 10  # errors in one message
 
 
 def _once(values: list[T]) -> list[T]:
-    twice = {value for value in values if values.count(value) > 1}
-    if twice:
-        raise ValueError(f"{', '.join(map(str, twice))} is there twice")
+    (value, count), *_ = Counter(values).most_common(1)
+    if count > 1:
+        raise ValueError(f"{value} is there {count} times")
     return values
 
 
@@ -85,6 +86,19 @@ class Params(Config):
         return distributed
 
 
+def _json(path: Path) -> str:
+    """The YAML file as JSON: so pydantic is strict about types. As YAML 1.2, like DVC: 5e-5 is a number."""
+    text = path.read_bytes()
+    try:
+        _check_yaml(path, text.decode())
+        return json.dumps(YAML(typ="safe").load(text.decode()))
+    except UserError:
+        raise
+    except Exception as error:  # beside its own errors, whatever the types named in the file raise: `!!int many`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not readable as YAML ({reason})") from error
+
+
 def _check_yaml(path: Path, text: str) -> None:
     """Raise UserError for YAML that expands or nests without bound, before it is loaded."""
     depth = 0
@@ -102,18 +116,14 @@ def load(path: Path = Path("params.yaml")) -> Params:
     Raises UserError, naming each wrong key, or the architecture's file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        _check_yaml(path, text)
-        # YAML 1.2, like DVC, so that 5e-5 is a number; JSON in between, so that pydantic is strict about types.
-        params = Params.model_validate_json(json.dumps(YAML(typ="safe").load(text)))
+        params = Params.model_validate_json(_json(path))
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {UserError(repr(e['input']))!s:.80})"
             for e in error.errors()
         ]
-        raise UserError(f"{path}: " + "; ".join(wrong)) from error
-    except (YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
+        raise UserError(f"{path}: " + "; ".join(wrong[:_MAX_TOLD]) + more) from error
     teacher = [("teacher.model", params.teacher.model)] if params.teacher.model else []
     for key, name in [*(("model.names", name) for name in params.model.names), *teacher]:
         try:

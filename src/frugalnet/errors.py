@@ -17,12 +17,12 @@ from frugalnet.processes import end_with_parent
 class UserError(Exception):
     """One line: what was wrong, where, what was expected and found, and what to do.
 
-    The text may quote data: control characters are escaped, very long words are cut, and the user and password of a URL
-    are left out.
+    The text may quote data: what is not printable is escaped, very long words are cut, and the user and password of a
+    URL are left out.
     """
 
     def __init__(self, message: str) -> None:
-        message = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: ascii(match[0])[1:-1], message)
+        message = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
         message = re.sub(r"(\w://)(\S*|[^/]*)@", r"\1***@", message)
         super().__init__(re.sub(r"\S{500,}", lambda match: f"{match[0][:200]}…{match[0][-100:]}", message))
 

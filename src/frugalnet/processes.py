@@ -2,11 +2,12 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -18,8 +19,15 @@ def cores() -> int:
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Hold Ctrl-C back in the block that starts workers: they inherit that, and so don't see it while they import."""
+    """For the block that starts workers: they don't see Ctrl-C while they import."""
     resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+    with ctrl_c_held_back():
+        yield
+
+
+@contextmanager
+def ctrl_c_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back in the block, and for good in the processes that it starts, which inherit that."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -34,6 +42,22 @@ def init_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
+
+
+def bound_resources(more_bytes: int, seconds: int) -> None:
+    """Bound this process's memory beyond what it has (on Linux only), its processor time and, tenfold, its duration.
+
+    Memory that is refused is an exception; too much time kills the process.
+    """
+    bounds = {resource.RLIMIT_CPU: seconds}
+    with suppress(OSError):
+        has_pages = int(Path("/proc/self/statm").read_text().split()[0])
+        bounds[resource.RLIMIT_AS] = has_pages * resource.getpagesize() + more_bytes
+    for kind, bound in bounds.items():
+        hard = resource.getrlimit(kind)[1]
+        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (bound, bound))
+    signal.alarm(10 * seconds)
 
 
 def _exit_with_parent() -> None:

@@ -6,6 +6,7 @@ stage, logs what is missing.
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -147,6 +148,7 @@ class TrackedRun:
     def log_model(self, model: nn.Module, example: np.ndarray) -> None:
         """Log the model in PyTorch's pt2 format, once a run, for `mlflow.pytorch.load_model`.
 
+        That call trusts whoever could write the model (docs/sharing.md); the weights in the artifacts need no trust.
         model: on the CPU, in evaluation mode. example: a batch of at least two, for the export.
         """
 
@@ -242,13 +244,17 @@ class TrackedRun:
 def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
     """A client and the experiment's id, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
 
-    Database and experiment are created under a lock: processes that start together would race.
+    Database and experiment are created under a lock: processes that start together would race. It lies beside a SQLite
+    database, which several clones of the project may share.
     """
     store = root / "mlruns"
     store.mkdir(parents=True, exist_ok=True)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri or f"sqlite:///{store / 'mlflow.db'}")
-    with (store / ".lock").open("w") as lock:
+    database = re.match(r"sqlite:///([^?]+)", uri or "")
+    shared = Path(database[1]) if database else store / "mlflow.db"
+    shared.parent.mkdir(parents=True, exist_ok=True)
+    with shared.with_name(f".{shared.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name(EXPERIMENT)

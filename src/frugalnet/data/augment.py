@@ -13,10 +13,11 @@ import multiprocessing
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,14 @@ from tqdm import tqdm
 from frugalnet.data.decode import IMAGE_SHAPE
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
-from frugalnet.processes import cores, init_worker, starting_workers
+from frugalnet.processes import bound_resources, cores, ctrl_c_held_back, init_worker, starting_workers
 from frugalnet.schema import Config
 
 if TYPE_CHECKING:
     import albumentations
 
 CHUNK = 1000  # images a task, and a seed: part of what decides the bytes, so no parameter
+TRIAL_IMAGES, TRIAL_BYTES, TRIAL_SECONDS = 20, 10**9, 5  # what a policy is tried on, and may take in all
 
 
 class Transform(Config):
@@ -75,11 +77,13 @@ def _build(position: int, transform: Transform) -> albumentations.BasicTransform
 
     name, arguments = transform.name, transform.model_extra or {}
     key = f"augment.policy.{position}"
-    kind = getattr(albumentations, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, albumentations.BasicTransform)):
-        similar = difflib.get_close_matches(name, dir(albumentations), 1)
+    kinds = _kinds()
+    if name not in kinds:
+        similar = difflib.get_close_matches(name, kinds, 1)
         hint = f"; did you mean {similar[0]}?" if similar else ""
-        raise UserError(f"{key}.name: albumentations {albumentations.__version__} has no transform '{name}'{hint}")
+        version = albumentations.__version__
+        raise UserError(f"{key}.name: albumentations {version} has no transform '{name}' from image to image{hint}")
+    kind = kinds[name]
     known = list(inspect.signature(kind).parameters)
     for argument in arguments:
         if argument not in known:
@@ -89,41 +93,125 @@ def _build(position: int, transform: Transform) -> albumentations.BasicTransform
         # no such values and does not accept `strict`.
         strict = {"strict": True} if "InitSchema" in vars(kind) else {}
         built: albumentations.BasicTransform = kind(**arguments, p=transform.p, **strict)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # whatever a constructor raises, it can't be used
         if isinstance(error.__cause__, ValidationError):
             first = error.__cause__.errors()[0]
-            raise UserError(f"{key}.{first['loc'][0]}: {first['msg']} (found: {first['input']!r})") from error
-        raise UserError(f"{key}: {name}: {' '.join(str(error).split())}") from error
+            place = ".".join([key, *map(str, first["loc"][:1])])  # of several arguments together, there is none
+            raise UserError(f"{place}: {first['msg']} (found: {first['input']!r:.80})") from error
+        raise UserError(f"{key}: {name}: {_one_line(error)}") from error
     return built
 
 
+def _kinds() -> dict[str, type[albumentations.BasicTransform]]:
+    """The transforms that a policy may name. NoOp does nothing, Lambda calls code, others make tensors or volumes.
+
+    Those that need more than an image, such as a mask, fail on trial.
+    """
+    import albumentations
+
+    bases = (albumentations.ImageOnlyTransform, albumentations.DualTransform)
+    others = (albumentations.NoOp, albumentations.Transform3D)  # Lambda is a NoOp
+    public = {name: kind for name, kind in vars(albumentations).items() if not name.startswith("_")}
+    return {
+        name: kind
+        for name, kind in public.items()
+        if isinstance(kind, type) and issubclass(kind, bases) and kind not in bases and not issubclass(kind, others)
+    }
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def check_policy(policy: Sequence[Transform]) -> None:
-    """Raises UserError, naming the key, unless the policy turns every image into one of the same shape and type."""
-    size = IMAGE_SHAPE[0]
-    before = np.zeros(IMAGE_SHAPE, np.uint8)
-    for i, (transform, apply) in enumerate(zip(policy, build_policy(policy), strict=True)):
-        key = f"augment.policy.{i}"
+    """Raises UserError, naming the key, unless the policy turns every image into another of the same shape and type.
+
+    It is tried in a process of its own with bounded memory and time: some arguments take gigabytes or minutes.
+    """
+    if not policy:
+        return
+    import albumentations  # noqa: F401  # before the fork, so that it is imported once
+
+    context = multiprocessing.get_context("fork")  # anything else would import albumentations again, for a second
+    receiver, sender = context.Pipe(duplex=False)
+    trial = context.Process(target=_report_trial, args=(policy, sender))
+    with ctrl_c_held_back():
+        trial.start()
+    sender.close()
+    position, refusal = 0, None
+    try:
+        while refusal is None:
+            position, refusal = receiver.recv()
+    except EOFError:  # it was ended, by one of its bounds
+        refusal = (
+            f"augment.policy.{position}: {policy[position].name} takes more than {TRIAL_BYTES / 1e9:.1f} GB or "
+            f"{TRIAL_SECONDS} s for {TRIAL_IMAGES} images; choose smaller arguments"
+        )
+    finally:
+        trial.kill()
+        trial.join()
+        receiver.close()
+    if refusal:
+        raise UserError(refusal)
+
+
+def _report_trial(policy: Sequence[Transform], sender: Connection) -> None:
+    """Send the position of each transform before it is tried, and at the end why the policy is refused, or ""."""
+    import cv2
+
+    cv2.setNumThreads(0)  # a fork has none of its parent's threads
+    bound_resources(TRIAL_BYTES, TRIAL_SECONDS)
+    position, refusal = 0, ""
+    try:
+        for position in _trial(policy):
+            sender.send((position, None))
+    except UserError as error:
+        refusal = str(error)
+    sender.send((position, refusal))
+
+
+def _trial(policy: Sequence[Transform]) -> Iterator[int]:
+    """Build each transform and apply it to images; yields its position before. Raises UserError, naming the key."""
+    rng, size = np.random.default_rng(0), IMAGE_SHAPE[0]
+    # Noise, half of it of low contrast: something that every transform changes.
+    images = [rng.integers(0, 256 - i % 2 * 128, IMAGE_SHAPE, np.uint8) for i in range(TRIAL_IMAGES)]
+    for i, transform in enumerate(policy):
+        yield i
+        key, apply = f"augment.policy.{i}", _build(i, transform)
+        apply.set_random_state(rng, random.Random(i))
         for argument in ("hole_height_range", "hole_width_range"):
             # albumentations would silently use the image's size instead.
             found = (transform.model_extra or {}).get(argument, [0])
             if max(found) > size:
                 raise UserError(f"{key}.{argument}: a hole larger than the image, {size} pixels; found {found}")
-        try:
-            after = apply(image=before, force_apply=True)["image"]
-        except Exception as error:  # whatever a transform raises, it can't be applied
-            raise UserError(f"{key}: {transform.name} fails on an image of {before.shape}: {error}") from error
-        made, had = f"{after.dtype} {after.shape}", f"{before.dtype} {before.shape}"
-        if transform.p < 1 and made != had:
-            raise UserError(f"{key}.p: {transform.name} makes {made} of {had}, so p has to be 1; found {transform.p}")
-        before = after
-    if (result := f"{before.dtype} {before.shape}") != (needed := f"uint8 {IMAGE_SHAPE}"):
-        raise UserError(f"augment.policy: images are {result} after it; they have to stay {needed}: crop or pad last")
+        changed = False
+        for j, before in enumerate(images):
+            had = f"{before.dtype} {before.shape}"
+            try:
+                after = apply(image=before.copy(), force_apply=True)["image"]
+            except Exception as error:  # whatever a transform raises, it can't be applied
+                raise UserError(f"{key}: {transform.name} fails on an image of {had}: {_one_line(error)}") from error
+            made = f"{after.dtype} {after.shape}"
+            if transform.p < 1 and made != had:
+                raise UserError(
+                    f"{key}.p: {transform.name} makes {made} of {had}, so p has to be 1; found {transform.p}"
+                )
+            changed = changed or made != had or not np.array_equal(after, before)
+            images[j] = after
+        if not changed:
+            raise UserError(f"{key}: {transform.name} changes no image with these arguments; leave it out")
+    for result in (f"{image.dtype} {image.shape}" for image in images):
+        if result != (needed := f"uint8 {IMAGE_SHAPE}"):
+            raise UserError(
+                f"augment.policy: images are {result} after it; they have to stay {needed}: crop or pad last"
+            )
 
 
 def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: int) -> NDArray[np.uint8]:
     """One augmented copy of each image, (n, 64, 64, 3) uint8; depends on the arguments alone.
 
     `start` is the position of the first image in the training split. It seeds all randomness, with `seed` and `view`.
+    Raises UserError, naming the key and the image, if a transform fails.
     """
     policy = build_policy(config.policy)
     seeds = np.random.SeedSequence((config.seed, view, start)).generate_state(2)
@@ -133,10 +221,16 @@ def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: 
     augmented = list(np.array(images))  # in memory: mapped rows are slow to create
     # One transform after another, each on all images: a fifth faster than image by image, since its code stays in the
     # processor's caches.
-    for transform in policy:
+    for position, transform in enumerate(policy):
         for i, image in enumerate(augmented):
             if transform.should_apply():
-                augmented[i] = _apply(transform, image)
+                try:
+                    augmented[i] = _apply(transform, image)
+                except Exception as error:  # with numbers that it drew on none of the trial's images
+                    where = f"augment.policy.{position}: {config.policy[position].name}"
+                    raise UserError(f"{where} fails on image {start + i} of view {view}: {_one_line(error)}") from error
+    if wrong := {image.shape for image in augmented} - {images.shape[1:]}:
+        raise UserError(f"augment.policy: makes images of {wrong.pop()} in view {view}; crop or pad last")
     return np.stack(augmented)
 
 

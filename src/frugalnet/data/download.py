@@ -4,8 +4,12 @@ import hashlib
 import logging
 import re
 import shutil
+import socket
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import urlsplit
@@ -15,6 +19,7 @@ import requests
 from pydantic import Field, PositiveInt, field_validator, model_validator
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
 from urllib3.util import Retry
 
@@ -61,7 +66,8 @@ def fetch(config: DownloadConfig, destination: Path, partial_folder: Path, backo
 
     What arrives over HTTP is kept in `partial_folder` as `<md5>.partial` until it is whole, so that a killed download
     resumes. Failures are retried at once, then after 2, 4, 8 … times `backoff_seconds`. A connection that brings less
-    than 64 KiB in 30 seconds counts as a failure; after six in a row without progress the download ends.
+    than 64 KiB in 30 seconds, or no whole headers in 60, counts as a failure; after six in a row without progress the
+    download ends.
     Raises UserError if the source is missing or not the expected one, and OSError, naming the path, if a write fails.
     """
     if config.source == "sample":
@@ -124,6 +130,50 @@ def _another_size(url: str, expected: int, found: int) -> UserError:
     )
 
 
+@contextmanager
+def _in_time(give_up: Callable[[], None]) -> Iterator[None]:
+    """Call `give_up`, in another thread, and raise ProtocolError if the block takes 2 × STALL_SECONDS.
+
+    The timeout of a socket, STALL_SECONDS, begins anew with every byte.
+    """
+    seconds = 2 * STALL_SECONDS
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        with suppress(OSError, ValueError, RuntimeError):  # closed already
+            give_up()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if late.is_set():
+            raise ProtocolError(f"no whole answer in {seconds:g} s")
+
+
+class _Bounded:
+    """A connection whose response headers have to arrive in time."""
+
+    sock: socket.socket
+
+    def getresponse(self) -> HTTPResponse:
+        with _in_time(lambda: socket.socket.shutdown(self.sock, socket.SHUT_RDWR)):
+            response: HTTPResponse = super().getresponse()  # type: ignore[misc]
+        return response
+
+
+class _Adapter(HTTPAdapter):
+    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*arguments, **options)
+        if not issubclass(pool.ConnectionCls, _Bounded):
+            pool.ConnectionCls = type("Connection", (_Bounded, pool.ConnectionCls), {})
+        return pool
+
+
 class _Retry(Retry):
     """Waits before the next try, and says why and for how long."""
 
@@ -150,8 +200,8 @@ def _download(url: str, partial: Path, size_bytes: int, backoff_seconds: float) 
         requests.Session() as session,
         tqdm(desc="download", total=size_bytes, unit="B", unit_scale=True, disable=None) as bar,
     ):
-        session.mount("http://", HTTPAdapter(max_retries=policy))
-        session.mount("https://", HTTPAdapter(max_retries=policy))
+        session.mount("http://", _Adapter(max_retries=policy))
+        session.mount("https://", _Adapter(max_retries=policy))
         while _size(partial) != size_bytes:
             try:
                 try:
@@ -202,7 +252,7 @@ def _receive(session: requests.Session, url: str, partial: Path, size_bytes: int
         with naming(partial), partial.open("ab" if status == 206 else "wb") as file:
             bar.n = file.tell()
             checked, checked_bytes = time.monotonic(), file.tell()
-            while chunk := response.raw.read1(1 << 16):  # what is there, without waiting for more
+            while chunk := _read(response.raw):
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > size_bytes:
@@ -215,6 +265,12 @@ def _receive(session: requests.Session, url: str, partial: Path, size_bytes: int
                     checked, checked_bytes = time.monotonic(), file.tell()
     if _size(partial) < size_bytes:
         raise ProtocolError(f"the server closed after {_size(partial):,} of {size_bytes:,} bytes")
+
+
+def _read(body: HTTPResponse) -> bytes:
+    """What is there, at most 64 KiB, without waiting for more; nothing at the end."""
+    with _in_time(body.shutdown):
+        return body.read1(1 << 16)
 
 
 def _say(text: str) -> None:
