@@ -32,8 +32,11 @@ def _positive(text: str) -> int:
 def _predict(arguments: argparse.Namespace) -> int:
     """Name what is in each picture. Pictures of any size are turned as their EXIF data say, centre-cropped, and scaled
     to 64×64 pixels. Exits with 1 if a picture cannot be classified; the others still are."""
-    from frugalnet.use import classifier, pictures, weights  # here: --help needs no torch
+    import torch  # here: --help needs none of it
 
+    from frugalnet.use import classifier, pictures, weights
+
+    torch.set_num_threads(1)  # one small picture: more threads only wait for one another
     network = classifier.Classifier(weights.choose(arguments.model, arguments.weights))
     found: list[dict[str, Any]] = []
     failed = 0
