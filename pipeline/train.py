@@ -8,6 +8,7 @@ import numpy as np
 from frugalnet import compute, config, tracking
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
+from frugalnet.files import sha256_of
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.loop import fit
@@ -24,11 +25,14 @@ def main(model: str, seed: int) -> None:
     device = compute.setup(params.compute)
     data, views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
     environment, provenance = compute.bits_depend_on(device, params.compute), tracking.provenance()
-    run, root = runs.describe(model, seed, data, views.sha256, params.train, environment), tracking.project_root()
+    logits, root = Views(Path("data/teacher"), "teach") if params.teacher.model else None, tracking.project_root()
+    teacher = {**params.teacher.model_dump(), "logits_sha256": sha256_of(logits.sha256)} if logits else None
+    run = runs.describe(model, seed, data, views.sha256, params.train, environment, teacher=teacher)
     print(f"{runs.name(run)} on {data.name}; its bits depend on {json.dumps(environment)}")
     runs.tell_of_other_checkpoints(root, run)
     checkpoints, normalise = runs.checkpoints(root, run), Normaliser(data.mean, data.std, device)
-    trainer = Trainer(model, seed, len(data.class_ids), len(data.train.labels), normalise, params.train)
+    mode, n_train = compute.compile_mode(device, params.compute), len(data.train.labels)
+    trainer = Trainer(model, seed, len(data.class_ids), n_train, normalise, params.train, mode)
     with checkpoints.locked(), tracking.training_run(root, run, provenance) as tracked:
         fit(
             trainer,
@@ -37,6 +41,7 @@ def main(model: str, seed: int) -> None:
             data.validation,
             checkpoints,
             on_epoch=lambda history: tracked.log_history(history.rows),
+            taught=lambda epoch: logits.of_epoch(epoch, None) if logits else None,
             checkpoint_minutes=params.compute.checkpoint_minutes,
         )
         timing = {**provenance, "machine": compute.describe_machine(device)}

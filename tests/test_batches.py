@@ -7,7 +7,16 @@ import torch
 
 from frugalnet.errors import UserError
 from frugalnet.files import sha256_each, write_json
-from frugalnet.training.batches import Normaliser, Views, _ahead, batch_indices, batches, epoch_order, steps_per_epoch
+from frugalnet.training.batches import (
+    Normaliser,
+    Resident,
+    Views,
+    _ahead,
+    batch_indices,
+    batches,
+    epoch_order,
+    steps_per_epoch,
+)
 
 CPU = torch.device("cpu")
 
@@ -30,6 +39,48 @@ def test_an_epoch_gives_every_image_once_in_batches_of_like_size(count, batch_si
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert sorted(torch.cat(seen).tolist()) == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "steps"),
+    [
+        (100_000, 256, 400),  # 250 each
+        (95_000, 256, 380),
+        (100_000, 128, 800),
+        (1000, 32, 40),
+        (1001, 32, 32),  # 1001 = 7 · 11 · 13: the next equal size, 13, is too small
+        (997, 256, 4),
+        (3, 256, 1),
+    ],
+)
+def test_batches_are_of_one_size_if_that_takes_at_most_a_third_more_of_them(count, batch_size, steps):
+    assert steps_per_epoch(count, batch_size) == steps
+
+
+def test_a_teachers_logits_come_with_their_images(tmp_path):
+    images, taught = np.zeros((100, 4, 4, 3), np.uint8), np.arange(200, dtype=np.float16).reshape(100, 2)
+    turns = batch_indices(0, 0, 100, 4)
+    seen = list(batches(images, np.arange(100), turns, CPU, taught))
+    assert all(len(batch) == 3 for batch in seen)
+    assert all((logits.numpy() == taught[turn]).all() for turn, (_, _, logits) in zip(turns, seen, strict=True))
+
+
+class _Gpu:
+    type = "cuda"
+
+
+def test_a_view_is_copied_to_a_gpu_once_and_only_if_there_is_room(monkeypatch):
+    free, copied = [1000], []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 10_000))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: copied.append(tensor) or tensor)
+    small, large, resident = np.zeros(100, np.uint8), np.zeros(501, np.uint8), Resident(_Gpu())
+    assert resident.of(large) is large
+    first = resident.of(small)
+    assert isinstance(first, torch.Tensor)
+    free[0] = 0
+    assert resident.of(small) is first
+    assert len(copied) == 1
+    assert Resident(CPU).of(small) is small
 
 
 def test_a_batch_holds_the_images_and_labels_of_its_turn():

@@ -10,7 +10,8 @@ def test_freed_memory_serves_the_next_step_without_page_faults():
     code = (
         "import resource, torch\n"
         "from frugalnet.compute import ComputeConfig, setup\n"
-        "setup(ComputeConfig(device='cpu', threads=1, processes=1, deterministic=False, checkpoint_minutes=1))\n"
+        "how = dict(compile='off', deterministic=False, checkpoint_minutes=1)\n"
+        "setup(ComputeConfig(device='cpu', threads=1, processes=1, **how))\n"
         "def step(): [torch.ones(10_000_000) for _ in range(3)]\n"
         "for _ in range(10): step()\n"  # where blocks lie is chance; in eight runs it had settled after 1 to 5
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -6,7 +6,14 @@ from frugalnet import models
 from frugalnet.training.optim import OptimConfig, build_optimiser, learning_rate
 
 ONE_CYCLE = OptimConfig(
-    optimiser="sgd", learning_rate=0.4, momentum=0.9, weight_decay=1e-4, schedule="one_cycle", warmup=0.25
+    optimiser="sgd",
+    learning_rate=0.4,
+    muon_learning_rate=0.03,
+    muon_weight_decay=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    schedule="one_cycle",
+    warmup=0.25,
 )
 
 
@@ -46,6 +53,45 @@ def test_adam_is_pytorchs_adam():
             layer(torch.ones(1, 3)).square().sum().backward()
             optimiser.step()
     assert torch.allclose(weight.weight, twin.weight)
+
+
+def learn(network: torch.nn.Module, optimiser: torch.optim.Optimizer, images: torch.Tensor) -> None:
+    optimiser.zero_grad()
+    network(images).square().sum().backward()
+    optimiser.step()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_muon_is_pytorchs_muon_on_the_filters_as_rows(layout):
+    torch.manual_seed(0)
+    convolution, matrix = torch.nn.Conv2d(4, 8, 3, bias=False), torch.nn.Linear(36, 8, bias=False)
+    matrix.weight.data.copy_(convolution.weight.detach().flatten(1))
+    convolution.to(memory_format=layout)
+    config = ONE_CYCLE.model_copy(update={"optimiser": "muon"})
+    ours = build_optimiser(torch.nn.Sequential(convolution), config)
+    theirs = torch.optim.Muon(matrix.parameters(), lr=0.03, weight_decay=0.1)
+    for _ in range(3):
+        patch = torch.randn(16, 4, 3, 3)
+        learn(convolution, ours, patch)
+        learn(matrix, theirs, patch.flatten(1))
+    assert torch.allclose(convolution.weight.flatten(1), matrix.weight, atol=1e-2)  # orthogonalised in bfloat16
+    assert (convolution.weight.flatten(1) - matrix.weight).norm() < 0.02 * matrix.weight.norm()
+
+
+def test_muon_takes_hidden_convolutions_only_and_follows_the_schedule():
+    network = models.build("depthwise", 10).to(memory_format=torch.channels_last)
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    optimiser = build_optimiser(network, ONE_CYCLE.model_copy(update={"optimiser": "muon"}))
+    for group in optimiser.param_groups:
+        group["lr"] = 0.0
+    learn(network, optimiser, torch.randn(4, 3, 64, 64))
+    assert all(torch.equal(before[name], parameter) for name, parameter in network.named_parameters())
+    by_sgd = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    hidden = {name for name, parameter in network.named_parameters() if id(parameter) not in by_sgd}
+    assert hidden == {f"conv{number}.1.weight" for number in range(2, 6)}  # the pointwise ones
+    optimiser.param_groups[0]["lr"] = 0.4
+    learn(network, optimiser, torch.randn(4, 3, 64, 64))
+    assert not any(torch.equal(before[name], dict(network.named_parameters())[name]) for name in hidden)
 
 
 @pytest.mark.parametrize(

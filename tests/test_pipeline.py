@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from frugalnet.files import sha256
 from frugalnet.tracking import connect
 from tools.torture import STAGES, Plan, Whole, clone, hashes, play
 
@@ -63,6 +65,20 @@ def test_every_stage_leaves_its_results(project):
     assert 0.1 < metrics["top1"] <= 1
     for report in ("report.html", "report.md"):
         assert "sample data" in (project / "results/compare" / report).read_text().lower()
+
+
+# The weights' SHA-256 of the run that `project` makes, by torch's version and the CPU's instructions: a change of what
+# decides the weights shows here. After an intended change, put in the hash that the failure or the skip names.
+SAMPLE_WEIGHTS = {"2.14.1, AVX2, x86_64": "b5d7bbe70bfe897befefc447a87872da6960ff8ba553011ab9183b0af5bea4ee"}
+
+
+def test_training_from_nothing_gives_the_recorded_bits(project):
+    recorded = json.loads((project / "results/train/depthwise-0/run.json").read_text())
+    environment, found = recorded["environment"], recorded["weights_sha256"]
+    kind = ", ".join((environment["torch"].split("+")[0], environment["cpu_capability"], environment["machine"]))
+    if kind not in SAMPLE_WEIGHTS:
+        pytest.skip(f"no bits are recorded for {kind}: {found} here")
+    assert found == SAMPLE_WEIGHTS[kind]
 
 
 def test_nothing_to_do_is_said(project):
@@ -206,3 +222,39 @@ def test_a_queue_trains_the_grid(project):
     assert status.count("Success") == 4, status
     trained = {(r.data.params["model"], r.data.params["train.epochs"]) for r in training_runs(project)[1]}
     assert {(model, epochs) for model in ("alexnet", "depthwise") for epochs in ("1", "2")} <= trained
+
+
+def test_a_network_learns_from_the_teacher_that_the_configuration_names_by_its_hash(project):
+    weights = project / "models/depthwise-0.safetensors"
+    teacher = ("train.distillation=0.5", "teacher.model=depthwise", f"teacher.weights={weights.relative_to(project)}")
+    stages, shape = ("teach", "train@residual-0"), ("model=residual", *teacher)
+    refused = experiment(project, *shape, "teacher.sha256=0123", options=stages, code=255)
+    assert f"expected a file with SHA-256 0123, found {sha256(weights)}" in refused
+    experiment(project, *shape, f"teacher.sha256={sha256(weights)}", options=stages)
+    described = json.loads((project / "results/train/residual-0/run.json").read_text())["teacher"]
+    assert described["model"] == "depthwise"
+    logits = np.load(project / "data/teacher/logits_1.npy")
+    labels = np.load(project / "data/arrays/train_labels.npy")
+    assert (logits.argmax(1) == labels).mean() > 0.3  # what the teacher has learnt of the second view's images
+
+
+def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_path):
+    _, tracked = training_runs(project)
+    (run_id,) = [found.info.run_id for found in tracked if found.data.params["model"] == "depthwise"]
+    again = [sys.executable, "-m", "frugalnet.reproduce"]
+    assert "trained again to the same weights" in run(project, *again, run_id)
+    assert "run '0123'" in run(project, *again, "0123", code=1)
+
+    recorded = json.loads((project / "results/train/depthwise-0/run.json").read_text())
+    other = recorded | {"source_sha256": "0" * 64, "views_sha256": "1" * 64}
+    (tmp_path / "inputs.json").write_text(json.dumps(other))
+    refused = run(project, *again, str(tmp_path / "inputs.json"), code=1)
+    assert "training code: SHA-256 000000000000 in the run" in refused
+    assert "data/views: SHA-256 111111111111 in the run" in refused
+    assert refused.count("\n") == 1
+
+    other = recorded | {"environment": recorded["environment"] | {"torch": "1.0"}, "weights_sha256": "2" * 64}
+    (tmp_path / "environment.json").write_text(json.dumps(other))
+    differs = run(project, *again, str(tmp_path / "environment.json"), code=1)
+    assert "the bits may differ: torch: 1.0 in the run" in differs
+    assert f"expected weights with SHA-256 {'2' * 64}, trained {recorded['weights_sha256']}" in differs

@@ -1,17 +1,20 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from frugalnet import models
 from frugalnet.compute import ComputeConfig, setup
 from frugalnet.data.arrays import Split
 from frugalnet.errors import UserError
-from frugalnet.metrics import energy
-from frugalnet.metrics.accuracy import top_k
+from frugalnet.metrics import counts, energy
+from frugalnet.metrics.accuracy import cross_entropy, top_k
 from frugalnet.metrics.counts import macs
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.checkpoint import Checkpoints
@@ -24,12 +27,17 @@ RECIPE = TrainConfig(
     epochs=3,
     batch_size=32,
     optimiser="sgd",
+    muon_learning_rate=0.03,
+    muon_weight_decay=0.1,
     learning_rate=0.05,
     momentum=0.9,
     weight_decay=5e-5,
     schedule="one_cycle",
     warmup=0.2,
     label_smoothing=0.1,
+    ema_decay=0.0,
+    distillation=0.0,
+    temperature=4.0,
     resolutions=[32],
 )
 
@@ -52,7 +60,7 @@ def images_of(epoch: int) -> np.ndarray:
 
 
 def train(
-    folder: Path, recipe: TrainConfig = RECIPE, model: str = "depthwise", on_epoch=lambda history: None, **how: float
+    folder: Path, recipe: TrainConfig = RECIPE, model: str = "depthwise", on_epoch=lambda history: None, **how: Any
 ) -> Trainer:
     normalise = Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu"))
     trainer = Trainer(model, 0, 4, len(TRAIN.labels), normalise, recipe)
@@ -61,7 +69,7 @@ def train(
 
 
 def bits(trainer: Trainer) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in trainer.network.state_dict().items()}
+    return {name: tensor.numpy().tobytes() for name, tensor in trainer.result.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -241,10 +249,87 @@ def test_resolutions_are_spread_evenly_over_the_epochs():
     assert [resolution(recipe, epoch) for epoch in range(7)] == [32, 32, 32, 48, 48, 64, 64]
 
 
+TAUGHT = np.random.default_rng(2).normal(0, 3, (160, 4)).astype(np.float16)
+LEVERS = {
+    "moving average": ({"ema_decay": 0.9}, None),
+    "muon": ({"optimiser": "muon"}, None),
+    "teacher": ({"distillation": 0.5}, lambda epoch: TAUGHT),
+}
+
+
+@pytest.mark.parametrize(("changes", "taught"), LEVERS.values(), ids=LEVERS)
+def test_a_stopped_run_with_a_moving_average_or_a_teacher_resumes_to_the_same_bits(
+    tmp_path, uninterrupted, changes, taught
+):
+    recipe, how = RECIPE.model_copy(update=changes), {"taught": taught} if taught else {}
+    whole = train(tmp_path / "whole", recipe, **how)
+
+    def stop_after_the_first(history):
+        if len(history.rows) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", recipe, on_epoch=stop_after_the_first, **how)
+    resumed = train(tmp_path / "run", recipe, **how)
+    assert bits(resumed) == bits(whole) != bits(uninterrupted)
+    assert resumed.history.rows == whole.history.rows != uninterrupted.history.rows
+
+
+def test_the_moving_average_is_evaluated_and_stored_while_the_latest_weights_train_on(tmp_path, uninterrupted):
+    averaged = train(tmp_path / "run", RECIPE.model_copy(update={"ema_decay": 0.9}))
+    latest = {name: tensor.numpy().tobytes() for name, tensor in averaged.network.state_dict().items()}
+    assert latest == bits(uninterrupted)
+    assert bits(averaged) != latest
+    logits = infer(averaged.result, VALIDATION.images, averaged.normalise)
+    assert averaged.history.rows[-1]["validation_loss"] == cross_entropy(logits, VALIDATION.labels)
+
+
+def test_a_network_that_learns_from_its_teacher_alone_says_what_that_says(tmp_path):
+    wrong = (np.arange(160) + 1) % 4  # the teacher takes every class for the next one
+    logits = np.where(np.arange(4) == wrong[:, None], 8, 0).astype(np.float16)
+    recipe = RECIPE.model_copy(update={"epochs": 6, "distillation": 1.0})
+    trainer = train(tmp_path / "run", recipe, taught=lambda epoch: logits)
+    assert trainer.history.rows[-1]["validation_top1"] < 0.1
+    predicted = infer(trainer.result, VALIDATION.images, trainer.normalise).argmax(1)
+    assert (predicted == (VALIDATION.labels + 1) % 4).mean() > 0.9
+
+
+@pytest.mark.parametrize("changes", [{}, {"distillation": 0.5}], ids=["labels", "teacher"])
+def test_the_step_of_a_gpu_is_traced_without_one(monkeypatch, changes):
+    """On tensors without contents: what is on the wrong device, or impossible in bfloat16, raises. The backward pass
+    and the fused SGD, which need a driver, are left out."""
+    gpu, build = torch.device("cuda:0"), models.build
+
+    def build_there(*arguments: Any) -> nn.Module:
+        with gpu:
+            return build(*arguments)
+
+    monkeypatch.setattr(models, "build", build_there)
+    monkeypatch.setattr(nn.Module, "to", lambda network, *_, **__: network)  # which fails on tensors of this kind
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(counts, "macs", lambda network, shape: 1)
+    with FakeTensorMode():
+        normalise = Normaliser([120.0] * 3, [60.0] * 3, gpu)
+        recipe = RECIPE.model_copy(update={"optimiser": "adamw", "resolutions": [24], **changes})
+        trainer = Trainer("residual", 0, 4, 160, normalise, recipe)
+        for parameter in trainer.network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
+        monkeypatch.setattr(trainer.optimiser, "zero_grad", lambda set_to_none: None)
+        images, labels = torch.zeros(32, 32, 32, 3, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64, device=gpu)
+        trainer.train_batch(images, labels, torch.zeros(32, 4, device=gpu) if "distillation" in changes else None)
+        seen = [*trainer.network.parameters(), trainer.losses, trainer.correct]
+        seen += [value for state in trainer.optimiser.state.values() for value in state.values() if value is not None]
+    assert {tensor.device for tensor in seen} == {gpu}
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_on_a_gpu_a_network_learns_and_deterministic_algorithms_give_the_same_bits(tmp_path):
-    settings = ComputeConfig(device="cuda", threads=1, processes=1, deterministic=True, checkpoint_minutes=1)
+    settings = ComputeConfig(
+        device="cuda", threads=1, processes=1, compile="off", deterministic=True, checkpoint_minutes=1
+    )
     normalise = Normaliser([120.0] * 3, [60.0] * 3, setup(settings))
     recipe = RECIPE.model_copy(update={"epochs": 6})
     try:

@@ -28,6 +28,7 @@ class ComputeConfig(Config):
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: int = Field(ge=0, le=1024)
     processes: int = Field(ge=0, le=1024)  # that decode and augment
+    compile: Literal["auto", "off", "default", "reduce-overhead"]  # torch.compile's mode; auto: default, on CUDA only
     deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
     checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch
 
@@ -51,11 +52,24 @@ def setup(config: ComputeConfig) -> torch.device:
     return torch.device(name)
 
 
-def compiles(device: torch.device) -> bool:
-    """Whether networks are compiled: on CUDA, if Triton finds the C compiler and Python header it needs."""
+def compile_mode(device: torch.device, config: ComputeConfig) -> str | None:
+    """The mode of torch.compile that training uses on this device, or None: networks are not compiled.
+
+    `auto` compiles on CUDA if Triton finds the C compiler and Python header it needs. Raises UserError if another mode
+    asks for them and they are missing. "reduce-overhead" records CUDA graphs: one launch for a whole pass.
+    """
+    if config.compile == "off" or (config.compile == "auto" and device.type != "cuda"):
+        return None
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     header = Path(sysconfig.get_path("include")) / "Python.h"
-    return device.type == "cuda" and bool(find_spec("triton") and compiler) and header.is_file()
+    able = bool(compiler) and header.is_file() and (device.type != "cuda" or bool(find_spec("triton")))
+    if config.compile == "auto":
+        return "default" if able else None
+    if not able:
+        raise UserError(
+            f"compute.compile: '{config.compile}' needs a C compiler, {header} and Triton; install them or use off"
+        )
+    return config.compile
 
 
 def _keep_freed_memory() -> None:
@@ -77,7 +91,7 @@ def bits_depend_on(device: torch.device, config: ComputeConfig) -> dict[str, Any
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "deterministic": config.deterministic or device.type == "cpu",
-        "compiled": compiles(device),
+        "compiled": compile_mode(device, config) or False,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),

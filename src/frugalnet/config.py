@@ -18,6 +18,7 @@ from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchCon
 from frugalnet.errors import UserError
 from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.schema import Config
+from frugalnet.training.distillation import TeacherConfig
 from frugalnet.training.trainer import TrainConfig
 
 T = TypeVar("T")
@@ -48,11 +49,22 @@ class Params(Config):
     augment: AugmentConfig
     model: ModelConfig
     train: TrainConfig
+    teacher: TeacherConfig
     distributed: DistributedConfig
     launch: LaunchConfig
     compute: ComputeConfig
     evaluate: MeasureConfig
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
+
+    @field_validator("teacher")
+    @classmethod
+    def _is_listened_to(cls, teacher: TeacherConfig, info: ValidationInfo) -> TeacherConfig:
+        train = info.data.get("train")
+        if train and bool(train.distillation) != bool(teacher.model):
+            raise ValueError(
+                f"the teacher is {teacher.model}, but train.distillation is {train.distillation}: set both"
+            )
+        return teacher
 
     @field_validator("distributed")
     @classmethod
@@ -61,6 +73,14 @@ class Params(Config):
         if isinstance(distributed, GlobalNet) and train and distributed.period > train.epochs:
             raise ValueError(
                 f"a period of {distributed.period} epochs is longer than the run, train.epochs={train.epochs}"
+            )
+        if (
+            distributed.kind != "none"
+            and train
+            and (train.ema_decay or train.distillation or train.optimiser == "muon")
+        ):
+            raise ValueError(
+                "several workers support neither train.ema_decay, train.distillation nor muon: use one process"
             )
         return distributed
 
@@ -94,9 +114,10 @@ def load(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path}: " + "; ".join(wrong)) from error
     except (YAMLError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
-    for name in params.model.names:
+    teacher = [("teacher.model", params.teacher.model)] if params.teacher.model else []
+    for key, name in [*(("model.names", name) for name in params.model.names), *teacher]:
         try:
             models.check(name, params.train.resolutions)
         except UserError as error:
-            raise UserError(f"{path}: model.names: {error}") from error
+            raise UserError(f"{path}: {key}: {error}") from error
     return params

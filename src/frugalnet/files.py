@@ -16,7 +16,6 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
@@ -119,7 +118,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_each(array: NDArray[np.uint8], rows: int) -> list[str]:
+def sha256_each(array: NDArray[Any], rows: int) -> list[str]:
     """The SHA-256 of each chunk of `rows` rows of a contiguous array, the last one shorter; computed on all cores."""
     parts = [array[start : start + rows] for start in range(0, len(array), rows)]
     with ThreadPoolExecutor(cores()) as threads:  # hashlib releases the GIL

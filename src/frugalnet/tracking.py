@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 from torch import nn
 
-from frugalnet.errors import Interrupted
+from frugalnet.errors import Interrupted, UserError
+from frugalnet.files import read_json
 
 EXPERIMENT = "frugalnet"
 PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
@@ -267,3 +269,18 @@ def dotted_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= dotted_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def artifact(root: Path, run_id: str, name: str) -> Any:
+    """The JSON file of that name among a run's artifacts. Raises UserError if there is no such run or file."""
+    client, _ = connect(root)
+    try:
+        listed = client.list_artifacts(run_id)
+        listed += [inner for folder in listed if folder.is_dir for inner in client.list_artifacts(run_id, folder.path)]
+        paths = [file.path for file in listed if Path(file.path).name == name]
+        if paths:
+            with tempfile.TemporaryDirectory() as folder:
+                return read_json(Path(client.download_artifacts(run_id, paths[0], folder)))
+    except MlflowException as error:
+        raise UserError(f"MLflow: run '{run_id}': {' '.join(str(error).split())}") from error
+    raise UserError(f"MLflow: run '{run_id}' has no {name}: it is not an evaluated training run")

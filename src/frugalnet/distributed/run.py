@@ -46,7 +46,9 @@ class _Inputs:
         self.data, self.views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
         self.backend = launch.check(task.workers, task.launch, task.train, self.device, len(self.data.train.labels))
         environment, identity = compute.bits_depend_on(self.device, config), launch.identity(task.workers)
-        self.run = runs.describe(task.model, task.seed, self.data, self.views.sha256, task.train, environment, identity)
+        self.run = runs.describe(
+            task.model, task.seed, self.data, self.views.sha256, task.train, environment, distributed=identity
+        )
         self.root = tracking.project_root()
         self.checkpoints = runs.checkpoints(self.root, self.run)
 
@@ -97,7 +99,8 @@ def _work(task: Task) -> None:
         peers.check_same_run(run["fingerprint"], inputs.refusal(task, peers.world))
         normalise, n_train = Normaliser(data.mean, data.std, device), len(data.train.labels)
         recipe = task.workers.recipe(task.train)
-        trainer = Trainer(task.model, task.seed, len(data.class_ids), n_train, normalise, recipe)
+        mode = compute.compile_mode(device, task.compute)
+        trainer = Trainer(task.model, task.seed, len(data.class_ids), n_train, normalise, recipe, mode)
         worker = Worker(trainer, peers, task.workers, inputs.images_of, np.array(data.train.labels), data.validation)
         resumption = Resumption(inputs.checkpoints.folder, own, peers)
         if peers.rank == 0:

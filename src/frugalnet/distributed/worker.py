@@ -15,7 +15,7 @@ from frugalnet.distributed.exchange import Peers, shard
 from frugalnet.distributed.launch import GlobalNet, Workers
 from frugalnet.distributed.replicas import Replica, synchronise_batch_norm
 from frugalnet.errors import UserError
-from frugalnet.training.batches import batch_indices, batches, resident
+from frugalnet.training.batches import Resident, batch_indices, batches
 from frugalnet.training.loop import epoch_line
 from frugalnet.training.optim import learning_rate
 from frugalnet.training.trainer import Trainer
@@ -41,6 +41,7 @@ class Worker:
     ) -> None:
         self.trainer, self.peers, self.config = trainer, peers, config
         self.images_of, self.labels, self.validation = images_of, labels, validation
+        self._resident = Resident(trainer.device)
         self.network, self.replica = trainer.network, None
         if not isinstance(config, GlobalNet):
             if config.sync_batch_norm:
@@ -67,7 +68,7 @@ class Worker:
         trainer = self.trainer
         whole = self._indices()[trainer.step : until]
         mine = shard(self._indices(), part, self.peers.world)[trainer.step : until]
-        images = resident(self.images_of(trainer.epoch), trainer.device)
+        images = self._resident.of(self.images_of(trainer.epoch))
         if trainer.step == 0 and part:  # randomness within an epoch (dropout) differs between shards
             torch.manual_seed(int(np.random.default_rng([trainer.seed, trainer.epoch, 1, part]).integers(2**62)))
         loaded = batches(images, self.labels, mine, trainer.device)

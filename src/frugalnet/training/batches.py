@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256_each
 
-Batch = tuple[Tensor, Tensor]  # images (n, H, W, 3) uint8, labels (n,) int64
+Batch = tuple[Tensor, ...]  # images (n, H, W, 3) uint8, labels (n,) int64; with a teacher, its (n, classes) logits
+
+Stored = TypeVar("Stored", np.ndarray, None)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -20,16 +22,19 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, epoch: int, count: int, steps: int) -> list[np.ndarray]:
-    """The indices of each step's images: an epoch's order in `steps` parts.
-
-    Sizes differ by one at most, so that no image is dropped and no batch is too small for batch normalisation.
-    """
+    """The indices of each step's images: an epoch's order in `steps` parts, whose sizes differ by one at most."""
     return np.array_split(epoch_order(seed, epoch, count), steps)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """The number of batches of at most `batch_size` images that hold `count` images."""
-    return -(-count // batch_size)
+    """The number of batches of at most `batch_size` images that hold `count` images, none dropped.
+
+    If batches of equal size are possible with at least three quarters of `batch_size`, the largest such size is used:
+    a compiled network is compiled again for every size. Otherwise sizes differ by one.
+    """
+    fewest = -(-count // batch_size)
+    equal = (steps for steps in range(fewest, 4 * count // (3 * batch_size) + 1) if count % steps == 0)
+    return next(equal, fewest)
 
 
 class Normaliser(nn.Module):
@@ -58,26 +63,27 @@ class Normaliser(nn.Module):
 
 
 class Views:
-    """The stored augmented views of the training split; epoch e (from 0) reads view e mod V.
+    """What a stage stored for each augmented view of the training split; epoch e (from 0) reads view e mod V.
 
     A view is mapped from disk, and checked against its SHA-256, chunk by chunk, when it is first opened.
+    stage: the DVC stage that writes `folder`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, stage: str = "augment") -> None:
+        self.folder, self._stage = folder, stage
         described = read_json(folder / "views.json")
         self.sha256: dict[str, list[str]] = described["sha256"]
         self._images_per_hash: int = described["images_per_hash"]
         self._opened: dict[str, np.ndarray] = {}
 
-    def of_epoch(self, epoch: int, unaugmented: np.ndarray) -> np.ndarray:
-        """The epoch's (N, H, W, 3) uint8 images: a view, or `unaugmented` if none are stored.
+    def of_epoch(self, epoch: int, otherwise: Stored) -> np.ndarray | Stored:
+        """The epoch's array, whose first axis is the training split's; `otherwise` if none are stored.
 
         Raises UserError if the view is missing or its bytes have changed.
         """
         names = list(self.sha256)  # in the order of the views
         if not names:
-            return unaugmented
+            return otherwise
         name = names[epoch % len(names)]
         if name not in self._opened:
             path = self.folder / name
@@ -89,45 +95,57 @@ class Views:
             if hashes != self.sha256[name]:
                 raise UserError(
                     f"{path}: missing or damaged (its SHA-256 is not the one in views.json); write it again: "
-                    "rm -rf .dvc/cache/runs && dvc repro --force --single-item augment"
+                    "rm -rf .dvc/cache/runs && "
+                    f"dvc repro --force --single-item {self._stage}"
                 )
             self._opened[name] = images
         return self._opened[name]
 
 
-def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
-    """The images on the device if it is a GPU with room for twice their size; else as they are, mapped from disk."""
-    if device.type == "cuda" and 2 * images.nbytes < torch.cuda.mem_get_info(device)[0]:
-        return torch.from_numpy(np.array(images)).to(device)
-    return images
+class Resident:
+    """Keeps views on a GPU that has room for them, so that each is copied there once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._copies: dict[int, tuple[np.ndarray, Tensor]] = {}  # by identity: a view is mapped once
+
+    def of(self, images: np.ndarray) -> np.ndarray | Tensor:
+        """The images on the device if it is a GPU with room for twice their size; else as they are."""
+        if id(images) not in self._copies:
+            if self._device.type != "cuda" or 2 * images.nbytes > torch.cuda.mem_get_info(self._device)[0]:
+                return images
+            self._copies[id(images)] = images, torch.from_numpy(np.array(images)).to(self._device)
+        return self._copies[id(images)][1]
 
 
 def batches(
-    images: np.ndarray | Tensor, labels: np.ndarray, indices: Sequence[np.ndarray], device: torch.device
+    images: np.ndarray | Tensor,
+    labels: np.ndarray,
+    indices: Sequence[np.ndarray],
+    device: torch.device,
+    taught: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Yield the images and labels at each array of indices: (n, H, W, 3) uint8 and (n,) int64 tensors on `device`.
 
-    images: (N, H, W, 3) uint8, on the device or not; labels: (N,) int64. On a GPU the next batch is copied, from pinned
-    memory and on a stream of its own, while the current one computes.
+    images: (N, H, W, 3) uint8, on the device or not; labels: (N,) int64. taught: a teacher's (N, classes) logits,
+    whose rows at the indices are then a batch's third tensor. On a GPU the next batch is copied, from pinned memory and
+    on a stream of its own, while the current one computes.
     """
     pinned = device.type == "cuda" and not isinstance(images, Tensor)
 
+    def moved(array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True)
+
     def fetch(chosen: np.ndarray) -> Batch:
-        targets = torch.from_numpy(labels[chosen])
-        if isinstance(images, Tensor):
-            return images[torch.from_numpy(chosen).to(device)], targets.to(device)
-        pixels = torch.from_numpy(images[chosen])
-        if pinned:
-            pixels, targets = pixels.pin_memory(), targets.pin_memory()
-        return pixels.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        pixels = images[moved(chosen)] if isinstance(images, Tensor) else moved(images[chosen])
+        return pixels, *(moved(targets[chosen]) for targets in (labels, taught) if targets is not None)
 
     fetched = map(fetch, indices)
     yield from _ahead(fetched, torch.cuda, device) if pinned else fetched
 
 
-def _ahead(
-    fetched: Iterator[tuple[Tensor, Tensor]], cuda: Any, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _ahead(fetched: Iterator[Batch], cuda: Any, device: torch.device) -> Iterator[Batch]:
     """Fetch each batch on a copying stream before the one ahead of it is handed out. cuda: `torch.cuda`."""
     copying = cuda.Stream(device)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from frugalnet.data.arrays import Split
 from frugalnet.errors import Interrupted
-from frugalnet.training.batches import Batch, batch_indices, batches, resident
+from frugalnet.training.batches import Batch, Resident, batch_indices, batches
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.trainer import CHECK_EVERY_STEPS, History, Trainer
 
@@ -27,11 +27,13 @@ def fit(
     checkpoints: Checkpoints,
     on_epoch: Callable[[History], None] = lambda history: None,
     *,
+    taught: Callable[[int], np.ndarray | None] = lambda epoch: None,
     checkpoint_minutes: float = math.inf,
 ) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one.
 
     images_of: returns the (N, H, W, 3) uint8 training images of an epoch (from 0). labels: (N,) int64.
+    taught: returns a teacher's (N, classes) logits for an epoch's images, or None if there is no teacher.
     on_epoch: called with the history when training starts or resumes, and after each epoch.
     checkpoint_minutes: time between checkpoints within an epoch; the end of an epoch always writes one.
     Raises UserError if a loss is not finite, and Interrupted after SIGINT or SIGTERM.
@@ -40,13 +42,14 @@ def fit(
         trainer.restore(saved)
         print(f"resuming from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
     on_epoch(trainer.history)
+    resident = Resident(trainer.device)
     with caught_signals() as signals, _Progress(trainer) as progress:
         while trainer.epoch < trainer.config.epochs:
             indices = batch_indices(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps)
-            images = resident(images_of(trainer.epoch), trainer.device)
+            images, logits = resident.of(images_of(trainer.epoch)), taught(trainer.epoch)
             while trainer.step < trainer.steps:
                 due = time.monotonic() + 60 * checkpoint_minutes
-                rest = progress.of(batches(images, labels, indices[trainer.step :], trainer.device))
+                rest = progress.of(batches(images, labels, indices[trainer.step :], trainer.device, logits))
                 trainer.train_steps(rest, partial(_pauses, trainer, signals, due))
                 trainer.check_losses()
                 if trainer.failure:
@@ -103,9 +106,9 @@ class _Progress:
         """The same batches; the bar moves on after each."""
         trainer = self._trainer
         self._bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.config.epochs}")
-        for images, labels in batches:
-            yield images, labels
-            self._bar.update(len(labels))
+        for batch in batches:
+            yield batch
+            self._bar.update(len(batch[0]))
             if trainer.step % CHECK_EVERY_STEPS == 0 and not self._bar.disable:
                 seen = trainer.n_train * trainer.step / trainer.steps
                 loss, top1 = trainer.losses.sum().item() / seen, trainer.correct.item() / seen

@@ -1,19 +1,22 @@
 """The optimiser, and learning-rate schedules as pure functions of the step."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from frugalnet.schema import Config
+from frugalnet.training.muon import SgdAndMuon, is_hidden
 
 
 class OptimConfig(Config):
     """The optimiser and its learning-rate schedule."""
 
-    optimiser: Literal["sgd", "adamw"]  # sgd has Nesterov momentum; adamw without weight decay is Adam
+    optimiser: Literal["sgd", "adamw", "muon"]  # sgd has Nesterov momentum; adamw without weight decay is Adam
     learning_rate: float = Field(gt=0)  # the peak
+    muon_learning_rate: float = Field(gt=0)  # the peak for hidden convolutions, with the optimiser muon
+    muon_weight_decay: float = Field(ge=0)  # times the learning rate, of the same
     momentum: float = Field(ge=0, lt=1)  # Adam's first beta
     weight_decay: float = Field(ge=0)
     schedule: Literal["one_cycle", "constant"]
@@ -36,13 +39,16 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
 def build_optimiser(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser of the network's parameters. Weight decay applies to tensors of two or more axes only: decaying
     biases and batch-norm scales does not regularise."""
-    parameters = list(network.parameters())
+    hidden = [p for p in network.parameters() if is_hidden(p)] if config.optimiser == "muon" else []
+    parameters = [p for p in network.parameters() if not (config.optimiser == "muon" and is_hidden(p))]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    rate, momentum = config.learning_rate, config.momentum
     if config.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
-    return torch.optim.SGD(
-        groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
-    )
+        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), fused=True)
+    sgd: dict[str, Any] = {"lr": rate, "momentum": momentum, "nesterov": momentum > 0, "fused": True}
+    if not hidden:
+        return torch.optim.SGD(groups, **sgd)
+    return SgdAndMuon(groups, hidden, config.muon_learning_rate / rate, config.muon_weight_decay, **sgd)

@@ -19,8 +19,10 @@ SOURCES = (
     "metrics/counts.py",
     "models/layers.py",
     "training/batches.py",
+    "training/distillation.py",
     "training/inference.py",
     "training/loop.py",
+    "training/muon.py",
     "training/optim.py",
     "training/trainer.py",
 )
@@ -34,6 +36,8 @@ def describe(
     views_sha256: Mapping[str, Sequence[str]],
     config: TrainConfig,
     environment: Mapping[str, Any],
+    *,
+    teacher: Mapping[str, Any] | None = None,
     distributed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A run's identity, as run.json and MLflow hold it.
@@ -54,7 +58,8 @@ def describe(
         "n_validation": len(data.validation.labels),
         "train": config.model_dump(),
         "environment": dict(environment),
-    } | ({"distributed": dict(distributed)} if distributed else {})
+    }
+    run |= {key: dict(value) for key, value in (("teacher", teacher), ("distributed", distributed)) if value}
     return run | {"fingerprint": sha256_of(run)}
 
 
@@ -91,7 +96,7 @@ def tell_of_other_checkpoints(root: Path, run: Mapping[str, Any]) -> None:
 def write_results(run: Mapping[str, Any], trainer: Trainer, timing: Mapping[str, Any]) -> str:
     """Write a finished run's weights, history, timing and run.json. Returns the weights' SHA-256."""
     weights, out = Path("models") / f"{name(run)}.safetensors", Path("results/train") / name(run)
-    save_weights(trainer.network.state_dict(), weights)
+    save_weights(trainer.result.state_dict(), weights)
     write_table(out / "history.csv", trainer.history.rows)
     write_json(out / "timing.json", {**trainer.history.timing(), **timing})
     write_json(out / "run.json", {**run, "weights_sha256": sha256(weights)})

@@ -9,13 +9,15 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from frugalnet import compute, models
+from frugalnet import models
 from frugalnet.data.arrays import Split
 from frugalnet.errors import UserError
 from frugalnet.metrics import accuracy, counts
 from frugalnet.metrics.energy import Stopwatch
 from frugalnet.training.batches import Batch, Normaliser, steps_per_epoch
+from frugalnet.training.distillation import divergence
 from frugalnet.training.inference import infer
 from frugalnet.training.optim import OptimConfig, build_optimiser, learning_rate
 
@@ -30,6 +32,9 @@ class TrainConfig(OptimConfig):
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(ge=2, le=100_000)
     label_smoothing: float = Field(ge=0, lt=1)
+    ema_decay: float = Field(ge=0, lt=1)  # of the moving average of the weights that is evaluated; 0: none
+    distillation: float = Field(ge=0, le=1)  # the teacher's share of the loss; 0: no teacher
+    temperature: float = Field(gt=0, le=100)  # that softens the teacher's predictions and the network's
     resolutions: list[Annotated[int, Field(ge=24, le=64)]] = Field(min_length=1)  # pixels a side
 
     @field_validator("resolutions")
@@ -44,6 +49,12 @@ class TrainConfig(OptimConfig):
 def resolution(config: TrainConfig, epoch: int) -> int:
     """The size, in pixels a side, of epoch `epoch` (from 0): `resolutions` are spread evenly over the epochs."""
     return config.resolutions[epoch * len(config.resolutions) // config.epochs]
+
+
+def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights and running statistics, in `.module`."""
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
 @dataclass
@@ -67,7 +78,14 @@ class Trainer:
     """A network and everything that its next step depends on, which can be saved and restored exactly."""
 
     def __init__(
-        self, name: str, seed: int, num_classes: int, n_train: int, normalise: Normaliser, config: TrainConfig
+        self,
+        name: str,
+        seed: int,
+        num_classes: int,
+        n_train: int,
+        normalise: Normaliser,
+        config: TrainConfig,
+        compile_mode: str | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.config, self.seed, self.n_train, self.normalise = config, seed, n_train, normalise
@@ -75,8 +93,10 @@ class Trainer:
         self.network: nn.Module = models.build(name, num_classes)
         self.macs = {size: counts.macs(self.network, (3, size, size)) for size in set(config.resolutions)}
         self.network.to(self.device).to(memory_format=torch.channels_last)
-        if compute.compiles(self.device):
-            self.network.compile()
+        self.average = _moving_average(self.network, config.ema_decay) if config.ema_decay else None
+        if compile_mode:
+            # Every size of batch and image is compiled for itself: there are few, and kernels for any size are slower.
+            self.network.compile(mode=compile_mode, dynamic=False)
         self.optimiser = build_optimiser(self.network, config)
         self.steps = steps_per_epoch(n_train, config.batch_size)
         self.history = History()
@@ -97,6 +117,7 @@ class Trainer:
     def state(self) -> dict[str, object]:
         return {
             "network": self.network.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
             "optimiser": self.optimiser.state_dict(),
             "history": vars(self.history),
             **{name: getattr(self, name) for name in (*_COUNTS, "losses", "correct")},
@@ -106,6 +127,8 @@ class Trainer:
 
     def restore(self, state: dict[str, object]) -> None:
         self.network.load_state_dict(state["network"])  # type: ignore[arg-type]
+        if self.average:
+            self.average.load_state_dict(state["average"])  # type: ignore[arg-type]
         self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         self.history = History(**state["history"])  # type: ignore[arg-type]
         for name in _COUNTS:
@@ -114,6 +137,11 @@ class Trainer:
         torch.set_rng_state(state["random"])  # type: ignore[arg-type]
         torch.cuda.set_rng_state_all(state["random_cuda"]) if state["random_cuda"] else None  # type: ignore[arg-type]
 
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and stored: the moving average, if the recipe has one."""
+        return self.average.module if self.average else self.network
+
     def inputs(self, images: Tensor) -> Tensor:
         """(n, H, W, 3) uint8 images → the network's (n, 3, h, w) float32 inputs, at the current epoch's size."""
         inputs: Tensor = self.normalise(images)
@@ -121,18 +149,23 @@ class Trainer:
             inputs = interpolate(inputs, size=(size, size), mode="bilinear", antialias=True)
         return inputs
 
-    def train_batch(self, images: Tensor, labels: Tensor) -> None:
-        """One optimiser step on (n, H, W, 3) uint8 images and (n,) int64 labels."""
+    def train_batch(self, images: Tensor, labels: Tensor, taught: Tensor | None = None) -> None:
+        """One optimiser step on (n, H, W, 3) uint8 images, (n,) int64 labels and a teacher's (n, classes) logits."""
         rate = learning_rate(self.config, self.epoch * self.steps + self.step, self.config.epochs * self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
         inputs = self.inputs(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.network(inputs)
             loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        self.optimiser.zero_grad(set_to_none=True)
+            if taught is not None:
+                own = self.config.distillation
+                loss = (1 - own) * loss + own * divergence(logits, taught, self.config.temperature)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
+        if self.average:
+            self.average.update_parameters(self.network)
         self.losses[self.step] = loss.detach() * len(labels)
         self.correct += (logits.detach().argmax(1) == labels).sum()
         self.step += 1
@@ -144,8 +177,8 @@ class Trainer:
         """
         self._stopwatch.lap()
         code, checked = 0, True
-        for images, labels in batches:
-            self.train_batch(images, labels)
+        for batch in batches:
+            self.train_batch(*batch)
             if checked := self.step % CHECK_EVERY_STEPS == 0 or self.step == self.steps:
                 self.check_losses()
                 self._book()
@@ -165,7 +198,7 @@ class Trainer:
 
         Raises UserError if the network's logits are not finite.
         """
-        logits = infer(self.network, validation.images, self.normalise)
+        logits = infer(self.result, validation.images, self.normalise)
         if not np.isfinite(logits).all():  # no loss has seen the last step's weights
             raise UserError(
                 f"after epoch {self.epoch + 1} the logits of the validation images are not all finite; "

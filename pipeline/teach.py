@@ -1,0 +1,28 @@
+"""A teacher's logits for every view of the training split, if `teacher` names one."""
+
+from pathlib import Path
+
+import torch
+
+from frugalnet import compute, config
+from frugalnet.data import arrays
+from frugalnet.errors import run_stage
+from frugalnet.training import distillation
+from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.inference import infer
+
+
+def main() -> None:
+    params = config.load()
+    device, data = compute.setup(params.compute), arrays.load(Path("data/arrays"))
+    views, normalise = Views(Path("data/views")), Normaliser(data.mean, data.std, device)
+    images = [views.of_epoch(view, data.train.images) for view in range(max(1, len(views.sha256)))]
+    teacher = distillation.teacher(params.teacher, len(data.class_ids))
+    if teacher:
+        teacher.to(device).to(memory_format=torch.channels_last)
+    logits = (infer(teacher, view, normalise) for view in images) if teacher else ()
+    distillation.write_logits(logits, Path("data/teacher"))
+
+
+if __name__ == "__main__":
+    run_stage(main)

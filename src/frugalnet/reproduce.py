@@ -1,0 +1,120 @@
+"""Train a recorded run again and compare the bits: python -m frugalnet.reproduce RUN_ID (an MLflow run, or a run.json).
+
+Nothing is checked out or changed. If today's code, data or views are not the run's, that is said, with what to do, and
+nothing is trained. Another environment (torch, CPU instructions, …) is said and tried.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from frugalnet import compute, tracking
+from frugalnet.compute import ComputeConfig
+from frugalnet.data import arrays
+from frugalnet.errors import UserError, run_stage
+from frugalnet.files import read_json, sha256, sha256_of
+from frugalnet.training import runs
+from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.inference import save_weights
+from frugalnet.training.loop import fit
+from frugalnet.training.trainer import TrainConfig, Trainer
+
+# For each hash in a run: what it is of, and how to bring the run's back.
+_INPUTS = {
+    "source_sha256": ("training code", "check out the run's commit"),
+    "data_sha256": ("data/arrays", "set the run's parameters data.*, then: dvc repro normalise"),
+    "views_sha256": ("data/views", "set the run's parameters augment.*, then: dvc repro augment"),
+}
+
+
+def differences(run: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What differs between a recorded run and the same run described here: inputs, and the environment.
+
+    run, here: as `runs.describe` returns them. An input that differs makes other weights; an environment may.
+    """
+    inputs = [
+        f"{what}: SHA-256 {run[key][:12]} in the run, {here[key][:12]} here; {cure}"
+        for key, (what, cure) in _INPUTS.items()
+        if run[key] != here[key]
+    ]
+    environment = [
+        f"{key}: {run['environment'].get(key)} in the run, {here['environment'].get(key)} here"
+        for key in sorted({*run["environment"], *here["environment"]})
+        if run["environment"].get(key) != here["environment"].get(key)
+    ]
+    return inputs, environment
+
+
+def retrain(run: Mapping[str, Any], root: Path) -> str:
+    """Train the run again, on the data in `data/`, and return the SHA-256 of its weights.
+
+    run: as run.json holds it. Checkpoints go where training's go, so that an interruption costs nothing. Raises
+    UserError, naming each, if inputs differ from the run's.
+    """
+    if "distributed" in run:
+        raise UserError(f"{runs.name(run)} was trained by several workers, which is not repeated here: use `dvc repro`")
+    try:
+        recipe = TrainConfig.model_validate(run["train"])
+    except ValidationError as error:
+        raise UserError(f"{runs.name(run)}: its recipe is not one of this version's; check out its commit") from error
+    environment = run["environment"]
+    on_gpu = environment["device"] not in ("cpu", "mps")
+    settings = ComputeConfig(
+        device="cuda" if on_gpu else environment["device"],
+        threads=environment["threads"],
+        processes=0,
+        compile=environment["compiled"] or "off",
+        deterministic=environment["deterministic"],
+        checkpoint_minutes=5.0,
+    )
+    device = compute.setup(settings)
+    data, views, logits = arrays.load(Path("data/arrays")), Views(Path("data/views")), None
+    if teacher := run.get("teacher"):
+        logits = Views(Path("data/teacher"), "teach")
+        if sha256_of(logits.sha256) != teacher["logits_sha256"]:
+            raise UserError("data/teacher: other logits than the run's; set its parameters teacher.*: dvc repro teach")
+    here = runs.describe(
+        run["model"], run["seed"], data, views.sha256, recipe, compute.bits_depend_on(device, settings), teacher=teacher
+    )
+    inputs, surroundings = differences(run, here)
+    if inputs:
+        raise UserError(f"{runs.name(run)} cannot be trained again here: " + "; ".join(inputs))
+    for difference in surroundings:
+        print(f"{runs.name(run)}: the bits may differ: {difference}")
+    checkpoints, normalise = runs.checkpoints(root, here), Normaliser(data.mean, data.std, device)
+    mode = compute.compile_mode(device, settings)
+    trainer = Trainer(run["model"], run["seed"], len(data.class_ids), len(data.train.labels), normalise, recipe, mode)
+    with checkpoints.locked(), tempfile.TemporaryDirectory() as folder:
+        fit(
+            trainer,
+            lambda epoch: views.of_epoch(epoch, data.train.images),
+            np.array(data.train.labels),
+            data.validation,
+            checkpoints,
+            taught=lambda epoch: logits.of_epoch(epoch, None) if logits else None,
+            checkpoint_minutes=settings.checkpoint_minutes,
+        )
+        weights = Path(folder) / "weights.safetensors"
+        save_weights(trainer.result.state_dict(), weights)
+        return sha256(weights)
+
+
+def compare(run: Mapping[str, Any], found: str) -> None:
+    """Print that the weights are the run's. Raises UserError if they are not."""
+    if found != run["weights_sha256"]:
+        raise UserError(f"{runs.name(run)}: expected weights with SHA-256 {run['weights_sha256']}, trained {found}")
+    print(f"{runs.name(run)}: trained again to the same weights, SHA-256 {found}")
+
+
+def main(run_id: str) -> None:
+    root = tracking.project_root()
+    run = read_json(Path(run_id)) if run_id.endswith(".json") else tracking.artifact(root, run_id, "run.json")
+    compare(run, retrain(run, root))
+
+
+if __name__ == "__main__":
+    run_stage(main)
