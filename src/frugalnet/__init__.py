@@ -1,9 +1,26 @@
 """How much accuracy does a convolutional network buy for its computational cost?"""
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from frugalnet.use.classifier import Classifier
 
 # Nothing phones home: each of these libraries reads its switch when it is imported.
 for _switch in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DVC_NO_ANALYTICS", "NO_ALBUMENTATIONS_UPDATE"):
     os.environ.setdefault(_switch, "true")
 # Nor does a picture of a few kilobytes unpack to gigabytes: OpenCV refuses to decode what is larger (in pixels).
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**24))
+
+
+def load(name: str | None = None, weights: Path | str | None = None) -> "Classifier":
+    """A trained network that classifies pictures: `frugalnet.load("depthwise").predict(["photo.jpg"])[0].top(5)`.
+
+    name: as "depthwise" or, with its seed, "depthwise-0"; without one, the most accurate network. weights: a file or a
+    folder of weights instead of the project's own. Raises UserError if there are none of that name.
+    """
+    from frugalnet.use import classifier  # here: they import torch
+    from frugalnet.use import weights as stored
+
+    return classifier.Classifier(stored.choose(name, weights))

@@ -6,7 +6,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, get_type_hints
@@ -48,8 +49,15 @@ def run_stage(stage: Callable[..., None]) -> None:
     signal.signal(signal.SIGINT, _interrupt)
     if "DVC_STAGE" in os.environ:
         end_with_parent()
-    try:
+    with in_one_line(name):
         stage(*arguments)
+
+
+@contextmanager
+def in_one_line(name: str) -> Iterator[None]:
+    """End the process as `run_stage` does if the block raises; `name` begins the line."""
+    try:
+        yield
     except UserError as error:
         sys.exit(f"{name}: {error}")
     except Interrupted as stop:
@@ -90,5 +98,9 @@ def _describe(error: OSError) -> str:
     if error.filename is not None:
         return f"{text}: {error.filename}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames[1:] if Path(frame.filename).is_relative_to(Path(__file__).parent)] or frames
+    own = [
+        frame
+        for frame in frames
+        if frame.filename != __file__ and Path(frame.filename).is_relative_to(Path(__file__).parent)
+    ] or frames
     return f"{text} (in {own[-1].name}, {own[-1].filename}, line {own[-1].lineno})"

@@ -1,0 +1,1 @@
+"""Trained networks outside the pipeline: pictures, stored weights, exported files, servers."""

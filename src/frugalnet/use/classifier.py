@@ -1,0 +1,78 @@
+"""A stored network that names what is in pictures."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from frugalnet import models
+from frugalnet.errors import UserError
+from frugalnet.training.batches import Normaliser
+from frugalnet.training.inference import infer, load_weights
+from frugalnet.use import pictures
+from frugalnet.use.weights import Classes, Stored, check
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one picture. probabilities: (classes,); milliseconds: of the network alone."""
+
+    classes: Classes
+    probabilities: NDArray[np.float32]
+    milliseconds: float
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The most probable classes: (name, probability), the most probable first."""
+        return [(self.classes.names[position], self.probability(position)) for position in self.order(count)]
+
+    def order(self, count: int) -> list[int]:
+        """The positions of the most probable classes; the lower position wins a tie, as when accuracy is computed."""
+        order: list[int] = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
+        return order
+
+    def probability(self, position: int) -> float:
+        return float(self.probabilities[position])
+
+
+class Classifier:
+    """A network on the CPU with its normalisation and classes. Raises UserError if the file's weights do not fit it."""
+
+    def __init__(self, stored: Stored) -> None:
+        check(stored)
+        self.stored, self.classes = stored, stored.classes
+        self.normalise = Normaliser(stored.entry.mean, stored.entry.std, torch.device("cpu"))
+        network = models.build(stored.entry.model, len(stored.classes.ids))
+        self.network = load_weights(network, stored.path).to(memory_format=torch.channels_last).eval()
+        self.logits(np.zeros((1, pictures.SIDE, pictures.SIDE, 3), np.uint8))  # the first call is slower
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, 64, 64, 3) uint8 RGB → (N, classes) float32."""
+        return infer(self.network, images, self.normalise)
+
+    def predict(self, images: Sequence[str | Path | NDArray[np.uint8]] | NDArray[np.uint8]) -> list[Prediction]:
+        """Classify picture files, or arrays of (64, 64, 3) uint8 RGB pixels, as one batch.
+
+        Raises UserError for what is no picture, or of another shape or type.
+        """
+        arrays = [_pixels(image, number) for number, image in enumerate(images)]
+        if not arrays:
+            return []
+        start = time.perf_counter()
+        logits = self.logits(np.stack(arrays))
+        milliseconds = 1000 * (time.perf_counter() - start) / len(arrays)
+        return [Prediction(self.classes, row, milliseconds) for row in softmax(logits, axis=1)]
+
+
+def _pixels(image: str | Path | NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+    if not isinstance(image, np.ndarray):
+        return pictures.open_file(str(image)).pixels
+    if image.shape != (pictures.SIDE, pictures.SIDE, 3) or image.dtype != np.uint8:
+        raise UserError(
+            f"image {number}: expected ({pictures.SIDE}, {pictures.SIDE}, 3) uint8, found {image.shape} {image.dtype}"
+        )
+    return image

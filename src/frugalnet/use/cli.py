@@ -1,0 +1,86 @@
+"""The command `frugalnet`: classify pictures with a trained network."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from frugalnet.errors import UserError, in_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="frugalnet", description="Classify pictures with a trained network.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    predict = commands.add_parser("predict", help="say what is in pictures", description=_predict.__doc__)
+    predict.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, a folder, or - for standard input")
+    predict.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
+    predict.add_argument("--weights", type=Path, help="a .safetensors file, or a folder of weights, to use instead")
+    predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes to name (default: 5)")
+    predict.add_argument("--json", action="store_true", help="print one JSON array instead of text")
+    arguments = parser.parse_args()
+    with in_one_line("frugalnet"):
+        sys.exit(_predict(arguments))
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("expected at least 1")
+    return number
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    """Name what is in each picture. Pictures of any size are turned as their EXIF data say, centre-cropped, and scaled
+    to 64×64 pixels. Exits with 1 if a picture cannot be classified; the others still are."""
+    import torch  # here: --help needs none of it
+
+    from frugalnet.use import classifier, pictures, weights
+
+    torch.set_num_threads(1)  # one small picture: more threads only wait for one another
+    network = classifier.Classifier(weights.choose(arguments.model, arguments.weights))
+    found: list[dict[str, Any]] = []
+    failed = 0
+    for name in pictures.find(arguments.pictures):
+        try:
+            if isinstance(name, UserError):
+                raise name
+            picture = pictures.open_file(name)
+        except UserError as error:
+            failed += 1
+            print(f"frugalnet: {error}", file=sys.stderr)
+            continue
+        (prediction,) = network.predict([picture.pixels])
+        top = [
+            {
+                "id": network.classes.ids[position],
+                "name": network.classes.names[position],
+                "probability": prediction.probability(position),
+            }
+            for position in prediction.order(arguments.top)
+        ]
+        found.append(
+            {
+                "file": picture.name,
+                "network": network.stored.name,
+                "changes": list(picture.changes),
+                "milliseconds": prediction.milliseconds,
+                "top": top,
+            }
+        )
+        if not arguments.json:
+            print(_text(found[-1]))
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    return int(failed > 0)
+
+
+def _text(found: dict[str, Any]) -> str:
+    """One picture's classes, for a terminal: control characters in names are escaped."""
+    changes = f" ({', '.join(found['changes'])})" if found["changes"] else ""
+    lines = [f"{found['file']}{changes}: {found['network']}, {found['milliseconds']:.2f} ms"]
+    lines += [f"  {one['probability']:7.2%}  {one['name']}" for one in found["top"]]
+    return "\n".join(str(UserError(line)) for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Stored networks: safetensors, and beside them all that is needed to name what is in a picture.
+
+A folder of weights holds `<model>-<seed>.safetensors`, weights.json, and the classes of each data set:
+
+    weights.json         {"networks": [...]}, each as `Entry` describes it
+    tiny-imagenet.json   {"ids": [...], "names": [...]}, in the order of the logits
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from frugalnet.errors import UserError
+from frugalnet.files import atomic, read_json, sha256, sha256_of, write_json
+from frugalnet.schema import Config
+
+C = TypeVar("C", bound=Config)
+_PLAIN = Field(pattern=r"^\w[\w.-]*$")  # of a name in the same folder: no path
+_Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class Classes(Config):
+    """The classes of a data set, in the order of the logits."""
+
+    ids: list[str]
+    names: list[str]
+
+
+class Entry(Config):
+    """A network in weights.json. mean, std: R, G, B in 0..255; top1: on the `n` images of `validated_on` of `data`."""
+
+    file: Annotated[str, _PLAIN]
+    sha256: str
+    model: str
+    seed: int
+    classes: Annotated[str, _PLAIN]  # a file in the same folder
+    mean: _Channels
+    std: _Channels
+    recipe: dict[str, Any]  # the parameters under `train`
+    data: str
+    data_sha256: str
+    validated_on: str
+    top1: float
+    n: int
+    macs: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}-{self.seed}"
+
+
+class _Listed(Config):
+    networks: list[Entry]
+
+
+class Stored(Config):
+    """A network on disk: where its weights are, what they are, and its classes."""
+
+    path: Path
+    entry: Entry
+    classes: Classes
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+
+def project_folder() -> Path:
+    """The weights that come with the project: in the clone, or where the package's installation puts them."""
+    clone = Path(__file__).parents[3] / "weights"
+    return clone if clone.is_dir() else Path(sys.prefix) / "share/frugalnet/weights"
+
+
+def choose(name: str | None = None, where: Path | str | None = None) -> Stored:
+    """The network of that name, with or without its seed, in a folder or file of weights; by default the project's own.
+
+    Without a seed it is the lowest one, and without a name the most accurate network. Raises UserError, with the names
+    that there are, if there is no such network, or if the file holds another one.
+    """
+    folder = project_folder() if where is None else Path(where)
+    found = of_folder(folder) if folder.is_dir() or where is None else [of_file(folder)]
+    matching = [stored for stored in found if name in (None, stored.name, stored.entry.model)]
+    if not matching:
+        raise UserError(f"{folder}: holds {', '.join(stored.name for stored in found)}, not '{name}'")
+    if name is None:
+        return max(matching, key=lambda stored: stored.entry.top1)
+    return min(matching, key=lambda stored: stored.entry.seed)
+
+
+def of_folder(folder: Path) -> list[Stored]:
+    """The networks in a folder of weights. Raises UserError if there are none, or if their description is damaged."""
+    if not (folder / "weights.json").is_file():
+        raise UserError(f"{folder}: no weights here (no weights.json); train first, or name a file with --weights")
+    entries = _parse(_Listed, folder / "weights.json").networks
+    if not entries:
+        raise UserError(f"{folder / 'weights.json'}: lists no network; run `python -m tools.weights`")
+    classes = {name: _parse(Classes, folder / name) for name in {entry.classes for entry in entries}}
+    return [Stored(path=folder / entry.file, entry=entry, classes=classes[entry.classes]) for entry in entries]
+
+
+def _parse(kind: type[C], path: Path) -> C:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: missing or damaged ({reason}); restore it, for example with git checkout") from error
+
+
+def of_file(path: Path) -> Stored:
+    """The network in a file of a folder of weights, or of models/ in a project. Raises UserError if there is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder of weights")
+    if (path.parent / "weights.json").is_file():
+        for stored in of_folder(path.parent):
+            if stored.path.name == path.name:
+                return stored
+        raise UserError(f"{path}: not in the list in {path.parent / 'weights.json'}")
+    project = path.absolute().parent.parent
+    if path.absolute().parent.name == "models" and (project / "results/train" / path.stem / "run.json").is_file():
+        return of_run(project, path.stem)
+    raise UserError(
+        f"{path}: no network is described with these weights; expected weights.json beside the file, or the file in "
+        "models/ of the project that trained it"
+    )
+
+
+def of_run(project: Path, name: str) -> Stored:
+    """A network that the project has trained and evaluated. Raises UserError if it has not, or on other data."""
+    run = read_json(project / "results/train" / name / "run.json")
+    metrics = read_json(project / "results/evaluate" / name / "metrics.json")
+    data = read_json(project / "data/arrays/dataset.json")
+    if run["data_sha256"] != sha256_of(data["sha256"]):
+        raise UserError(f"{name} was trained on other data than those in data/arrays; run `dvc repro`")
+    entry = Entry(
+        file=f"{name}.safetensors",
+        sha256=run["weights_sha256"],
+        model=run["model"],
+        seed=run["seed"],
+        classes=f"{data['name']}.json",
+        mean=data["mean"],
+        std=data["std"],
+        recipe=run["train"],
+        data=data["name"],
+        data_sha256=run["data_sha256"],
+        validated_on=run["validated_on"],
+        top1=metrics["top1"],
+        n=metrics["n"],
+        macs=metrics["macs"],
+    )
+    classes = Classes(ids=data["class_ids"], names=data["class_names"])
+    return Stored(path=project / "models" / entry.file, entry=entry, classes=classes)
+
+
+def check(stored: Stored) -> None:
+    """Raises UserError unless the file is the one that its description means."""
+    if not stored.path.is_file():
+        raise UserError(f"{stored.path}: missing; restore it, for example with git checkout or dvc checkout")
+    if (found := sha256(stored.path)) != stored.entry.sha256:
+        raise UserError(
+            f"{stored.path}: not the weights of {stored.name} that are described (expected SHA-256 "
+            f"{stored.entry.sha256[:16]}…, found {found[:16]}…); restore the file, or evaluate it again"
+        )
+
+
+def write(folder: Path, networks: Sequence[Stored]) -> None:
+    """Write a folder of weights, whole or not at all, with the same bytes for the same networks."""
+    with atomic(folder) as partial:
+        partial.mkdir()
+        for stored in networks:
+            check(stored)
+            shutil.copyfile(stored.path, partial / stored.entry.file)
+            classes = partial / stored.entry.classes
+            if classes.exists() and _parse(Classes, classes) != stored.classes:
+                raise UserError(f"{folder}: two data sets named {stored.entry.data} with other classes")
+            write_json(classes, stored.classes.model_dump())
+        write_json(partial / "weights.json", {"networks": [json.loads(s.entry.model_dump_json()) for s in networks]})
