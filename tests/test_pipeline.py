@@ -240,13 +240,14 @@ def test_a_network_learns_from_the_teacher_that_the_configuration_names_by_its_h
 
 
 def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_path):
+    recorded = json.loads((project / "results/train/depthwise-0/run.json").read_text())
     _, tracked = training_runs(project)
-    (run_id,) = [found.info.run_id for found in tracked if found.data.params["model"] == "depthwise"]
+    weights = recorded["weights_sha256"]
+    (run_id,) = [found.info.run_id for found in tracked if found.data.tags.get("weights_sha256") == weights]
     again = [sys.executable, "-m", "frugalnet.reproduce"]
     assert "trained again to the same weights" in run(project, *again, run_id)
     assert "run '0123'" in run(project, *again, "0123", code=1)
 
-    recorded = json.loads((project / "results/train/depthwise-0/run.json").read_text())
     other = recorded | {"source_sha256": "0" * 64, "views_sha256": "1" * 64}
     (tmp_path / "inputs.json").write_text(json.dumps(other))
     refused = run(project, *again, str(tmp_path / "inputs.json"), code=1)
@@ -258,4 +259,4 @@ def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_pa
     (tmp_path / "environment.json").write_text(json.dumps(other))
     differs = run(project, *again, str(tmp_path / "environment.json"), code=1)
     assert "the bits may differ: torch: 1.0 in the run" in differs
-    assert f"expected weights with SHA-256 {'2' * 64}, trained {recorded['weights_sha256']}" in differs
+    assert f"expected weights with SHA-256 {'2' * 64}, trained {weights}" in differs
