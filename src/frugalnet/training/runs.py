@@ -52,7 +52,7 @@ def describe(
         "validated_on": data.validated_on,
         "data_sha256": sha256_of(data.sha256),
         "views_sha256": sha256_of(views_sha256),
-        "source_sha256": _source_sha256(model),
+        "source_sha256": source_sha256(model),
         "num_classes": len(data.class_ids),
         "n_train": len(data.train.labels),
         "n_validation": len(data.validation.labels),
@@ -63,7 +63,8 @@ def describe(
     return run | {"fingerprint": sha256_of(run)}
 
 
-def _source_sha256(model: str) -> str:
+def source_sha256(model: str) -> str:
+    """The SHA-256 of what decides the weights of an architecture: SOURCES and its own file."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for source in (*SOURCES, f"models/{model}.py"):
