@@ -25,8 +25,8 @@ def test_every_stored_network_has_a_record_of_its_training():
 def test_todays_code_is_what_a_recorded_run_was_trained_by(name):
     run = json.loads(RECORDS[name].read_text(encoding="utf-8"))
     assert run["source_sha256"] == source_sha256(run["model"]), (
-        f"what decides the weights (SOURCES in training/runs.py, or the architecture's file) has changed since {name} was "
-        f"trained: take the change back, or train again, with `dvc repro`, and replace weights/ and docs/results/"
+        f"what decides the weights (SOURCES in training/runs.py, or the architecture's file) has changed since {name} "
+        f"was trained: take the change back, or train again, with `dvc repro`, and replace weights/ and docs/results/"
     )
 
 
