@@ -34,7 +34,7 @@ def test_the_readme_has_five_claims_and_two_lines_of_facts_and_is_short():
     found = readme.tables(FIGURES)
     assert len(found["claims"].splitlines()) == 2 + 5
     assert len(found["results"].splitlines()) == 2 + len(FIGURES["networks"]) + 1 + 2
-    assert len(TEXT.splitlines()) <= 145
+    assert len(TEXT.splitlines()) <= 130
 
 
 def test_the_stored_claims_that_depend_on_the_recipe_are_not_tested():
