@@ -16,7 +16,7 @@ def main() -> None:
     params = config.load()
     device, data = compute.setup(params.compute), arrays.load(Path("data/arrays"))
     views, normalise = Views(Path("data/views")), Normaliser(data.mean, data.std, device)
-    images = [views.of_epoch(view, data.train.images) for view in range(max(1, len(views.sha256)))]
+    images = (views.of_epoch(view, data.train.images) for view in range(max(1, len(views.sha256))))
     teacher = distillation.teacher(params.teacher, len(data.class_ids))
     if teacher:
         teacher.to(device).to(memory_format=torch.channels_last)

@@ -1,8 +1,14 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+from frugalnet import compute
+from frugalnet.compute import ComputeConfig
+from frugalnet.errors import UserError
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc than glibc's")
@@ -20,3 +26,32 @@ def test_freed_memory_serves_the_next_step_without_page_faults():
     )
     faults = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(faults) < 1000  # 40 MB are 10,000 pages of 4 KB
+
+
+def settings(mode: str) -> ComputeConfig:
+    return ComputeConfig(device="auto", threads=1, processes=1, compile=mode, deterministic=False, checkpoint_minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "expected"),
+    [
+        ("auto", "cpu", None),
+        ("auto", "cuda", "default"),
+        ("off", "cuda", None),
+        ("default", "cpu", "default"),
+        ("reduce-overhead", "cuda", "reduce-overhead"),
+    ],
+)
+def test_networks_are_compiled_on_cuda_or_if_told(monkeypatch, mode, device, expected):
+    monkeypatch.setattr(compute, "find_spec", lambda name: object())
+    monkeypatch.setattr(compute.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert compute.compile_mode(torch.device(device), settings(mode)) == expected
+
+
+def test_without_a_compiler_auto_does_not_compile_and_a_mode_is_refused(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(compute.shutil, "which", lambda name: None)
+    assert compute.compile_mode(torch.device("cuda"), settings("auto")) is None
+    with pytest.raises(UserError, match=r"^compute.compile: 'default' needs a C compiler"):
+        compute.compile_mode(torch.device("cpu"), settings("default"))

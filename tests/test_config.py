@@ -67,6 +67,7 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("train.distillation=0.5", "teacher", "the teacher is None, but train.distillation is 0.5"),
         ("teacher.model=alexnet", "teacher", "give model, weights and sha256"),
         ("teacher={model:alexnett,weights:w,sha256:s} train.distillation=1", "teacher.model", "not one of: alexnet"),
+        ("distributed=ddp train.optimiser=muon", "distributed", "nor muon"),
         ("distributed=ddp train.ema_decay=0.9", "distributed", "several workers support neither train.ema_decay"),
         ("compute.compile=on", "compute.compile", "'auto', 'off'"),
         ("augment.policy.0.p=1.5", "augment.policy.0.p", "less than or equal to 1"),
@@ -121,6 +122,13 @@ def test_of_very_many_errors_the_first_are_told_and_long_lists_are_checked_soon(
         config.load(path)
     path.write_text(text.replace("seeds:\n- 0\n", f"seeds: {[*range(20_000), 7]}\n"))
     with pytest.raises(UserError, match=r"seeds: .*7 is there 2 times"):
+        config.load(path)
+
+
+def test_what_pydantic_quotes_is_cut(tmp_path):
+    path = compose(tmp_path / "params.yaml")
+    path.write_text(path.read_text().replace("kind: none", f"kind: {[0] * 1000}"))
+    with pytest.raises(UserError, match=r"distributed: Input tag '\[0, .{0,400}$"):
         config.load(path)
 
 

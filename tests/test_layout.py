@@ -159,6 +159,14 @@ def test_a_damaged_member_is_refused_by_name(compression: int, at: int, small: M
     assert f"{ROOT}words.txt doesn't unpack to what the archive declares" in refused(archive)
 
 
+def test_an_archive_without_its_first_bytes_is_refused_by_the_member_that_they_held(
+    small: Members, tmp_path: Path
+) -> None:
+    archive = pack(tmp_path / "a.zip", small)  # words.txt comes first: its place is now before the file's beginning
+    archive.write_bytes(archive.read_bytes()[10:])
+    assert f"{ROOT}words.txt doesn't unpack to what the archive declares" in refused(archive)
+
+
 @pytest.mark.parametrize(
     ("compression", "size", "bound"),
     [(zipfile.ZIP_DEFLATED, 20_000_000, 5_000_000), (zipfile.ZIP_BZIP2, 140_000_000, 100_000_000)],

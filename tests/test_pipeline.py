@@ -238,6 +238,12 @@ def test_a_network_learns_from_the_teacher_that_the_configuration_names_by_its_h
     labels = np.load(project / "data/arrays/train_labels.npy")
     assert (logits.argmax(1) == labels).mean() > 0.3  # what the teacher has learnt of the second view's images
 
+    # Trained again, too, and not resumed from the run's own last checkpoint, which waits for its evaluation.
+    assert list(project.glob(".checkpoints/train/residual-0-*/*.ckpt"))
+    said = run(project, sys.executable, "-m", "frugalnet.reproduce", "results/train/residual-0/run.json")
+    assert "epoch 1/2: " in said
+    assert "residual-0: trained again to the same weights" in said
+
 
 def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_path):
     recorded = json.loads((project / "results/train/depthwise-0/run.json").read_text())
@@ -245,7 +251,13 @@ def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_pa
     weights = recorded["weights_sha256"]
     (run_id,) = [found.info.run_id for found in tracked if found.data.tags.get("weights_sha256") == weights]
     again = [sys.executable, "-m", "frugalnet.reproduce"]
-    assert "trained again to the same weights" in run(project, *again, run_id)
+    for _ in range(2):  # the second time, too, from nothing
+        said = run(project, *again, run_id)
+        assert f"epoch 1/{recorded['train']['epochs']}: " in said
+        assert "trained again to the same weights" in said
+    assert "not the record of a finished run" in run(
+        project, *again, "results/evaluate/depthwise-0/metrics.json", code=1
+    )
     assert "run '0123'" in run(project, *again, "0123", code=1)
 
     other = recorded | {"source_sha256": "0" * 64, "views_sha256": "1" * 64}

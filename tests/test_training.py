@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -13,9 +14,11 @@ from frugalnet import models
 from frugalnet.compute import ComputeConfig, setup
 from frugalnet.data.arrays import Split
 from frugalnet.errors import UserError
+from frugalnet.files import sha256
 from frugalnet.metrics import counts, energy
 from frugalnet.metrics.accuracy import cross_entropy, top_k
 from frugalnet.metrics.counts import macs
+from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.inference import infer, load_weights, save_weights
@@ -282,6 +285,24 @@ def test_the_moving_average_is_evaluated_and_stored_while_the_latest_weights_tra
     assert bits(averaged) != latest
     logits = infer(averaged.result, VALIDATION.images, averaged.normalise)
     assert averaged.history.rows[-1]["validation_loss"] == cross_entropy(logits, VALIDATION.labels)
+
+
+def test_what_is_written_of_a_run_is_its_moving_average(tmp_path, monkeypatch):
+    averaged = train(tmp_path / "run", RECIPE.model_copy(update={"ema_decay": 0.9}))
+    monkeypatch.chdir(tmp_path)
+    written = runs.write_results({"model": "depthwise", "seed": 0}, averaged, {})
+    stored = load_file("models/depthwise-0.safetensors")
+    assert {name: tensor.numpy().tobytes() for name, tensor in stored.items()} == bits(averaged)
+    assert written == sha256(Path("models/depthwise-0.safetensors"))
+
+
+def test_a_mode_of_compilation_reaches_the_network(monkeypatch):
+    asked = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network, **how: asked.append(how))
+    normalise = Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu"))
+    for mode in (None, "reduce-overhead"):
+        Trainer("depthwise", 0, 4, 160, normalise, RECIPE, mode)
+    assert asked == [{"mode": "reduce-overhead", "dynamic": False}]
 
 
 def test_a_network_that_learns_from_its_teacher_alone_says_what_that_says(tmp_path):

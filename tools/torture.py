@@ -34,7 +34,10 @@ SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2", "data.train_per_class=40"),
     *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1", "compute.checkpoint_minutes=1e-9"),
 ]
-STAGES = ("download", "normalise", "augment", "train@depthwise-0", "measure", "evaluate@depthwise-0", "compare")
+STAGES = (
+    *("download", "normalise", "augment", "teach"),
+    *("train@depthwise-0", "measure", "evaluate@depthwise-0", "compare"),
+)
 HOLDS_TIME = {"timing.json", "cost.json", "compare"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("stage", "worker", "dvc", "all")
@@ -147,7 +150,7 @@ class Plan:
 
 
 def draw(seed: int, number: int, whole: "Whole") -> Plan:
-    """The plan of a round. Of every seven rounds, each stage has one."""
+    """The plan of a round. Of every eight rounds, each stage has one."""
     turn, position = divmod(number, len(STAGES))
     stage = random.Random(f"{seed}-turn-{turn}").sample(STAGES, len(STAGES))[position]
     chance = random.Random(f"{seed}-{number}")

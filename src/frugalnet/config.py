@@ -119,7 +119,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
         params = Params.model_validate_json(_json(path))
     except ValidationError as error:
         wrong = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found: {UserError(repr(e['input']))!s:.80})"
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200} (found: {UserError(repr(e['input']))!s:.80})"
             for e in error.errors()
         ]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""

@@ -19,6 +19,7 @@ from frugalnet.errors import UserError, run_stage
 from frugalnet.files import read_json, sha256, sha256_of
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.inference import save_weights
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import TrainConfig, Trainer
@@ -52,9 +53,11 @@ def differences(run: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[list[s
 def retrain(run: Mapping[str, Any], root: Path) -> str:
     """Train the run again, on the data in `data/`, and return the SHA-256 of its weights.
 
-    run: as run.json holds it. Checkpoints go where training's go, so that an interruption costs nothing. Raises
-    UserError, naming each, if inputs differ from the run's.
+    run: as run.json holds it. It resumes after an interruption, but never from a checkpoint of the run itself. Raises
+    UserError, naming each, if inputs differ from the run's, and Interrupted after SIGINT or SIGTERM.
     """
+    if missing := {"train", "environment", "weights_sha256", *_INPUTS} - run.keys():
+        raise UserError(f"not the record of a finished run: it has no {', '.join(sorted(missing))}; give a run.json")
     if "distributed" in run:
         raise UserError(f"{runs.name(run)} was trained by several workers, which is not repeated here: use `dvc repro`")
     try:
@@ -85,7 +88,8 @@ def retrain(run: Mapping[str, Any], root: Path) -> str:
         raise UserError(f"{runs.name(run)} cannot be trained again here: " + "; ".join(inputs))
     for difference in surroundings:
         print(f"{runs.name(run)}: the bits may differ: {difference}")
-    checkpoints, normalise = runs.checkpoints(root, here), Normaliser(data.mean, data.std, device)
+    checkpoints = Checkpoints(root / ".checkpoints/reproduce" / f"{runs.name(run)}-{here['fingerprint'][:16]}")
+    normalise = Normaliser(data.mean, data.std, device)
     mode = compute.compile_mode(device, settings)
     trainer = Trainer(run["model"], run["seed"], len(data.class_ids), len(data.train.labels), normalise, recipe, mode)
     with checkpoints.locked(), tempfile.TemporaryDirectory() as folder:
@@ -100,7 +104,9 @@ def retrain(run: Mapping[str, Any], root: Path) -> str:
         )
         weights = Path(folder) / "weights.safetensors"
         save_weights(trainer.result.state_dict(), weights)
-        return sha256(weights)
+        found = sha256(weights)
+    checkpoints.remove()
+    return found
 
 
 def compare(run: Mapping[str, Any], found: str) -> None:

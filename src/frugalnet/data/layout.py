@@ -1,5 +1,6 @@
 """The archive's members, checked: which images there are, of which class, in which order."""
 
+import errno
 import lzma
 import re
 import stat
@@ -110,7 +111,8 @@ def read_member(zip_file: zipfile.ZipFile, name: str) -> bytes:
     except KeyError:
         raise UserError(f"{name} is missing from the archive") from None
     except (*DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        # EINVAL: the archive says that the member begins before the file does.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = str(error) or type(error).__name__
         raise UserError(f"{name} doesn't unpack to what the archive declares ({reason})") from error
