@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage torture bench results readme lint ui params lock
+.PHONY: help install demo test test-all coverage torture bench bench-gpu verify results readme lint ui params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-all: lint ## run linters, type check and all tests
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (ten minutes)
 	python -m benchmarks.benchmark
 
+bench-gpu: .venv/installed ## measure training on a CUDA GPU: eager, compiled, CUDA graphs, deterministic
+	python -m benchmarks.gpu
+
 results: .venv/installed ## copy the last comparison to docs/results and fill the README's tables from it
 	python -m tools.readme results/compare/comparison.json
 	rm -rf docs/results && mkdir -p docs/results
@@ -49,6 +52,12 @@ lint: .venv/installed ## run linters, type check and the check of import directi
 
 torture: .venv/installed ## crash test of the whole pipeline: make torture ROUNDS=50; resumes in .torture
 	python -m tools.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
+
+verify: .venv/installed ## evaluate the committed weights again; RETRAIN=residual-0 trains one again (data/arrays, data/views)
+	@case "$(RETRAIN)" in \
+		"") python -m tools.verify;; \
+		*) python -m frugalnet.reproduce "docs/results/$${RECIPE:-modern}/$(RETRAIN)/run.json";; \
+	esac
 
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
 	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
