@@ -34,12 +34,9 @@ bench: .venv/installed ## compare training speed and memory with the step alone 
 bench-gpu: .venv/installed ## measure training on a CUDA GPU: eager, compiled, CUDA graphs, deterministic
 	python -m benchmarks.gpu
 
-results: .venv/installed ## copy the last comparison to docs/results and fill the README's tables from it
-	python -m tools.readme results/compare/comparison.json
-	rm -rf docs/results && mkdir -p docs/results
-	cp -rL results/compare/{report.md,comparison.json,figures} docs/results
-	rm docs/results/figures/*_best_and_worst.png # the data set's photographs are not ours to publish
-	(cd results/evaluate && tar -chf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
+results: .venv/installed ## copy results and weights to docs/results/RECIPE and weights/, to be committed
+	python -m tools.results
+	python -m tools.weights
 
 readme: .venv/installed ## fill the README's tables from docs/results
 	python -m tools.readme docs/results/comparison.json
