@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage torture bench bench-gpu verify results readme lint ui params lock
+.PHONY: help install demo test test-all coverage torture team-test bench bench-gpu verify results readme lint ui params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ verify: .venv/installed ## evaluate the committed weights again; RETRAIN=residua
 		"") python -m tools.verify;; \
 		*) python -m frugalnet.reproduce "docs/results/$${RECIPE:-modern}/$(RETRAIN)/run.json";; \
 	esac
+
+team-test: .venv/installed ## a team's servers and two members, on real PostgreSQL and SSH (as root; EXTRAS=team)
+	pytest -m slow tests/test_team.py
 
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
 	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
