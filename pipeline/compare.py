@@ -5,14 +5,15 @@ from pathlib import Path
 from frugalnet import tracking
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
-from frugalnet.files import sha256_of
-from frugalnet.report import comparison, findings, page, results, tables
+from frugalnet.files import sha256_of, write_json
+from frugalnet.report import comparison, findings, page, results, summary, tables
 
 
 def main() -> None:
     data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
     compared = comparison.compare(results.load(Path("results")), sha256_of(data.sha256), data.validated_on)
     page.write(findings.find(compared), out, data.validation.images)
+    write_json(Path("results/summary.json"), summary.summary(compared))
 
     for record in compared.records:
         drawn = sorted((out / "figures").glob(f"{record.name}_*.png"))
