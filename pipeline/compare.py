@@ -15,14 +15,18 @@ def main() -> None:
     page.write(findings.find(compared), out, data.validation.images)
     write_json(Path("results/summary.json"), summary.summary(compared))
 
-    for record in compared.records:
-        drawn = sorted((out / "figures").glob(f"{record.name}_*.png"))
-        with tracking.training_run(root, record.run, record.timing) as tracked:
-            tracked.log_results(tracking.section("efficiency", record.efficiency()), drawn)
-    runs = sorted(record.run["fingerprint"] for record in compared.records)
-    identity, tags = {"compared_runs_sha256": sha256_of(runs)}, {"data": data.name}
-    with tracking.TrackedRun(root, "comparison", identity, tags, tracking.provenance()) as tracked:
+    runs, names = sorted(record.run["fingerprint"] for record in compared.records), [row.model for row in compared.rows]
+    with tracking.comparison_run(root, names, data.name, sha256_of(runs)) as tracked:
         tracked.log_results(tracking.section("top1", {row.model: row.top1.mean for row in compared.rows}), [out])
+        report = tracked.link("compare/report.html")
+        tracked.describe(summary.of_all(compared) + tracking.links(report=report))
+    for row in compared.rows:
+        for record in row.records:
+            drawn = sorted((out / "figures").glob(f"{record.name}_*.png"))
+            with tracking.training_run(root, record.run, record.timing) as tracked:
+                tracked.log_results(tracking.section("efficiency", record.efficiency()), drawn)
+                pictures = {path.stem.removeprefix(f"{record.name}_"): tracked.link(path.name) for path in drawn}
+                tracked.describe(summary.of_one(compared, row) + tracking.links(report=report, **pictures))
     print(tables.terminal(compared.rows))
 
 

@@ -16,13 +16,16 @@ from frugalnet.tracking import connect, dotted_keys, provenance
 RUN = {
     "model": "depthwise",
     "seed": 0,
+    "num_classes": 10,
+    "n_train": 1000,
+    "n_validation": 200,
     "data": "sample",
     "is_sample": True,
     "validated_on": "validation split",
     "data_sha256": "d",
     "views_sha256": "v",
     "source_sha256": "s",
-    "train": {"epochs": 3},
+    "train": {"epochs": 3, "recipe": "demo"},
     "fingerprint": "f",
 }
 ROWS = [{"epoch": epoch, "train_loss": 1 / epoch, "validation_top1": epoch / 10} for epoch in (1, 2, 3)]
@@ -104,7 +107,7 @@ def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_resul
     assert run.data.tags["weights_sha256"] == "w"
     assert run.data.tags["data_sha256"] == "d"
     assert run.data.tags["dvc_stage"] == "train@depthwise-0"
-    assert run.info.run_name == "depthwise-0 (sample data)"
+    assert run.info.run_name == "depthwise · 3 epochs demo · seed 0 · sample data"
     assert run.info.status == "FINISHED"
     assert [artifact.path for artifact in client.list_artifacts(run.info.run_id)] == ["picture.png"]
     assert (tmp_path / "mlruns" / "mlflow.db").is_file()
@@ -213,7 +216,7 @@ class Untraceable(torch.nn.Module):
 def test_a_model_that_cannot_be_exported_costs_the_run_nothing_else(tmp_path, capfd):
     with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
         evaluation.log_history(ROWS)
-        evaluation.log_model(Untraceable().eval(), np.zeros((2, 4), np.float32))
+        evaluation.log_model("untraceable", Untraceable().eval(), np.zeros((2, 4), np.float32), ["a"], {})
         evaluation.log_results({"top1": 0.5})
     assert "its model could not be logged" in capfd.readouterr().err
     (run,) = all_runs(tmp_path)[1]
@@ -241,7 +244,7 @@ def test_an_unreachable_server_is_said_and_costs_nothing_and_a_later_stage_write
         training.log_history(ROWS)
         training.identify("weights_sha256", "w")
     said = capfd.readouterr().err
-    assert "tracking: depthwise-0 (sample data): its curves could not be logged" in said
+    assert "tracking: depthwise · 3 epochs demo · seed 0 · sample data: its curves could not be logged" in said
     assert "Results are on disk" in said
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     training_run(tmp_path, {**RUN, "weights_sha256": "w"}).log_history(ROWS)
