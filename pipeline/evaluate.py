@@ -43,7 +43,7 @@ def main(model: str, seed: int) -> None:
         tracked.log_results(tracking.section("final", metrics), artifacts)
         model_of_images = torch.nn.Sequential(normalise, network).cpu().eval()
         example = np.array(data.validation.images[:2])
-        tracked.log_model(name, model_of_images, example, data.class_names, metrics)
+        tracked.log_model(name, model_of_images, example, data.class_names)
     runs.checkpoints(root, run).remove()
     print(f"{name}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} on the {data.validated_on} of {data.name}")
 

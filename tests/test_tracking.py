@@ -216,7 +216,7 @@ class Untraceable(torch.nn.Module):
 def test_a_model_that_cannot_be_exported_costs_the_run_nothing_else(tmp_path, capfd):
     with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
         evaluation.log_history(ROWS)
-        evaluation.log_model("untraceable", Untraceable().eval(), np.zeros((2, 4), np.float32), ["a"], {})
+        evaluation.log_model("untraceable", Untraceable().eval(), np.zeros((2, 4), np.float32), ["a"])
         evaluation.log_results({"top1": 0.5})
     assert "its model could not be logged" in capfd.readouterr().err
     (run,) = all_runs(tmp_path)[1]

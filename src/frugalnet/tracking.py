@@ -201,16 +201,14 @@ class TrackedRun:
         """The address, within the UI, of an artifact; empty where MLflow has not answered yet."""
         if self._run_id is None:
             return ""
-        return f"#/experiments/{self._experiment_id}/runs/{self._run_id}/artifacts/{path}"
+        return f"#/experiments/{self._experiment_id}/runs/{self._run_id}/artifacts/{path}?workflowType=machine_learning"
 
-    def log_model(
-        self, name: str, model: nn.Module, example: np.ndarray, class_names: Sequence[str], metrics: Mapping[str, float]
-    ) -> None:
+    def log_model(self, name: str, model: nn.Module, example: np.ndarray, class_names: Sequence[str]) -> None:
         """Log the model in PyTorch's pt2 format, once a run, for `mlflow.pytorch.load_model`.
 
         That call trusts whoever could write the model (docs/sharing.md); the weights in the artifacts need no trust.
         model: on the CPU, in evaluation mode. example: a batch of at least two, for the export. class_names: in label
-        order, for the model's metadata. metrics: shown beside the model.
+        order, for the model's metadata.
         """
 
         def log(run_id: str) -> None:
@@ -224,12 +222,6 @@ class TrackedRun:
                         pip_requirements=["torch"],
                         metadata={"class_names": list(class_names)},
                     )
-                now = get_current_time_millis()
-                of_model = [
-                    Metric(key, float(value), now, 0, model_id=info.model_id, run_id=run_id)
-                    for key, value in metrics.items()
-                ]
-                self._log_metrics(run_id, of_model)
                 self._client.set_tag(run_id, "model_uri", info.model_uri)
 
         self._log("its model", log)
@@ -361,10 +353,12 @@ def _view(created: int) -> str:
     """
     widths = {"metrics.`final/top1`": 100, "metrics.`final/macs`": 110, "metrics.`efficiency/latency_ms`": 190}
     columns = [*widths, "attributes.`Dataset`", "attributes.`Version`"]
+    widths["attributes.`Run Name`"] = 330
     lines = ("validation_top1", "train_top1", "validation_loss", "train_loss")
+    plain = {"lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
     axes = {f"{axis}axis": {"key": f"final/{key}", "type": "METRIC"} for axis, key in (("x", "macs"), ("y", "top1"))}
     charts: list[dict[str, Any]] = [
-        *({"type": "LINE", "metricKey": f"curves/{key}", "metricSectionId": "curves"} for key in lines),
+        *({"type": "LINE", "metricKey": f"curves/{key}", "metricSectionId": "curves", **plain} for key in lines),
         {"type": "SCATTER", "metricSectionId": "final", **axes},
         {"type": "BAR", "metricKey": "final/top1", "metricSectionId": "final"},
         {"type": "BAR", "metricKey": "efficiency/latency_ms", "metricSectionId": "efficiency"},
