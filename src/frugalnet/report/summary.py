@@ -7,23 +7,20 @@ from frugalnet.report.wording import human, interval, milliseconds, percent, poi
 
 
 def summary(compared: Comparison) -> dict[str, Any]:
-    """What `dvc exp show` shows: the most accurate network and its top-1, then top-1, MACs and latency of each.
+    """What `dvc exp show` shows: the most accurate network, and the figures of each.
 
-    Short keys and rounded values, so that a terminal shows them side by side: top-1 in 0..1, `MMACs` in millions,
-    `ms` the median latency of one image. A network that was not measured has no `ms`.
+    `top1` (0..1), `MMACs` (millions) and `ms` (median latency of one image) are those of the best network, as numbers
+    to sort by and subtract. A column for each figure of each network is too wide for a terminal, so each network has
+    one text, as "65.5% 23.0M 7.52ms". What was not measured is left out.
     """
     best = compared.rows[0]
-    found: dict[str, Any] = {"best": best.model, "top1": round(best.top1.mean, 4)}
+    found = {"best": best.model, "top1": round(best.top1.mean, 4), "MMACs": float(f"{best.macs / 1e6:.3g}")}
+    if best.latency_ms is not None:
+        found["ms"] = float(f"{best.latency_ms.median:.3g}")
     for row in sorted(compared.rows, key=lambda row: row.model):
-        found[row.model] = {"top1": round(row.top1.mean, 4), "MMACs": _short(row.macs / 1e6)}
-        if row.latency_ms is not None:
-            found[row.model]["ms"] = _short(row.latency_ms.median)
+        latency = "" if row.latency_ms is None else f" {row.latency_ms.median:#.3g}ms"
+        found[row.model] = f"{row.top1.mean:.1%} {row.macs / 1e6:#.3g}M{latency}"
     return found
-
-
-def _short(value: float) -> float:
-    """Three significant digits."""
-    return float(f"{value:.3g}")
 
 
 def of_all(compared: Comparison) -> str:
