@@ -11,16 +11,21 @@ def summary(compared: Comparison) -> dict[str, Any]:
 
     `top1` (0..1), `MMACs` (millions) and `ms` (median latency of one image) are those of the best network, as numbers
     to sort by and subtract. A column for each figure of each network is too wide for a terminal, so each network has
-    one text, as "65.5% 23.0M 7.52ms". What was not measured is left out.
+    one text, as "65.5% 23M 7.5ms". What was not measured is left out.
     """
     best = compared.rows[0]
     found = {"best": best.model, "top1": round(best.top1.mean, 4), "MMACs": float(f"{best.macs / 1e6:.3g}")}
     if best.latency_ms is not None:
         found["ms"] = float(f"{best.latency_ms.median:.3g}")
     for row in sorted(compared.rows, key=lambda row: row.model):
-        latency = "" if row.latency_ms is None else f" {row.latency_ms.median:#.3g}ms"
-        found[row.model] = f"{row.top1.mean:.1%} {row.macs / 1e6:#.3g}M{latency}"
+        latency = "" if row.latency_ms is None else f" {_short(row.latency_ms.median)}ms"
+        found[row.model] = f"{row.top1.mean:.1%} {_short(row.macs / 1e6)}M{latency}"
     return found
+
+
+def _short(value: float) -> str:
+    """Two significant digits, and no decimals from ten on."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
 
 
 def of_all(compared: Comparison) -> str:
