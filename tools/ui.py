@@ -7,7 +7,6 @@ started: the page is on that server.
 import os
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 import webbrowser
@@ -17,7 +16,7 @@ from frugalnet import tracking
 from frugalnet.errors import in_one_line
 
 
-def main() -> int:
+def main() -> None:
     host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "5000"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     is_remote = server.startswith("http")
@@ -26,14 +25,13 @@ def main() -> int:
     page = f"{address}/{tracking.page(experiment_id)}"
     print(f"Trainings: {page}", flush=True)
     if os.environ.get("OPEN"):
-        threading.Thread(target=_open, args=(f"{address}/health", page), daemon=True).start()
-    if is_remote:
-        return 0
-    store = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
-    return subprocess.call(["mlflow", "ui", "--host", host, "--port", port, "--backend-store-uri", store])
+        subprocess.Popen([sys.executable, "-m", "tools.ui", f"{address}/health", page])
+    if not is_remote:
+        store = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
+        os.execvp("mlflow", ["mlflow", "ui", "--host", host, "--port", port, "--backend-store-uri", store])
 
 
-def _open(health: str, page: str) -> None:
+def open_page(health: str, page: str) -> None:
     """Open the page in a browser as soon as the server answers; give up after a minute."""
     for _ in range(60):
         try:
@@ -46,4 +44,4 @@ def _open(health: str, page: str) -> None:
 
 if __name__ == "__main__":
     with in_one_line("ui"):
-        sys.exit(main())
+        open_page(*sys.argv[1:]) if sys.argv[1:] else main()
