@@ -20,7 +20,7 @@ demo: .venv/installed ## run the whole pipeline on the sample data, in a tempora
 	@cat demo/table.txt
 	@echo
 	@echo "Report: $(CURDIR)/demo/report.html"
-	@echo "Runs:   make ui, then open http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART"
+	@echo "Runs:   make ui OPEN=1"
 
 test: lint ## run linters, type check and all tests except the slow ones
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -62,13 +62,8 @@ team-test: .venv/installed ## a team's servers and two members, on real PostgreS
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
 	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
 
-ui: .venv/installed ## serve the MLflow UI on http://127.0.0.1:5000
-	@mkdir -p mlruns
-	@case "$$MLFLOW_TRACKING_URI" in \
-		http*) echo "The runs are on the server that MLFLOW_TRACKING_URI names: open $$MLFLOW_TRACKING_URI";; \
-		*) exec mlflow ui --host $${HOST:-127.0.0.1} --port $${PORT:-5000} \
-			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}";; \
-	esac
+ui: .venv/installed ## serve the MLflow UI and print the page to open; OPEN=1 opens it
+	@python -m tools.ui
 
 params: .venv/installed ## restore params.yaml to the defaults in conf/
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \

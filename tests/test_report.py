@@ -312,6 +312,7 @@ def test_confusion_csv_holds_every_prediction_of_the_best_network(written, sampl
     first = sample_findings.comparison.first
     found = rows(written / "confusion.csv")
     assert len(found) == 600
+    assert {row["model"] for row in found} == {first.name}
     assert sum(row["actual"] == row["predicted"] for row in found) == first.correct.sum()
 
 

@@ -136,7 +136,7 @@ def _write_data(found: Findings, folder: Path) -> None:
         "accuracy": [{**_name(record), **record.metrics} for record in records],
         "curves": [{**_name(record), **_csv_epoch(epoch)} for record in records for epoch in record.history],
         "confusion": [  # of the most accurate network, for `dvc plots`
-            {"actual": first.class_names[actual], "predicted": first.class_names[predicted]}
+            {"model": first.name, "actual": first.class_names[actual], "predicted": first.class_names[predicted]}
             for actual, predicted in zip(first.labels, first.predicted, strict=True)
         ],
     }.items():
