@@ -115,6 +115,8 @@ class TrackedRun:
     data: what it was trained on.
     """
 
+    _said = ""  # why the last call in this process failed: each reason is said once
+
     def __init__(
         self,
         root: Path,
@@ -243,7 +245,7 @@ class TrackedRun:
         self.log_history(self._rows)
 
     def _log(self, what: str, call: Callable[[str], object]) -> None:
-        """Call with the run's id, after the calls that failed before. What fails is reported, and tried again later."""
+        """Call with the run's id, after the calls that failed before. What fails is reported once, and tried again later."""
         self._pending.append((what, call))
         if time.monotonic() < self._retry_at:
             return
@@ -252,16 +254,19 @@ class TrackedRun:
             what, call = waiting.pop(0)
             try:
                 call(self._open())
+                TrackedRun._said = ""
             except Exception as error:  # whatever MLflow, its database or the network raise
                 self._pending.append((what, call))
                 self._retry_at = time.monotonic() + _PAUSE_SECONDS
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
                 stage = os.environ.get("DVC_STAGE", "evaluate").replace("train@", "evaluate@")
-                print(
-                    f"tracking: {self.name}: {what} could not be logged ({reason}). Results are on disk; the next call "
-                    f"tries again. If there is none, run: dvc repro --force --single-item {stage}",
-                    file=sys.stderr,
-                )
+                if reason != TrackedRun._said:
+                    print(
+                        f"tracking: {self.name}: {what} could not be logged ({reason}). Results are on disk; the next "
+                        f"call tries again. If there is none, run: dvc repro --force --single-item {stage}",
+                        file=sys.stderr,
+                    )
+                TrackedRun._said = reason
                 if self._run_id is None or isinstance(error, MlflowException):  # the server or the database itself
                     self._pending += waiting
                     return
