@@ -162,7 +162,7 @@ def draw(seed: int, number: int, whole: "Whole") -> Plan:
 
 def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
     """Play one round. Returns its plan, the stage that was struck, if any, and as `failure` what is wrong."""
-    done = asdict(plan) | {"struck": None, "checkpoints": 0}
+    done = asdict(plan) | {"struck": None, "checkpoints": 0, "dvc_lock_damaged": False}
     discard(project, plan.stage)
     logs = [project.parent / f"{project.name}.{name}.log" for name in ("first", "second", "last")]
     with bad_disk(project, plan.disk) as done["bad_disk"]:
@@ -186,6 +186,11 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
             dvc.wait()
         left = still_running(family)
     last = repro(project, logs[2]).wait()
+    # DVC writes this file in place: killed at that moment, it leaves it empty, and refuses to run (docs/reliability.md).
+    if last and "Unable to read RWLock-file" in logs[2].read_text():
+        done["dvc_lock_damaged"] = True
+        (project / ".dvc/tmp/rwlock").unlink()
+        last = repro(project, logs[2]).wait()
     said = "".join(log.read_text() for log in logs if log.exists())
     found = hashes(project) if last == 0 else {}
     if left:
@@ -281,7 +286,9 @@ def main() -> None:
     print(f"{len(rounds)} rounds, {len(struck)} struck ({', '.join(f'{k} {n}' for k, n in kills.items())}), ", end="")
     print(f"{sum(bool(one['checkpoints']) for one in rounds)} with a checkpoint to resume from, ", end="")
     print(f"{sum(one['twin'] for one in rounds)} with two dvc at once, ", end="")
-    print(f"{sum(one['bad_disk'] for one in rounds)} on a bad disk, {len(failures)} failures")
+    print(f"{sum(one['bad_disk'] for one in rounds)} on a bad disk, ", end="")
+    print(f"{sum(one['dvc_lock_damaged'] for one in rounds)} in which DVC damaged its lock file, ", end="")
+    print(f"{len(failures)} failures")
     sys.exit(bool(failures))
 
 
