@@ -186,7 +186,7 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
             dvc.wait()
         left = still_running(family)
     last = repro(project, logs[2]).wait()
-    # DVC writes this file in place: killed at that moment, it leaves it empty, and refuses to run (docs/reliability.md).
+    # DVC writes this file in place: killed at that moment, it leaves it empty and refuses to run (docs/reliability.md).
     if last and "Unable to read RWLock-file" in logs[2].read_text():
         done["dvc_lock_damaged"] = True
         (project / ".dvc/tmp/rwlock").unlink()
