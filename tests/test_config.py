@@ -114,6 +114,16 @@ def test_a_file_that_is_not_parameters_is_refused_in_one_line(tmp_path, content)
         config.load(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("a: " + "[" * 30 + "]" * 30, "nested more than 20 deep"), ("a: &a [1]\nb: *a\n", r"a YAML alias \(\*name\)")],
+)
+def test_yaml_that_could_grow_without_bound_is_refused_before_it_is_loaded(tmp_path, content, said):
+    (tmp_path / "params.yaml").write_text(content)
+    with pytest.raises(UserError, match=said):
+        config.load(tmp_path / "params.yaml")
+
+
 def test_of_very_many_errors_the_first_are_told_and_long_lists_are_checked_soon(tmp_path):
     path = compose(tmp_path / "params.yaml")
     text = path.read_text()

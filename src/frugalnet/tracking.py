@@ -245,7 +245,7 @@ class TrackedRun:
         self.log_history(self._rows)
 
     def _log(self, what: str, call: Callable[[str], object]) -> None:
-        """Call with the run's id, after those that failed before. What fails is reported once, and tried again later."""
+        """Call with the run's id, after those that failed before. What fails is said once, and tried again later."""
         self._pending.append((what, call))
         if time.monotonic() < self._retry_at:
             return
