@@ -57,6 +57,10 @@ def test_every_stage_leaves_its_results(project):
         "results/evaluate/depthwise-0/metrics.json",
         "results/evaluate/depthwise-0/per_class.csv",
         "results/evaluate/depthwise-0/predictions.npz",
+        "results/export/depthwise-0/export.json",
+        "results/export/depthwise-0/model.onnx",
+        "results/export/depthwise-0/model.int8.onnx",
+        "results/export_timing/depthwise-0/timing.json",
         "results/compare/report.html",
         "results/compare/report.md",
     } <= names

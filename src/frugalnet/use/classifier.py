@@ -27,6 +27,14 @@ class Prediction:
         """The most probable classes: (name, probability), the most probable first."""
         return [(self.classes.names[position], self.probability(position)) for position in self.order(count)]
 
+    def named(self, count: int = 5) -> list[dict[str, str | float]]:
+        """The same as JSON: id, name and probability of each."""
+        return [
+            {"id": self.classes.ids[position], "name": self.classes.names[position]}
+            | {"probability": self.probability(position)}
+            for position in self.order(count)
+        ]
+
     def order(self, count: int) -> list[int]:
         """The positions of the most probable classes; the lower position wins a tie, as when accuracy is computed."""
         order: list[int] = np.argsort(-self.probabilities, kind="stable")[:count].tolist()

@@ -50,21 +50,13 @@ def _predict(arguments: argparse.Namespace) -> int:
             print(f"frugalnet: {error}", file=sys.stderr)
             continue
         (prediction,) = network.predict([picture.pixels])
-        top = [
-            {
-                "id": network.classes.ids[position],
-                "name": network.classes.names[position],
-                "probability": prediction.probability(position),
-            }
-            for position in prediction.order(arguments.top)
-        ]
         found.append(
             {
                 "file": picture.name,
                 "network": network.stored.name,
                 "changes": list(picture.changes),
                 "milliseconds": prediction.milliseconds,
-                "top": top,
+                "top": prediction.named(arguments.top),
             }
         )
         if not arguments.json:
