@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage torture bench results readme lint ui params lock
+.PHONY: help install demo test test-all coverage torture bench results readme lint ui serve params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ ui: .venv/installed ## serve the MLflow UI on http://127.0.0.1:5000
 		*) exec mlflow ui --host $${HOST:-127.0.0.1} --port $${PORT:-5000} \
 			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}";; \
 	esac
+
+serve: .venv/installed ## answer HTTP requests with the registry's champion on http://127.0.0.1:5001 (docs/serving.md)
+	@exec frugalnet serve --host $${HOST:-127.0.0.1} --port $${PORT:-5001}
 
 params: .venv/installed ## restore params.yaml to the defaults in conf/
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \

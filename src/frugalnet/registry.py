@@ -9,6 +9,8 @@ Networks are compared only if they were evaluated on the same images. An alias g
 the validation images would flatter the network.
 """
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from mlflow.types.schema import AnyType
 from frugalnet.errors import UserError
 from frugalnet.tracking import TrackedRun, connect
 
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PREFIX = "frugalnet-"
 ALIASES = ("champion", "frugal")
 WITHIN = 0.05  # of the champion's top-1
@@ -163,13 +166,48 @@ def _version(found: ModelVersion) -> Version:
     )
 
 
-def find(root: Path, alias: str) -> str:
-    """The name of the registered model that has the alias. Raises UserError if none has."""
+def find(root: Path, alias: str) -> tuple[str, str]:
+    """The registered model that has the alias, and its version. Raises UserError if none has."""
     client, _ = connect(root)
     for model in client.search_registered_models():
-        if model.name.startswith(PREFIX) and alias in client.get_registered_model(model.name).aliases:
-            return str(model.name)
+        if model.name.startswith(PREFIX):
+            version = client.get_registered_model(model.name).aliases.get(alias)
+            if version is not None:
+                return str(model.name), str(version)
     raise UserError(f"no network is {alias}: run `python -m frugalnet.promote`, after `dvc repro`")
+
+
+def download(root: Path, run_id: str, folder: Path) -> Path:
+    """Copy the weights that a run registered, with their description, into `folder`; returns the folder of weights.
+
+    Raises UserError if there is no such run, or if it has registered none.
+    """
+    client, _ = connect(root)
+    try:
+        of_run = client.search_model_versions(f"run_id = '{client.get_run(run_id).info.run_id}'")
+        found = [one for one in of_run if one.name.startswith(PREFIX)]
+        if not found:
+            raise UserError(f"MLflow: run '{run_id}' has no exported network; run `dvc repro` to export it")
+        newest = max(found, key=lambda one: int(one.creation_timestamp))
+        copied = Path(
+            mlflow.artifacts.download_artifacts(f"models:/{newest.name}/{newest.version}", dst_path=str(folder))
+        )
+    except MlflowException as error:
+        raise UserError(f"MLflow: run '{run_id}': {' '.join(str(error).split())}") from error
+    (described,) = copied.glob("data/*/weights.json")
+    return described.parent
+
+
+def serve(root: Path, alias: str, host: str, port: int) -> None:
+    """Become MLflow's own server for the network that has the alias. Raises UserError if none has."""
+    name, version = find(root, alias)
+    print(
+        f"Serving {name} version {version}, {alias}, at http://{host}:{port}/invocations (docs/serving.md)", flush=True
+    )
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{name}@{alias}"]
+    command += ["--env-manager", "local", "--host", host, "--port", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where MLflow finds uvicorn
+    os.execve(sys.executable, command, os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "PATH": path})
 
 
 def promote(root: Path) -> list[str]:

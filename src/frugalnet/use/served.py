@@ -34,7 +34,10 @@ class Served:
         try:
             if top < 1:
                 raise UserError(f"top: expected at least 1, found {top}")
-            read = [_picture(row, f"picture {number}") for number, row in enumerate(rows.to_dict("records"))]
+            given = rows.to_dict("records")
+            if not given:  # also where every column has another name
+                raise UserError("no picture: expected dataframe_records, each with image or pixels")
+            read = [_picture(row, f"picture {number}") for number, row in enumerate(given)]
             predictions = self.classifier.predict([picture.pixels for picture in read])
         except UserError as error:
             raise registry.bad_request(str(error)) from error
