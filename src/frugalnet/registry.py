@@ -129,7 +129,7 @@ def choose(versions: Sequence[Version]) -> dict[str, Choice]:
         groups.setdefault((one.model, one.trained), {})[one.seed] = one
     networks = [(sum(v.top1 for v in s.values()) / len(s), s[min(s)], s) for s in groups.values()]
     best = max(networks, key=lambda one: (one[0], -one[1].macs))
-    near = [one for one in networks if one[0] >= best[0] - WITHIN]
+    near = [one for one in networks if one[0] >= best[0] - WITHIN - 1e-9]
     least = min(near, key=lambda one: (one[1].macs, -one[0]))
 
     def choice(chosen: tuple[float, Version, dict[int, Version]], why: str) -> Choice:

@@ -138,10 +138,10 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
         for i, (row, _) in enumerate(known)
     ]
     staircase = Line([a for a, _ in front], [b for _, b in front], "@muted", dotted=True, width=1, stepped=True)
-    return Chart(name, title, COST_AXES[key], x_range, y_range, [staircase], points, ticks=_ticks(*x_range))
+    return Chart(name, title, COST_AXES[key], x_range, y_range, [staircase], points, ticks=ticks(*x_range))
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     steps = [m * 10.0**e for e in range(-6, 16) for m in (1, 2, 5)]
     inside = [step for step in steps if low <= step <= high]
     return inside if len(inside) <= 5 else [step for step in inside if f"{step:.0e}"[0] == "1"]
