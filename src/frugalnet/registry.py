@@ -84,11 +84,7 @@ def register(
             )
             mlflow.log_input(images, context="validation")
             mlflow.log_metrics(dict(metrics), dataset=images, model_id=info.model_id)
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(
-                name, description=f"The network {model} of frugalnet; one version a training"
-            )
-        client.create_model_version(name, info.model_uri, run_id, dict(tags), model_id=info.model_id)
+        mlflow.register_model(info.model_uri, name, tags=dict(tags))
 
     tracked.call(f"its version of {name}", log)
 

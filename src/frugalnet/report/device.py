@@ -93,11 +93,12 @@ def _note(networks: Sequence[Exported]) -> str:
     before = memory(max(cost["before_bytes"] for one in networks for cost in one.costs.values()))
     return (
         f"Measured on one thread of {machine['cpu']} ({machine['cpu_capability']}, torch {machine['torch']}), all "
-        f"formats of a network in alternating rounds; median, 5th to 95th percentile. Seeds: {seeds}. int8 is quantised "
-        f"on {found['calibration_images']:,} training images; below its top-1 the difference from PyTorch, paired by "
-        f"image, with its 95 % interval. Peak memory: resident, of a process that only runs the network, in Python, "
-        f"which holds {before} with NumPy before the runtime is loaded; ExecuTorch’s Python package loads PyTorch too, "
-        "which a device does not. Arena: what the runtime itself says it needs for one image."
+        f"formats of a network in alternating rounds; median, 5th to 95th percentile. Seeds: {seeds}. int8 is "
+        f"quantised on {found['calibration_images']:,} training images; below its top-1 is the difference from "
+        "PyTorch, paired by image, with its 95 % interval. Peak memory: resident, of a process that only runs the "
+        f"network, in Python, which holds {before} with NumPy before the runtime is loaded; ExecuTorch’s Python "
+        "package loads PyTorch too, which a device does not. Arena: what the runtime itself says it needs for one "
+        "image."
     )
 
 
@@ -111,13 +112,14 @@ def _chart(rows: Sequence[Row], networks: Sequence[Exported]) -> Chart:
     x_range = (float(x.min()) / 1.6, float(x.max()) * 1.6)
     margin = max(0.12 * float(high.max() - low.min()), 0.5)
     y_range = (max(float(low.min()) - margin, 0.0), float(high.max()) + margin)
-    across = np.log(x / x_range[0]) / np.log(x_range[1] / x_range[0])
+    drawn = figures.side_by_side(x, 0.014 * float(np.log10(x_range[1] / x_range[0])))
+    across = np.log(drawn / x_range[0]) / np.log(x_range[1] / x_range[0])
     places = list(zip(across.tolist(), ((y - y_range[0]) / (y_range[1] - y_range[0])).tolist(), strict=True))
     names, colour = [one.model + DRAWN[kind] for one, kind in known], figures.colours(rows)
     sides, is_optimal = figures.place_names(places, names), pareto_front(x, y)
     points = [
         Point(
-            float(x[i]),
+            float(drawn[i]),
             float(y[i]),
             names[i],
             sides[i],

@@ -115,7 +115,7 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
     y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
     width = np.log10(x_range[1] / x_range[0])
-    is_optimal, drawn = pareto_front(x, y), _side_by_side(x, 0.014 * width)
+    is_optimal, drawn = pareto_front(x, y), side_by_side(x, 0.014 * width)
     front = sorted(zip(drawn[is_optimal].tolist(), y[is_optimal].tolist(), strict=True))
     front.append((x_range[1], front[-1][1]))
     across = [(float(np.log10(a / x_range[0]) / width), (b - y_range[0]) / (y_range[1] - y_range[0])) for a, b in front]
@@ -147,7 +147,7 @@ def ticks(low: float, high: float) -> list[float]:
     return inside if len(inside) <= 5 else [step for step in inside if f"{step:.0e}"[0] == "1"]
 
 
-def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+def side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     """Where points of equal cost are drawn, `step` decades apart, so that their intervals do not hide each other."""
     moved = x.copy()
     for value in np.unique(x):
