@@ -31,15 +31,18 @@ test-all: lint ## run linters, type check and all tests
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (ten minutes)
 	python -m benchmarks.benchmark
 
-results: .venv/installed ## copy the last comparison to docs/results and fill the README's tables from it
+results: .venv/installed ## copy the last comparison to docs/results and fill the README's tables and docs/models from it
 	python -m tools.readme results/compare/comparison.json
 	rm -rf docs/results && mkdir -p docs/results
 	cp -rL results/compare/{report.md,comparison.json,figures} docs/results
 	rm docs/results/figures/*_best_and_worst.png # the data set's photographs are not ours to publish
 	(cd results/evaluate && tar -chf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
+	(cd results && tar -chf - export/*/export.json export_timing) | tar -xf - -C docs/results
+	python -m tools.cards
 
-readme: .venv/installed ## fill the README's tables from docs/results
+readme: .venv/installed ## fill the README's tables and docs/models from docs/results
 	python -m tools.readme docs/results/comparison.json
+	python -m tools.cards
 
 lint: .venv/installed ## run linters, type check and the check of import directions
 	ruff check .

@@ -31,16 +31,20 @@ class Exported:
     machine: dict[str, Any]
 
 
+def read(results: Path, model: str, seed: int) -> Exported | None:
+    """What `results` holds of a network's export; None if it was not exported and measured."""
+    name = f"{model}-{seed}"
+    export, timing = results / "export" / name / "export.json", results / "export_timing" / name / "timing.json"
+    if not (export.is_file() and timing.is_file()):
+        return None
+    costs = read_json(timing)
+    return Exported(model, seed, read_json(export), costs["formats"], costs["machine"])
+
+
 def load(rows: Sequence[Row], results: Path) -> list[Exported]:
     """The first seed of each network, as far as it was exported; in the order of `rows`."""
-    loaded = []
-    for record in (row.records[0] for row in rows):
-        export, timing = results / "export" / record.name, results / "export_timing" / record.name
-        if (export / "export.json").is_file() and (timing / "timing.json").is_file():
-            costs = read_json(timing / "timing.json")
-            found = read_json(export / "export.json")
-            loaded.append(Exported(record.model, record.seed, found, costs["formats"], costs["machine"]))
-    return loaded
+    found = [read(results, row.model, row.records[0].seed) for row in rows]
+    return [one for one in found if one]
 
 
 def sections(rows: Sequence[Row], results: Path) -> list[Section]:
@@ -48,7 +52,7 @@ def sections(rows: Sequence[Row], results: Path) -> list[Section]:
     networks = load(rows, results)
     if not networks:
         return []
-    blocks: list[Block] = [table(networks), _note(networks), _chart(rows, networks), CHART]
+    blocks: list[Block] = [table(networks), note(networks), _chart(rows, networks), CHART]
     if (suffering := _suffering(networks)).rows:
         blocks += [suffering, SUFFERING]
     return [Section("device", "On a device", blocks)]
@@ -87,7 +91,7 @@ def _cells(one: Exported, kind: str) -> list[Cell]:
     ]
 
 
-def _note(networks: Sequence[Exported]) -> str:
+def note(networks: Sequence[Exported]) -> str:
     machine, found = networks[0].machine, networks[0].found
     seeds = ", ".join(f"{one.model} {one.seed}" for one in networks)
     before = memory(max(cost["before_bytes"] for one in networks for cost in one.costs.values()))
