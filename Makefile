@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage torture bench results readme lint ui serve params lock
+.PHONY: help install demo test test-all coverage torture bench results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ ui: .venv/installed ## serve the MLflow UI on http://127.0.0.1:5000
 
 serve: .venv/installed ## answer HTTP requests with the registry's champion on http://127.0.0.1:5001 (docs/serving.md)
 	@exec frugalnet serve --host $${HOST:-127.0.0.1} --port $${PORT:-5001}
+
+try: .venv/installed ## show pictures to the networks in a browser, on http://127.0.0.1:7860 (make install EXTRAS=try)
+	@exec frugalnet try --port $${PORT:-7860}
 
 params: .venv/installed ## restore params.yaml to the defaults in conf/
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \

@@ -28,6 +28,10 @@ def main() -> None:
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=_positive, default=5001, help="default: 5001")
     serve.set_defaults(call=_serve)
+    page = commands.add_parser("try", help="show pictures to the networks in a browser", description=_try.__doc__)
+    page.add_argument("--weights", type=Path, help="a folder of weights to use instead")
+    page.add_argument("--port", type=_positive, default=7860, help="default: 7860")
+    page.set_defaults(call=_try)
     arguments = parser.parse_args()
     with in_one_line("frugalnet"):
         sys.exit(arguments.call(arguments))
@@ -91,6 +95,13 @@ def _serve(arguments: argparse.Namespace) -> None:
     from frugalnet import registry, tracking
 
     registry.serve(tracking.project_root(), arguments.alias, arguments.host, arguments.port)
+
+
+def _try(arguments: argparse.Namespace) -> None:
+    """Serve a page on this machine that shows a picture to all networks of a folder of weights, until Ctrl-C."""
+    from frugalnet.use import page, weights
+
+    page.serve(weights.of_folder(arguments.weights or weights.project_folder()), arguments.port)
 
 
 def _text(found: dict[str, Any]) -> str:
