@@ -1,6 +1,7 @@
 # Start with `make demo` and `make test`. Targets that need the environment install it into .venv first.
 SHELL := /bin/bash
 PYTHON ?= python3
+comma := ,
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -10,7 +11,11 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## install the locked dependencies into .venv
+install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,try
+	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
+		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, try" >&2; exit 1; }; \
+		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
+	done
 
 demo: .venv/installed ## run the whole pipeline on the sample data, in a temporary copy of the project
 	dvc exp run --temp --force --name demo -S data=sample -S train=demo -S evaluate.rounds=3
@@ -74,9 +79,14 @@ params: .venv/installed ## restore params.yaml to the defaults in conf/
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \
 		compose('params.yaml', '$(CURDIR)/conf', None, 'config', '', [])"
 
-lock: ## update requirements.lock from pyproject.toml (needs uv): versions and hashes, all platforms
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
-		--group dev pyproject.toml -o requirements.lock
+lock: ## update the lock files from pyproject.toml (needs uv): versions and hashes, all platforms
+	$(COMPILE) -o requirements.lock
+	cp requirements.lock requirements-try.lock # the versions to prefer
+	$(COMPILE) --extra try -o requirements-try.lock
+	cp requirements-try.lock requirements-device.lock # so that the order in which extras are installed is the same
+	$(COMPILE) --extra device -o requirements-device.lock
+
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml
 
 .venv/installed: .venv/locked pyproject.toml
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
