@@ -6,10 +6,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage torture bench results readme lint ui serve try params lock
+.PHONY: help install demo test test-all coverage torture bench bench-serve push-hf results readme lint ui serve try params lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,try
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
@@ -35,6 +35,13 @@ test-all: lint ## run linters, type check and all tests
 
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (ten minutes)
 	python -m benchmarks.benchmark
+
+bench-serve: .venv/installed ## measure the load that the server of `make serve` bears (two minutes)
+	python -m benchmarks.serving
+
+push-hf: .venv/installed ## publish a network of weights/ on Hugging Face: make push-hf MODEL=depthwise REPO=user/name
+	hf upload $(REPO) docs/models/$(MODEL).md README.md
+	hf upload $(REPO) weights . --include '$(MODEL)-*' --include '*.json'
 
 results: .venv/installed ## copy the last comparison to docs/results and fill the README's tables and docs/models from it
 	python -m tools.readme results/compare/comparison.json

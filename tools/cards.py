@@ -45,8 +45,8 @@ It takes 64×64 RGB images and gives one of {classes} classes. It is one of the 
 
 **Intended for** studying what accuracy costs, for teaching, and as a small example to export and serve. **Not for**
 decisions about people or safety, nor for pictures unlike the training data: the network always names one of its
-{classes} classes and knows no other things. It sees 64×64 pixels, so small objects vanish. It is wrong on {wrong} of the
-validation images, very unevenly by class. Its training data are photographs from the web, with ImageNet's biases.
+{classes} classes and knows no other things. It sees 64×64 pixels, so small objects vanish. It is wrong on {wrong} of
+the validation images, very unevenly by class. Its training data are photographs from the web, with ImageNet's biases.
 
 ## Figures
 
