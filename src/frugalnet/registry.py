@@ -139,10 +139,18 @@ def choose(versions: Sequence[Version]) -> dict[str, Choice]:
     }
 
 
+def _client(root: Path) -> mlflow.MlflowClient:
+    """Raises UserError if MLflow's database or server does not answer."""
+    try:
+        return connect(root)[0]
+    except MlflowException as error:
+        raise UserError(f"MLflow does not answer: {' '.join(str(error).split())[:300]}") from error
+
+
 def versions(root: Path) -> list[Version]:
-    """All versions of the project's networks."""
-    client, _ = connect(root)
-    return [_version(one) for one in client.search_model_versions() if one.name.startswith(PREFIX)]
+    """All versions that `register` made."""
+    found = _client(root).search_model_versions()
+    return [_version(one) for one in found if one.name.startswith(PREFIX) and "trained_sha256" in one.tags]
 
 
 def _version(found: ModelVersion) -> Version:
@@ -164,7 +172,7 @@ def _version(found: ModelVersion) -> Version:
 
 def find(root: Path, alias: str) -> tuple[str, str]:
     """The registered model that has the alias, and its version. Raises UserError if none has."""
-    client, _ = connect(root)
+    client = _client(root)
     for model in client.search_registered_models():
         if model.name.startswith(PREFIX):
             version = client.get_registered_model(model.name).aliases.get(alias)
@@ -178,7 +186,7 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
 
     Raises UserError if there is no such run, or if it has registered none.
     """
-    client, _ = connect(root)
+    client = _client(root)
     try:
         of_run = client.search_model_versions(f"run_id = '{client.get_run(run_id).info.run_id}'")
         found = [one for one in of_run if one.name.startswith(PREFIX)]
@@ -208,7 +216,7 @@ def serve(root: Path, alias: str, host: str, port: int) -> None:
 
 def promote(root: Path) -> list[str]:
     """Move the aliases to the versions that `choose` names. Returns a line for each: what it names, and why."""
-    client, chosen = connect(root)[0], choose(versions(root))
+    client, chosen = _client(root), choose(versions(root))
     lines = []
     for alias, choice in chosen.items():
         before = ""
