@@ -22,7 +22,8 @@ WORKDIR /home/frugal/frugalnet
 COPY --chown=frugal Makefile requirements.lock ./
 RUN make .venv/locked
 COPY --chown=frugal . .
-RUN make install && mkdir -p .dvc/cache .checkpoints
+ARG EXTRAS=
+RUN make install EXTRAS="$EXTRAS" && mkdir -p .dvc/cache .checkpoints artifacts
 ENV PATH="/home/frugal/frugalnet/.venv/bin:$PATH"
 
 CMD ["dvc", "repro"]

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage torture bench bench-serve push-hf results readme lint ui serve try params lock
+.PHONY: help install demo test test-all coverage torture team-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ demo: .venv/installed ## run the whole pipeline on the sample data, in a tempora
 	@cat demo/table.txt
 	@echo
 	@echo "Report: $(CURDIR)/demo/report.html"
-	@echo "Runs:   make ui, then open http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART"
+	@echo "Runs:   make ui OPEN=1"
 
 test: lint ## run linters, type check and all tests except the slow ones
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -43,13 +43,12 @@ push-hf: .venv/installed ## publish a network of weights/ on Hugging Face: make 
 	hf upload $(REPO) docs/models/$(MODEL).md README.md
 	hf upload $(REPO) weights . --include '$(MODEL)-*' --include '*.json'
 
-results: .venv/installed ## copy the last comparison to docs/results and fill the README's tables and docs/models from it
-	python -m tools.readme results/compare/comparison.json
-	rm -rf docs/results && mkdir -p docs/results
-	cp -rL results/compare/{report.md,comparison.json,figures} docs/results
-	rm docs/results/figures/*_best_and_worst.png # the data set's photographs are not ours to publish
-	(cd results/evaluate && tar -chf - */metrics.json */per_class.csv) | tar -xf - -C docs/results
-	(cd results && tar -chf - export/*/export.json export_timing) | tar -xf - -C docs/results
+bench-gpu: .venv/installed ## measure training on a CUDA GPU: eager, compiled, CUDA graphs, deterministic
+	python -m benchmarks.gpu
+
+results: .venv/installed ## copy results and weights to docs/results/RECIPE, weights/ and docs/models/, to be committed
+	python -m tools.results
+	python -m tools.weights
 	python -m tools.cards
 
 readme: .venv/installed ## fill the README's tables and docs/models from docs/results
@@ -65,16 +64,20 @@ lint: .venv/installed ## run linters, type check and the check of import directi
 torture: .venv/installed ## crash test of the whole pipeline: make torture ROUNDS=50; resumes in .torture
 	python -m tools.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
 
+verify: .venv/installed ## evaluate the committed weights again; RETRAIN=residual-0 trains one again (data/arrays, data/views)
+	@case "$(RETRAIN)" in \
+		"") python -m tools.verify;; \
+		*) python -m frugalnet.reproduce "docs/results/$${RECIPE:-modern}/$(RETRAIN)/run.json";; \
+	esac
+
+team-test: .venv/installed ## a team's servers and two members, on real PostgreSQL and SSH (as root; EXTRAS=team)
+	pytest -m slow tests/test_team.py
+
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
 	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
 
-ui: .venv/installed ## serve the MLflow UI on http://127.0.0.1:5000
-	@mkdir -p mlruns
-	@case "$$MLFLOW_TRACKING_URI" in \
-		http*) echo "The runs are on the server that MLFLOW_TRACKING_URI names: open $$MLFLOW_TRACKING_URI";; \
-		*) exec mlflow ui --host $${HOST:-127.0.0.1} --port $${PORT:-5000} \
-			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}";; \
-	esac
+ui: .venv/installed ## serve the MLflow UI and print the page to open; OPEN=1 opens it
+	@python -m tools.ui
 
 serve: .venv/installed ## answer HTTP requests with the registry's champion on http://127.0.0.1:5001 (docs/serving.md)
 	@exec frugalnet serve --host $${HOST:-127.0.0.1} --port $${PORT:-5001}

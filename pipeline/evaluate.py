@@ -42,7 +42,8 @@ def main(model: str, seed: int) -> None:
         artifacts = [out, trained, weights, Path("data/contact_sheet.png"), Path("params.yaml")]
         tracked.log_results(tracking.section("final", metrics), artifacts)
         model_of_images = torch.nn.Sequential(normalise, network).cpu().eval()
-        tracked.log_model(model_of_images, np.array(data.validation.images[:2]))
+        example = np.array(data.validation.images[:2])
+        tracked.log_model(name, model_of_images, example, data.class_names)
     runs.checkpoints(root, run).remove()
     print(f"{name}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} on the {data.validated_on} of {data.name}")
 

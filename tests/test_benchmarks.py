@@ -1,9 +1,22 @@
-"""The model of epoch time with many workers, on cases that can be worked out by hand."""
+"""The model of epoch time with many workers, on cases that can be worked out by hand; the GPU benchmark, on the CPU."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import compose_and_dump
 
 from benchmarks.distributed import Exchange, all_reduce_seconds, epoch_seconds, stops_scaling
+from frugalnet import config
+from frugalnet.data import arrays
+from frugalnet.data.augment import write_views
 
+ROOT = Path(__file__).parents[1]
 GIGABIT = 1e9 / 8  # bytes
 
 
@@ -28,3 +41,34 @@ def test_an_epoch_is_the_share_of_its_images_and_what_is_said():
 
 def test_scaling_stops_where_workers_are_used_less_than_half():
     assert stops_scaling({1: 8.0, 2: 4.0, 4: 3.0, 8: 3.0}) == 4
+
+
+def test_the_gpu_benchmark_measures_steps_and_epochs_of_each_network(tmp_path, sample_archive):
+    params = config.load(ROOT / "params.yaml")
+    few = params.data.model_copy(update={"train_per_class": 20})
+    (tmp_path / "data").mkdir()
+    shutil.copy(sample_archive, tmp_path / "data/archive.zip")
+    arrays.normalise(sample_archive, tmp_path / "data/arrays", few, is_sample=True, processes=1)
+    once = params.augment.model_copy(update={"views": 1})
+    write_views(tmp_path / "data/arrays/train_images.npy", tmp_path / "data/views", once, processes=1)
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["model=depthwise"])
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--ways", "eager"]
+    command += ["--rounds", "2", "--steps", "1", "--epochs", "1"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    (case,) = json.loads((tmp_path / "results/benchmark_gpu.json").read_text())
+    assert (case["model"], case["way"], len(case["rounds"])) == ("depthwise", "eager", 2)
+    for one in case["rounds"]:
+        assert one["epoch_seconds"] * one["epoch"] == pytest.approx(20 * 10)
+        assert one["step"] > 0
+        assert one["machine"]["device"] == "cpu"
+    assert re.search(r"^depthwise +eager +\d+ \(\d+–\d+\)", found.stdout, re.MULTILINE)
+
+
+def test_without_a_gpu_the_benchmark_says_so_in_one_line():
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr == "bench-gpu: PyTorch finds no CUDA GPU: nothing was measured\n"

@@ -55,7 +55,7 @@ def test_a_cost_chart_shows_means_intervals_and_the_pareto_front(rows):
     assert front.y == [residual.y, alexnet.y, alexnet.y]
     assert chart.x_range[0] < min(front.x)
     assert "top-1 46.2 ± 0.2\u00a0% (42.2 to 50.2\u00a0%)" in alexnet.text
-    assert "MACs per image: 28 M" in alexnet.text
+    assert "MACs per image: 28.0 M" in alexnet.text
 
 
 def test_a_cost_chart_shows_only_what_was_measured(rows):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frugalnet import tracking
 from frugalnet.files import sha256
 from frugalnet.tracking import connect
 from tools.torture import STAGES, Plan, Whole, clone, hashes, play
@@ -113,6 +114,14 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     assert tracked.data.tags["dvc_stage"].endswith("train@depthwise-0")
     artifacts = {a.path for a in client.list_artifacts(tracked.info.run_id, "depthwise-0")}
     assert {"depthwise-0/per_class.csv", "depthwise-0/history.csv"} <= artifacts
+    note = tracked.data.tags["mlflow.note.content"]
+    assert note.startswith("The network **depthwise**, trained for 2 epochs with the recipe demo on sample: 10 classes")
+    assert f"top-1 {metrics['top1']:.1%}".replace("%", "\u00a0%") in note
+    _, comparisons = connect(project, tracking.COMPARISONS)
+    (comparison,) = client.search_runs([comparisons])
+    page = f"#/experiments/{comparisons}/runs/{comparison.info.run_id}/artifacts/compare/report.html"
+    assert f"[report]({page}?" in note
+    assert "compare/report.html" in {a.path for a in client.list_artifacts(comparison.info.run_id, "compare")}
     pictures = {"depthwise-0_best_and_worst.png", "depthwise-0_confusion.png"}
     assert {"contact_sheet.png", "depthwise-0.safetensors", *pictures} <= {
         a.path for a in client.list_artifacts(tracked.info.run_id)
@@ -127,6 +136,8 @@ def test_the_tracked_model_gives_the_stored_logits_and_loads_without_unpickling(
         "images = torch.from_numpy(np.load('data/arrays/validation_images.npy')[:20])\n"
         "stored = np.load('results/evaluate/depthwise-0/predictions.npz')['logits'][:20]\n"
         "assert np.allclose(model(images).detach().numpy(), stored, atol=0.02), 'other logits'\n"
+        "names = mlflow.models.get_model_info(sys.argv[2]).metadata['class_names']\n"
+        "assert len(names) == 10 and len(set(names)) == 10\n"
     )
     tracked = training_runs(project)[1][0]
     uri = f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
@@ -135,14 +146,20 @@ def test_the_tracked_model_gives_the_stored_logits_and_loads_without_unpickling(
 
 def test_dvc_shows_metrics_experiments_and_plots(project):
     shown = run(project, "dvc", "metrics", "show", "--json")
-    for figure in ("top1", "macs", "latency_ms", "epoch_seconds"):
+    for figure in ("best", "top1", "MMACs", "ms", "depthwise"):
         assert f'"{figure}":' in shown
-    assert "first" in run(project, "dvc", "exp", "show", "--csv")
+    readme = (ROOT / "README.md").read_text()
+    (command,) = [line.split() for line in readme.splitlines() if line.startswith("    dvc exp show")]
+    table = run(project, *(word.strip("'") for word in command), "--no-pager")
+    assert "first" in table
+    assert "depthwise" in table
+    assert max(map(len, table.splitlines())) <= 120
     run(project, "dvc", "plots", "show", "--out", "plots")
     page = (project / "plots" / "index.html").read_text()
     assert "results_compare_curves_csv" in page
     assert '"color": {"field": "model"' in page  # each network its own curve
     assert "results_compare_confusion_csv" in page
+    assert '"model": "depthwise-0"' in page  # the confusion names its network
 
 
 @pytest.mark.slow  # the one that is killed in every stage below, also from nothing, is compared by default

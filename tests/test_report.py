@@ -1,4 +1,6 @@
+import base64
 import csv
+import gzip
 import html
 import json
 import re
@@ -29,8 +31,11 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def texts(written) -> dict[str, str]:
     """The report's two versions, without plotly's own code."""
-    found = {name: (written / name).read_text() for name in ("report.html", "report.md")}
-    return {name: text.replace(get_plotlyjs(), "") for name, text in found.items()}
+    return {name: without_plotly((written / name).read_text()) for name in ("report.html", "report.md")}
+
+
+def without_plotly(text: str) -> str:
+    return re.sub(r'(id="plotly">)[^<]*', r"\1", text)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +46,7 @@ def one(tmp_path_factory) -> tuple[Findings, dict[str, str]]:
     page.write(found, root / "out")
     written = {path.relative_to(root / "out").as_posix(): path for path in (root / "out").rglob("*.*")}
     return found, {
-        name: path.read_text().replace(get_plotlyjs(), "") if path.suffix != ".png" else ""
-        for name, path in written.items()
+        name: without_plotly(path.read_text()) if path.suffix != ".png" else "" for name, path in written.items()
     }
 
 
@@ -58,7 +62,7 @@ def test_everything_is_written(written):
         "accuracy.csv",
         "curves.csv",
         "confusion.csv",
-        *(f"figures/accuracy_{k}.png" for k in ("parameters_trainable", "macs", "latency_ms", "train_seconds")),
+        *(f"figures/accuracy_{k}.png" for k in ("parameters_trainable", "macs", "latency_ms", "train_step_ms")),
         *(f"figures/curves_{name}.png" for name in (*MODELS, "together")),
         *(f"figures/confusion_{model}.png" for model in MODELS),
         *(f"figures/{m}-{s}_{kind}.png" for m in MODELS for s in (0, 1) for kind in ("confusion", "best_and_worst")),
@@ -67,16 +71,19 @@ def test_everything_is_written(written):
 
 def test_the_html_is_one_file_that_loads_nothing(written, texts):
     ours = texts["report.html"]
-    assert len((written / "report.html").read_text()) - len(ours) > 1_000_000
+    packed = re.search(r'id="plotly">([^<]*)', (written / "report.html").read_text())
+    assert packed
+    assert gzip.decompress(base64.b64decode(packed[1])).decode() == get_plotlyjs()
     for address in re.findall(r"(?:src|href)=[\"']?([^\"' >]+)", ours):
-        assert address.startswith("data:"), address
+        assert address.startswith(("data:", "#")), address
     assert "http" not in ours
     assert "@import" not in ours
 
 
 def test_the_sections_are_in_order(texts):
     titles = ["table", "cost", "curves", "classes", "confusion", "layers", "claims"]
-    assert re.findall(r'<section id="(\w+)"', texts["report.html"]) == ["run", "verdict", *titles]
+    assert re.findall(r'<section id="(\w+)"', texts["report.html"]) == ["recommendation", *titles, "made"]
+    assert re.findall(r'<a href="#(\w+)"', texts["report.html"]) == [*titles, "made"]
     headings = re.findall(r"^## (.*)$", texts["report.md"], re.MULTILINE)
     assert [html.escape(h) for h in headings] == re.findall(r"<h2>(.*)</h2>", texts["report.html"])
 
@@ -90,9 +97,10 @@ def test_sample_data_are_announced_at_the_top_and_real_data_are_not(texts, one, 
 @pytest.mark.parametrize("file", ["report.html", "report.md"])
 def test_both_versions_show_every_cell_of_every_table(sample_findings, texts, file):
     found = sample_findings.comparison.rows
-    all_tables = [*tables.figures(found), tables.differences(sample_findings)]
-    all_tables += [tables.training_cost(found), *tables.details(found), tables.extremes(found)]
-    all_tables += [tables.paper_classes(sample_findings), tables.claims(sample_findings)]
+    groups = (tables.SUMMARY, tables.ACCURACY, tables.COST, tables.TRAINING)
+    all_tables = [tables.networks(found, "", columns) for columns in groups]
+    all_tables += [tables.differences(sample_findings), tables.training_cost(found), tables.extremes(found)]
+    all_tables += [tables.paper_classes(sample_findings)]
     all_tables += [table for row in found for table in (tables.confused_pairs(row), tables.layers(row))]
     text = html.unescape(texts[file]) if file == "report.html" else texts[file]
     shown = str if file == "report.html" else markdown
@@ -100,8 +108,19 @@ def test_both_versions_show_every_cell_of_every_table(sample_findings, texts, fi
         for cell in (cell for row in table.rows for cell in row):
             for part in (cell.text, *cell.below):
                 assert shown(part) in text
-    for sentence in (*sample_findings.verdict, *sample_findings.facts.values()):
+        assert shown(table.note) in text
+    for sentence in (*sample_findings.recommendation, sample_findings.scope, *sample_findings.facts.values()):
         assert shown(sentence) in text
+
+
+@pytest.mark.parametrize("file", ["report.html", "report.md"])
+def test_claims_are_a_table_on_real_data_and_a_sentence_on_the_sample(sample_findings, texts, one, file):
+    found, written = one
+    shown = str if file == "report.html" else markdown
+    real, sample = html.unescape(written[file]), html.unescape(texts[file])
+    assert all(shown(claim.says) in real for claim in found.claims)
+    assert not any(shown(claim.says) in sample for claim in sample_findings.claims)
+    assert shown(page.SAMPLE_CLAIMS) in sample
 
 
 def test_every_table_of_the_markdown_version_is_whole(written, texts):
@@ -113,7 +132,7 @@ def test_every_table_of_the_markdown_version_is_whole(written, texts):
             columns = line.count("|")
             assert len(re.findall(r"(?<!\\)\|", before)) == columns
             assert len(re.findall(r"(?<!\\)\|", after)) == columns
-    assert found == 2 + 1 + 1 + 2 + 1 + 1 + 3 + 3 + 1
+    assert found == 2 + 1 + 1 + 2 + 1 + 1 + 3 + 3
     pictures = re.findall(r'src="([^"]+)"', texts["report.md"])
     assert len(pictures) == 4 + 4 + 3 + 3
     assert all((written / picture).is_file() for picture in pictures)
@@ -167,7 +186,7 @@ def test_the_bytes_are_the_same_every_time(tmp_path, images):
 
 def test_what_was_not_measured_is_reported_as_such(one):
     _, written = one
-    assert "Top-1 against latency at batch 1 (ms): not measured." in written["report.md"]
+    assert "Top-1 against latency at batch 1: not measured." in written["report.md"]
     assert '<div class="empty missing">not measured</div>' in written["report.html"]
     assert "figures/accuracy_latency_ms.png" not in written
     (row,) = csv.DictReader(written["table.csv"].splitlines())
@@ -181,8 +200,12 @@ def test_what_was_not_measured_is_reported_as_such(one):
 
 def test_one_network_of_one_seed_and_one_epoch_without_images_is_enough(one):
     found, written = one
-    assert found.verdict[1] == "It is the only network evaluated."
-    assert found.verdict[1] in written["report.md"]
+    (only,) = found.recommendation
+    assert only.startswith("alexnet reaches 45.0\u00a0% top-1 (95\u00a0% interval ")
+    assert only.endswith(") with 28 M MACs per image. No other network is evaluated.")
+    assert markdown(only) in written["report.md"]
+    assert found.scope.startswith("1 network on tiny-imagenet: 12 classes, 40 images of the validation split. ")
+    assert found.scope.endswith(" Trained for 1 epoch of recipe modern, with 1 seed.")
     assert "figures/alexnet-0_confusion.png" in written
     assert not [name for name in written if "best_and_worst" in name]
     assert "Differences of top-1" not in written["report.md"]
@@ -193,8 +216,8 @@ def test_measured_costs_come_with_the_machine_and_energy_is_never_invented(texts
     assert "cpu A processor; threads 2" in text
     assert "480 MB" in text
     assert "| 33.3 % |" in text.replace("\u00a0", " ")  # of conv1's time
-    first = next(line for line in text.split("\n") if line.startswith("| alexnet |") and "480 MB" in line)
-    assert first.endswith("| not measured on this machine | not measured on this machine |")
+    assert "Not measured on this machine: Energy per image, Energy per training image." in text
+    assert "Not measured on this machine: Energy per epoch." in text
     assert "(6.87 to 8.86 ms, n\u00a0100)" in text
 
 
@@ -209,7 +232,7 @@ def test_efficiency_json_holds_one_number_per_cost_of_each_network(written, samp
 
 def test_comparison_json_holds_the_findings(written, sample_findings):
     found = json.loads((written / "comparison.json").read_text())
-    assert found["verdict"] == sample_findings.verdict
+    assert found["recommendation"] == sample_findings.recommendation
     assert [claim["key"] for claim in found["claims"]] == [claim.key for claim in sample_findings.claims]
     assert len({claim["key"] for claim in found["claims"]}) == 17
     assert [one["top1"]["mean"] for one in found["networks"]] == [
@@ -224,22 +247,40 @@ def with_interval(sample_findings: Findings, low: float, high: float) -> Finding
     return findings.find(replace(sample_findings.comparison, differences=changed))
 
 
-def test_the_verdict_is_three_statements(sample_findings):
-    first, second, third = with_interval(sample_findings, 0.01, 0.03).verdict
-    assert first.startswith("Sample data say nothing about Tiny ImageNet. On the 600 images of the validation split, ")
-    assert "alexnet has the highest top-1 accuracy: 46.2\u00a0% (95\u00a0% interval 42.2" in first
-    assert "It is better than the second, residual, by 2.0 points (95\u00a0% interval +1.0 to +3.0)." in first
-    assert "15\u00a0% of alexnet's, with 18\u00a0% of its parameters. It is worse by 2.0 points" in second
-    assert third == (
-        "alexnet and residual are Pareto-optimal in accuracy and MACs; depthwise is dominated by residual."
+def test_the_recommendation_names_the_frugal_and_the_accurate_network(sample_findings):
+    first, second, third = with_interval(sample_findings, 0.01, 0.03).recommendation
+    assert first == (
+        "If computation matters, take residual: it keeps 91\u00a0% of alexnet’s accuracy with 15\u00a0% of its MACs "
+        "(4.2 M instead of 28 M) and takes 2.37 ms instead of 7.38 ms per image."
     )
+    assert second.startswith("If only accuracy counts, take alexnet: 46.2\u00a0% top-1 (95\u00a0% interval 42.2")
+    assert second.endswith("2.0 points (95\u00a0% interval +1.0 to +3.0) more than residual.")
+    assert third == "Pareto-optimal in accuracy and MACs: alexnet and residual. Dominated: depthwise by residual."
 
 
 def test_nothing_is_called_better_worse_or_dominated_if_every_interval_includes_zero(sample_findings):
     found = with_interval(sample_findings, -0.01, 0.03)
-    text = " ".join([*found.verdict, *(cell.text for row in tables.differences(found).rows for cell in row)])
-    assert not re.findall("better|worse|dominated", text)
-    assert "depthwise is not significantly different from residual, which has as many MACs." in found.verdict[2]
+    text = " ".join([*found.recommendation, *(cell.text for row in tables.differences(found).rows for cell in row)])
+    assert not re.findall("better|worse|Dominated|only accuracy", text)
+    assert "which is not significantly different from residual’s: 1.0 points" in found.recommendation[1]
+    assert "depthwise is not significantly different from residual, which has as many MACs." in found.recommendation[2]
+
+
+def test_the_frugal_network_is_the_cheapest_within_five_points_or_of_all(tmp_path):
+    rows = fake_results.compared(tmp_path, models=tuple(fake_results.NETWORKS), seeds=(0,)).rows
+    assert rows[0].model == "resnet18"
+    assert findings.frugal(rows).model == "residual", "no other is within five points: the cheapest of all"
+    assert findings.frugal(rows[1:]).model == "alexnet"
+    assert findings.frugal(rows[3:]).model == "residual", "as cheap as depthwise, and more accurate"
+
+
+def test_one_network_that_is_best_and_cheapest_is_recommended_alone(sample_findings):
+    compared = sample_findings.comparison
+    rows = [row for row in compared.rows if row.model != "alexnet"]
+    first, lead, _ = findings.find(replace(compared, rows=rows)).recommendation
+    assert first.startswith("Take residual: it has the highest accuracy, 42.")
+    assert first.endswith(" with 4.2 M MACs per image.")
+    assert lead.startswith("Its lead over the second, depthwise, is not significant: 1.")
 
 
 def test_a_network_that_gets_nothing_right_can_be_compared(sample_findings):
@@ -271,6 +312,7 @@ def test_confusion_csv_holds_every_prediction_of_the_best_network(written, sampl
     first = sample_findings.comparison.first
     found = rows(written / "confusion.csv")
     assert len(found) == 600
+    assert {row["model"] for row in found} == {first.name}
     assert sum(row["actual"] == row["predicted"] for row in found) == first.correct.sum()
 
 

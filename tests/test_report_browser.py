@@ -1,12 +1,13 @@
 """The report in a real browser: nothing fails, nothing is fetched, nothing is wider than the window."""
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import fake_results
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from frugalnet.report.page import SAMPLE_BANNER, write
 
@@ -58,9 +59,45 @@ def test_the_report_opens_without_error_request_or_horizontal_scroll(browser, pa
     name = "document.querySelector('[data-figure=accuracy_macs] .textpoint text').style.fill"
     assert (page.evaluate(background), page.evaluate(name)) == ("rgb(251, 250, 247)", "rgb(28, 28, 26)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert_names_are_free(page)
+    answer = page.locator("#recommendation .answer").bounding_box()
+    assert answer
+    assert answer["y"] + answer["height"] < 844, "above the fold"
+    page.locator("nav a").last.click()
+    made = page.locator("#made").bounding_box()
+    assert made
+    assert 0 <= made["y"] < 844
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"{name} === 'rgb(233, 231, 225)'")
     assert page.evaluate(background) == "rgb(20, 22, 25)"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert not failures
+    page.close()
+
+
+def assert_names_are_free(page: Page) -> None:
+    """No name of a chart overlaps another; bars are below the names, and hidden by their halo."""
+    for chart in page.locator(".chart").all():
+        texts = chart.locator(".textpoint text, .annotation-text").all()
+        boxes = [((text.text_content() or "").strip(), box) for text in texts if (box := text.bounding_box())]
+        for (first, a), (second, b) in itertools.combinations(boxes, 2):
+            across = min(a["x"] + a["width"], b["x"] + b["width"]) - max(a["x"], b["x"])
+            down = min(a["y"] + a["height"], b["y"] + b["height"]) - max(a["y"], b["y"])
+            # Boxes include a blank of 4 pixels at either end, and a line's leading.
+            assert across <= 8 or down <= 4, (chart.get_attribute("aria-label"), first, second)
+    scatter = page.locator("[data-figure=accuracy_latency_ms] .trace.scatter")
+    assert scatter.last.locator(".textpoint").count() == scatter.count() - 2, "all names, after every bar"
+    assert scatter.last.locator("text").first.evaluate("e => getComputedStyle(e).strokeWidth") == "4px"
+
+
+def test_a_chart_names_a_point_and_its_figures_under_the_pointer(browser, page_path):
+    page = browser.new_page(viewport={"width": 1280, "height": 1200})
+    page.goto(page_path.as_uri())
+    point = page.locator("[data-figure=accuracy_macs] .points path").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    hover = page.locator("[data-figure=accuracy_macs] .hoverlayer .hovertext").first.text_content() or ""
+    assert "resnet18" in hover
+    assert "MACs per image: 560 M" in hover
     page.close()

@@ -14,25 +14,44 @@ def rows(sample_findings):
     return sample_findings.comparison.rows
 
 
+def shown(table: tables.Table, row: int = 0) -> dict[str, str]:
+    return {title: cell.text for title, cell in zip(table.header, table.rows[row], strict=True)}
+
+
 def test_measured_energy_is_shown_per_image_and_per_epoch(rows):
     cost = {"energy_joules_per_image": 0.012, "energy_joules_per_training_image": 0.5}
     changed = replace(rows[0].records[0], cost=cost)
     row = replace(rows[0], records=[changed], epoch_joules=Quantiles(3000, 2900, 3100, 8), epoch_cpu_seconds=None)
-    steps, others = (dict(zip(t.header, t.rows[0], strict=True)) for t in tables.details([row]))
-    found = [others[f"Energy per {unit}"].text for unit in ("image", "training image", "epoch")]
-    assert found == ["0.012 J", "0.5 J", "3 kJ"]
-    assert steps["CPU seconds per epoch"].text == others["Peak memory, forward"].text == NOT_MEASURED
-    assert steps["MACs per epoch"].text == "1 T"
-    (without, *_) = tables.details([rows[0]])[1].rows
-    assert without[-1].text == "not measured on this machine"
+    costs = tables.networks([row], "", tables.COST)
+    training = tables.networks([row], "", tables.TRAINING)
+    assert shown(costs)["Energy per image"] == "12.0 mJ"
+    assert shown(costs)["Energy per training image"] == "500 mJ"
+    assert shown(training)["Energy per epoch"] == "3.00 kJ"
+    assert shown(training)["MACs per epoch"] == "1.00 T"
+    assert training.note == "Not measured on this machine: CPU time per epoch."
+
+
+def test_what_no_network_has_is_one_sentence_and_what_some_lack_a_cell(rows):
+    table = tables.networks(rows, "", tables.COST)
+    assert "Energy per image" not in table.header
+    assert table.note == "Not measured on this machine: Energy per image, Energy per training image."
+    some = [replace(rows[0], latency_ms=None), *rows[1:]]
+    assert shown(tables.networks(some, "", tables.SUMMARY))["Latency, batch\u00a01"] == NOT_MEASURED
+    assert shown(tables.networks(some, "", tables.SUMMARY), 1)["Latency, batch\u00a01"] == "2.37 ms"
 
 
 def test_repeated_measurements_show_their_range_and_number(rows):
-    cell = BY_KEY["latency_ms"].cell(rows[0])
+    cell = BY_KEY["latency_ms"].cell(rows[0], rows)
     assert (cell.text, cell.below) == ("7.38 ms", ("6.87 to 8.86 ms", "n\u00a0100"))
     slow = replace(rows[0], epoch_seconds=Quantiles(500, 400, 900, 8))
-    assert BY_KEY["epoch_seconds"].cell(slow).below[0] == "400 s to 15 min"
-    assert BY_KEY["top1"].cell(rows[0]).below == ("42.2 to 50.2\u00a0%", "2 seeds")
+    assert BY_KEY["epoch_seconds"].cell(slow, [slow]).below[0] == "6.67 to 15.00 min"
+    assert BY_KEY["top1"].cell(rows[0], rows).below == ("42.2 to 50.2\u00a0%", "2 seeds")
+
+
+def test_times_of_separate_trainings_are_never_marked_best(rows):
+    table = tables.networks(rows, "", tables.TRAINING)
+    assert len({row.epoch_seconds.median for row in rows}) > 1
+    assert not [cell for row in table.rows for cell in row if cell.best]
 
 
 def test_the_best_of_a_column_is_marked_and_none_if_all_are_equal(rows):
@@ -66,4 +85,4 @@ def test_an_accuracy_that_some_seeds_reached_says_how_many(rows):
     reached = [replace(rows[0].reached[0], epochs=None, seeds_reached=1), replace(rows[0].reached[1], seconds=None)]
     (row,) = tables.training_cost([replace(rows[0], reached=reached)]).rows
     assert row[1].text == "1 of 2 seeds"
-    assert row[2].below[0] == NOT_MEASURED
+    assert row[2].below[1] == NOT_MEASURED

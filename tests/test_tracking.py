@@ -1,28 +1,33 @@
+import json
 import os
 import shutil
 import subprocess
 import sys
 from contextlib import suppress
 
+import mlflow
 import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 
-from frugalnet import tracking
+from frugalnet import runs_page, tracking
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.tracking import connect, dotted_keys, provenance
 
 RUN = {
     "model": "depthwise",
     "seed": 0,
+    "num_classes": 10,
+    "n_train": 1000,
+    "n_validation": 200,
     "data": "sample",
     "is_sample": True,
     "validated_on": "validation split",
     "data_sha256": "d",
     "views_sha256": "v",
     "source_sha256": "s",
-    "train": {"epochs": 3},
+    "train": {"epochs": 3, "recipe": "demo"},
     "fingerprint": "f",
 }
 ROWS = [{"epoch": epoch, "train_loss": 1 / epoch, "validation_top1": epoch / 10} for epoch in (1, 2, 3)]
@@ -104,10 +109,72 @@ def test_a_training_and_its_evaluation_make_one_run_with_parameters_curves_resul
     assert run.data.tags["weights_sha256"] == "w"
     assert run.data.tags["data_sha256"] == "d"
     assert run.data.tags["dvc_stage"] == "train@depthwise-0"
-    assert run.info.run_name == "depthwise-0 (sample data)"
+    assert run.info.run_name == "depthwise · 3 epochs demo · seed 0 · sample data"
     assert run.info.status == "FINISHED"
     assert [artifact.path for artifact in client.list_artifacts(run.info.run_id)] == ["picture.png"]
     assert (tmp_path / "mlruns" / "mlflow.db").is_file()
+
+
+def test_a_run_says_in_a_sentence_and_as_a_data_set_what_it_was_trained_on_and_keeps_a_readers_own_words(tmp_path):
+    rows = [{**row, "learning_rate": 0.1, "train_macs": 10**12} for row in ROWS]
+    with training_run(tmp_path) as training:
+        assert training.link("report.html") == ""  # MLflow has not been asked yet
+        training.log_history(rows)
+        training.describe("first")
+        training.describe("second" + runs_page.links(report=training.link("report.html"), none=""))
+    client, (run,) = all_runs(tmp_path)
+    note = run.data.tags["mlflow.note.content"]
+    sentence, words, links = note.split("\n\n")
+    assert "10 classes, 1,000 training and 200 validation images" in sentence
+    assert words == "second"
+    address = f"#/experiments/1/runs/{run.info.run_id}/artifacts/report.html?workflowType=machine_learning"
+    assert links == f"See: [report]({address})"
+    (data,) = [found.dataset for found in run.inputs.dataset_inputs]
+    assert (data.name, data.digest) == ("sample", "d")
+    assert json.loads(data.profile) == {"num_classes": 10, "n_train": 1000, "n_validation": 200}
+    assert run.data.params["train_macs"] == str(3 * 10**12)
+    assert "curves/train_macs" not in run.data.metrics
+    assert run.data.metrics["schedule/learning_rate"] == 0.1
+    client.set_tag(run.info.run_id, "mlflow.note.content", "a reader's own words")
+    with training_run(tmp_path) as again:
+        again.log_history(rows)
+        again.describe("third")
+    (run,) = all_runs(tmp_path)[1]
+    assert run.data.tags["mlflow.note.content"] == "a reader's own words"
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_a_comparison_does_not_stand_among_the_trainings(tmp_path):
+    with tracking.comparison_run(tmp_path, ["alexnet", "residual"], "sample", "hash") as compared:
+        compared.log_results({"top1/alexnet": 0.5})
+    client, runs = all_runs(tmp_path)
+    assert runs == []
+    (run,) = client.search_runs([connect(tmp_path, tracking.COMPARISONS)[1]])
+    assert run.info.run_name == "alexnet, residual · sample"
+
+
+def test_a_logged_model_has_its_networks_and_its_classes_names_and_no_warning_is_shown(tmp_path, capfd):
+    layers = (
+        torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()).to(memory_format=torch.channels_last).eval()
+    )
+    with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
+        evaluation.log_model("depthwise-0", layers, np.zeros((2, 3, 8, 8), np.float32), ["cat", "dog"])
+    assert "No complete tensor" not in capfd.readouterr().err
+    client, (run,) = all_runs(tmp_path)
+    (model,) = client.search_logged_models(["1"])
+    assert model.name == "depthwise-0"
+    info = mlflow.models.get_model_info(run.data.tags["model_uri"])
+    assert info.metadata == {"class_names": ["cat", "dog"]}
+
+
+def test_the_project_has_its_own_saved_view(tmp_path):
+    client, experiment = connect(tmp_path)
+    view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.frugalnet"])
+    charts = json.loads(view["state"])["compareRunCharts"]
+    assert [chart["metricKey"] for chart in charts[:2]] == ["curves/validation_top1", "curves/train_top1"]
+    client.set_experiment_tag(experiment, "mlflow.sharedViewState.frugalnet", "an older version's")
+    connect(tmp_path)
+    assert client.get_experiment(experiment).tags["mlflow.sharedViewState.frugalnet"] == json.dumps(view)
 
 
 def test_a_resumed_training_goes_on_in_its_own_run(tmp_path):
@@ -213,7 +280,7 @@ class Untraceable(torch.nn.Module):
 def test_a_model_that_cannot_be_exported_costs_the_run_nothing_else(tmp_path, capfd):
     with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
         evaluation.log_history(ROWS)
-        evaluation.log_model(Untraceable().eval(), np.zeros((2, 4), np.float32))
+        evaluation.log_model("untraceable", Untraceable().eval(), np.zeros((2, 4), np.float32), ["a"])
         evaluation.log_results({"top1": 0.5})
     assert "its model could not be logged" in capfd.readouterr().err
     (run,) = all_runs(tmp_path)[1]
@@ -241,7 +308,7 @@ def test_an_unreachable_server_is_said_and_costs_nothing_and_a_later_stage_write
         training.log_history(ROWS)
         training.identify("weights_sha256", "w")
     said = capfd.readouterr().err
-    assert "tracking: depthwise-0 (sample data): its curves could not be logged" in said
+    assert "tracking: depthwise · 3 epochs demo · seed 0 · sample data: its curves could not be logged" in said
     assert "Results are on disk" in said
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     training_run(tmp_path, {**RUN, "weights_sha256": "w"}).log_history(ROWS)

@@ -22,10 +22,32 @@ def test_large_numbers_are_short(value, text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(4.236, "4.24 s"), (99.96, "100 s"), (240, "240 s"), (900, "15 min"), (7200, "2.0 h")]
+    ("values", "units", "texts"),
+    [
+        ([2.2, 12.345], wording.MILLISECONDS, ["2.20 ms", "12.35 ms"]),
+        ([0.473, 1.4], wording.MILLISECONDS, ["0.47 ms", "1.40 ms"]),
+        ([0.0473], wording.MILLISECONDS, ["0.0473 ms"]),
+        ([4.2e6, 560e6], wording.prefixed(""), ["4.20 M", "560.00 M"]),
+        ([299_040, 45_160_000], wording.prefixed("B"), ["0.30 MB", "45.16 MB"]),
+        ([3_000, 999_999_999], wording.prefixed("B"), ["3 kB", "1,000,000 kB"]),
+        ([0.012], wording.prefixed("J"), ["12.0 mJ"]),
+        ([10.7, 71.4], wording.DURATIONS, ["10.7 s", "71.4 s"]),
+        ([85.7, 11520], wording.DURATIONS, ["1.43 min", "192.00 min"]),
+        ([3000, 7200], wording.DURATIONS, ["0.83 h", "2.00 h"]),
+        ([0, 5.0], wording.MILLISECONDS, ["0.00 ms", "5.00 ms"]),
+    ],
 )
-def test_durations_are_short(seconds, text):
-    assert wording.duration(seconds) == text
+def test_all_numbers_of_a_column_have_one_unit_and_as_many_decimals(values, units, texts):
+    assert [*map(wording.scale(values, units), values)] == texts
+
+
+def test_a_range_names_its_unit_once():
+    assert wording.scale([2.2, 9], wording.MILLISECONDS).range(2.2, 2.84) == "2.20 to 2.84 ms"
+    assert wording.scale([286], [(1, "")]).range(286, 339) == "286 to 339"
+
+
+def test_one_is_singular():
+    assert [wording.count(number, "epoch") for number in (1, 1.5, 30)] == ["1 epoch", "1.5 epochs", "30 epochs"]
 
 
 def test_the_mean_of_one_seed_has_no_deviation():

@@ -10,7 +10,7 @@ from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic, read_json
 from frugalnet.metrics.statistics import Interval, SeedMean
 from frugalnet.report import device
-from frugalnet.report.wording import NOT_MEASURED, duration, human, interval, markdown, milliseconds, percent, seed_mean
+from frugalnet.report.wording import DURATIONS, NOT_MEASURED, human, interval, markdown, percent, scale, seed_mean
 from frugalnet.use import weights
 
 RESULTS, CARDS = Path("docs/results"), Path("docs/models")
@@ -73,7 +73,7 @@ The [report](../results/report.md) has accuracy by class, curves and confusion.
 def card(network: Mapping[str, Any], figures: Mapping[str, Any], results: Path, stored: weights.Stored | None) -> str:
     """The model card of one network of comparison.json (`figures`), in Markdown with Hugging Face's front matter."""
     facts = {name: markdown(text) for name, text in figures["facts"].items()}
-    model, seeds = network["model"], network["seeds"]
+    model, seeds, seconds = network["model"], network["seeds"], network["train_seconds"]
     about = (import_module(f"frugalnet.models.{model}").__doc__ or "").split("\n\n")[0].replace("\n", " ").strip()
     where = f"`weights/` does not hold this network: train it, with `dvc exp run -S model={model}`."
     if stored:
@@ -97,10 +97,10 @@ def card(network: Mapping[str, Any], figures: Mapping[str, Any], results: Path, 
         top5_text=seed_mean(SeedMean(**network["top5"])),
         parameters=network["parameters_trainable"],
         macs=human(network["macs"]),
-        latency=milliseconds(network["latency_ms"]["median"]) if network["latency_ms"] else NOT_MEASURED,
+        latency=f"{network['latency_ms']['median']:.3g} ms" if network["latency_ms"] else NOT_MEASURED,
         epochs=network["epochs"],
         recipe=network["recipe"],
-        training=duration(network["train_seconds"]["mean"]) if network["train_seconds"] else f"time {NOT_MEASURED}",
+        training=scale([seconds["mean"]], DURATIONS)(seconds["mean"]) if seconds else f"time {NOT_MEASURED}",
         energy=f"{human(network['epoch_joules']['median'])}J per epoch" if network["epoch_joules"] else NOT_MEASURED,
         machine=facts["cost measured on"],
         exported=_on_a_device(exported) if exported else "",

@@ -8,7 +8,17 @@ from typing import Any
 from frugalnet.errors import UserError, run_stage
 from frugalnet.files import atomic
 from frugalnet.metrics.statistics import Interval, SeedMean
-from frugalnet.report.wording import NOT_MEASURED, duration, human, interval, markdown, milliseconds, percent, seed_mean
+from frugalnet.report.wording import (
+    DURATIONS,
+    MILLISECONDS,
+    NOT_MEASURED,
+    interval,
+    markdown,
+    percent,
+    prefixed,
+    scale,
+    seed_mean,
+)
 
 README = Path("README.md")
 CLAIMS = ("parameters_ratio", "alexnet_validation", "depthwise_validation", "residual_validation", "epoch_seconds")
@@ -21,6 +31,10 @@ _HEADER = (
 
 def tables(figures: Mapping[str, Any]) -> dict[str, str]:
     """The Markdown between `<!-- name -->` and `<!-- /name -->`, by name; `figures`: comparison.json."""
+    found = figures["networks"]
+    macs = scale([one["macs"] for one in found], prefixed(""))
+    latencies = _column([one["latency_ms"] and one["latency_ms"]["median"] for one in found], MILLISECONDS)
+    trainings = _column([one["train_seconds"] and one["train_seconds"]["mean"] for one in found], DURATIONS)
     networks = [
         (
             f"`{one['model']}`",
@@ -29,11 +43,11 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
             f"{seed_mean(SeedMean(**one['top1']))} ({interval(Interval(**one['top1_interval']))})",
             percent(one["top5"]["mean"]),
             f"{one['parameters_trainable']:,}",
-            human(one["macs"]),
-            milliseconds(one["latency_ms"]["median"]) if one["latency_ms"] else NOT_MEASURED,
-            duration(one["train_seconds"]["mean"]) if one["train_seconds"] else NOT_MEASURED,
+            macs(one["macs"]),
+            latency,
+            training,
         )
-        for one in figures["networks"]
+        for one, latency, training in zip(found, latencies, trainings, strict=True)
     ]
     claims = {claim["key"]: claim for claim in figures["claims"]}
     judged = [[markdown(claims[key][column]) for column in ("says", "measured", "outcome")] for key in CLAIMS]
@@ -44,6 +58,12 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
         f"Recipe: {facts['recipe']}. Commit: {facts['commit']}.",
         "claims": _table(("what the paper says", "measured here", "outcome"), judged, "---|---|---|"),
     }
+
+
+def _column(values: Sequence[float | None], units: Sequence[tuple[float, str]]) -> list[str]:
+    measured = [value for value in values if value]
+    shown = scale(measured, units) if measured else str
+    return [shown(value) if value else NOT_MEASURED for value in values]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], rule: str) -> str:

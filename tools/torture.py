@@ -38,7 +38,7 @@ STAGES = (
     *("download", "normalise", "augment", "teach"),
     *("train@depthwise-0", "measure", "evaluate@depthwise-0", "export@depthwise-0", "compare"),
 )
-HOLDS_TIME = {"timing.json", "cost.json", "compare"}
+HOLDS_TIME = {"timing.json", "cost.json", "compare", "summary.json"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("stage", "worker", "dvc", "all")
 END_SECONDS = 60  # after DVC's end, in which its stages must end: they write a checkpoint, and tell MLflow

@@ -5,6 +5,7 @@ stage, logs what is missing.
 """
 
 import fcntl
+import json
 import os
 import re
 import subprocess
@@ -22,16 +23,20 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 import mlflow
 import mlflow.pytorch
 import numpy as np
-from mlflow.entities import Metric, Param, Run, RunTag
+import torch
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 from torch import nn
 
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.files import read_json
+from frugalnet.runs_page import VIEW, view
 
-EXPERIMENT = "frugalnet"
+EXPERIMENT = "frugalnet"  # the trainings
+COMPARISONS = "frugalnet · comparisons"
 PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
+_NOTE = "mlflow.note.content"  # the run's description in the UI
 _BATCH = 1000  # the most metrics that MLflow takes in one call
 _PAUSE_SECONDS = 300  # after a failure: MLflow itself retries a locked database for half a minute
 
@@ -68,10 +73,36 @@ def training_run(root: Path, run: Mapping[str, Any], trained: Mapping[str, Any])
     run: as `runs.describe` returns it, with `weights_sha256` once there are weights. trained: holds the provenance of
     the training; an evaluation, perhaps at another commit, takes it from timing.json.
     """
-    name = f"{run['model']}-{run['seed']}" + (" (sample data)" if run["is_sample"] else "")
+    recipe, images = run["train"], f"{run['n_train']:,} training and {run['n_validation']:,} validation images"
+    workers = f" · {run['distributed']['kind']}" if "distributed" in run else ""
+    name = (
+        f"{run['model']} · {_epochs(recipe)} {recipe['recipe']}{workers} · seed {run['seed']} · {run['data']}"
+        + (" data" if run["is_sample"] else "")  # "sample data": their accuracies say nothing
+    )
+    note = (
+        f"The network **{run['model']}**, trained for {_epochs(recipe)} with the recipe {recipe['recipe']} on "
+        f"{run['data']}: {run['num_classes']} classes, {images}. Accuracies are on the {run['validated_on']}."
+    )
     identity = {key: run[key] for key in ("weights_sha256", "fingerprint") if key in run}
     shown = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
-    return TrackedRun(root, name, identity, {key: str(run[key]) for key in shown}, trained, dotted_keys(run))
+    tags = {key: str(run[key]) for key in shown} | {"mlflow.source.type": "LOCAL"}
+    tags["mlflow.source.name"] = "pipeline/train.py"
+    profile = {key: run[key] for key in ("num_classes", "n_train", "n_validation")}
+    source = json.dumps({"path": "data/arrays", "sha256": run["data_sha256"]})
+    data = Dataset(run["data"], run["data_sha256"][:12], "dvc", source, profile=json.dumps(profile))
+    return TrackedRun(root, name, identity, tags, trained, dotted_keys(run), note=note, data=data)
+
+
+def comparison_run(root: Path, models: Sequence[str], data: str, runs_sha256: str) -> "TrackedRun":
+    """The MLflow run of a comparison, found by the hash of the compared runs, in an experiment of its own."""
+    name = f"{', '.join(models)} · {data}"
+    tags = {"data": data, "mlflow.source.type": "LOCAL", "mlflow.source.name": "pipeline/compare.py"}
+    identity = {"compared_runs_sha256": runs_sha256}
+    return TrackedRun(root, name, identity, tags, provenance(), experiment=COMPARISONS, note=f"Comparison of {name}:")
+
+
+def _epochs(recipe: Mapping[str, Any]) -> str:
+    return f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
 
 
 class TrackedRun:
@@ -80,7 +111,8 @@ class TrackedRun:
     As a context manager it ends the run: FINISHED, KILLED after an interruption, FAILED after any other exception.
 
     identity: tags that follow from the run's content. Any one of them finds the run, unless another one differs.
-    tags: set beside those. made: holds the provenance of what the run is about.
+    tags: set beside those. made: holds the provenance of what the run is about. note: the start of its description.
+    data: what it was trained on.
     """
 
     def __init__(
@@ -91,8 +123,13 @@ class TrackedRun:
         tags: Mapping[str, str],
         made: Mapping[str, Any],
         params: Mapping[str, Any] | None = None,
+        *,
+        experiment: str = EXPERIMENT,
+        note: str = "",
+        data: Dataset | None = None,
     ) -> None:
-        self.root, self.name, self.identity, self.params = root, name, dict(identity), params or {}
+        self.root, self.name, self.identity, self.params = root, name, dict(identity), dict(params or {})
+        self.experiment, self.note, self.data = experiment, note, data
         self.tags = dict(tags)
         self.provenance = {key: str(made[key]) for key in PROVENANCE if key in made}
         self._run_id: str | None = None
@@ -113,20 +150,24 @@ class TrackedRun:
         self._log("its end", lambda run_id: self._of_another or self._client.set_terminated(run_id, status))
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Log the figures of those epochs that the run does not hold yet, at step `epoch`."""
+        """Log the figures of those epochs that the run does not hold yet, at step `epoch`.
+
+        The MACs of training are a parameter, their sum over all epochs.
+        """
         self._rows = rows
-        # The UI sorts sections by name, and those without one last: "curves" come first.
 
         def log(run_id: str) -> None:
             missing = [row for row in rows if int(row["epoch"]) not in self._steps]
             now = get_current_time_millis()
             metrics = [
-                Metric(key if "/" in key else f"curves/{key}", float(value), now, int(row["epoch"]))
+                Metric(_curve(key), float(value), now, int(row["epoch"]))
                 for row in missing
                 for key, value in row.items()
-                if key != "epoch"
+                if key not in ("epoch", "train_macs")
             ]
             self._log_metrics(run_id, metrics)
+            if rows and len(rows) == self.params.get("train.epochs") and "train_macs" in rows[0]:
+                self._client.log_param(run_id, "train_macs", sum(int(row["train_macs"]) for row in rows))
             self._steps |= {int(row["epoch"]) for row in missing}
 
         self._log("its curves", log)
@@ -145,18 +186,42 @@ class TrackedRun:
 
         self._log("its results", log)
 
-    def log_model(self, model: nn.Module, example: np.ndarray) -> None:
+    def describe(self, text: str) -> None:
+        """Append Markdown to the run's description, after its `note`. A second call replaces the first.
+
+        A description that somebody wrote in the UI stays.
+        """
+
+        def log(run_id: str) -> None:
+            if self._client.get_run(run_id).data.tags.get(_NOTE, "").startswith(self.note):
+                self._client.set_tag(run_id, _NOTE, f"{self.note}\n\n{text}")
+
+        self._log("its description", log)
+
+    def link(self, path: str) -> str:
+        """The address, within the UI, of an artifact; empty where MLflow has not answered yet."""
+        if self._run_id is None:
+            return ""
+        return f"#/experiments/{self._experiment_id}/runs/{self._run_id}/artifacts/{path}?workflowType=machine_learning"
+
+    def log_model(self, name: str, model: nn.Module, example: np.ndarray, class_names: Sequence[str]) -> None:
         """Log the model in PyTorch's pt2 format, once a run, for `mlflow.pytorch.load_model`.
 
         That call trusts whoever could write the model (docs/sharing.md); the weights in the artifacts need no trust.
-        model: on the CPU, in evaluation mode. example: a batch of at least two, for the export.
+        model: on the CPU, in evaluation mode. example: a batch of at least two, for the export. class_names: in label
+        order, for the model's metadata.
         """
 
         def log(run_id: str) -> None:
             if "model_uri" not in self._client.get_run(run_id).data.tags:
+                model.to(memory_format=torch.contiguous_format)  # pt2 warns of any other
                 with mlflow.start_run(run_id=run_id):
                     info = mlflow.pytorch.log_model(
-                        model, name="model", input_example=example, pip_requirements=["torch"]
+                        model,
+                        name=name,
+                        input_example=example,
+                        pip_requirements=["torch"],
+                        metadata={"class_names": list(class_names)},
                     )
                 self._client.set_tag(run_id, "model_uri", info.model_uri)
 
@@ -208,8 +273,8 @@ class TrackedRun:
     def _open(self) -> str:
         if self._run_id is not None:
             return self._run_id
-        self._client, experiment_id = connect(self.root)
-        run = self._find(experiment_id) or self._client.create_run(experiment_id, run_name=self.name)
+        self._client, self._experiment_id = connect(self.root, self.experiment)
+        run = self._find() or self._client.create_run(self._experiment_id, run_name=self.name)
         run_id: str = run.info.run_id
         # A training without weights yet cannot claim a run that has some.
         self._of_another = "weights_sha256" in run.data.tags and "weights_sha256" not in self.identity
@@ -221,16 +286,21 @@ class TrackedRun:
             tags |= self.provenance
             for key in (run.data.tags.keys() & PROVENANCE) - self.provenance.keys():
                 self._client.delete_tag(run_id, key)
+        if self.note and _NOTE not in run.data.tags:
+            tags[_NOTE] = self.note
         if experiments := self._experiments(run.data.tags):
             tags["dvc_experiment"] = ", ".join(experiments)
         self._client.log_batch(run_id, params=new, tags=[RunTag(key, value) for key, value in tags.items()])
+        if self.data is not None and not run.inputs.dataset_inputs:
+            context = [InputTag("mlflow.data.context", "training")]
+            self._client.log_inputs(run_id, [DatasetInput(self.data, context)])
         self._steps = {metric.step for metric in self._client.get_metric_history(run_id, "curves/train_loss")}
         self._run_id = run_id
         return run_id
 
-    def _find(self, experiment_id: str) -> Run | None:
+    def _find(self) -> Run | None:
         for key, value in self.identity.items():
-            for run in self._client.search_runs([experiment_id], f"tags.`{key}` = '{value}'"):
+            for run in self._client.search_runs([self._experiment_id], f"tags.`{key}` = '{value}'"):
                 if all(run.data.tags.get(other, wanted) == wanted for other, wanted in self.identity.items()):
                     return run
         return None
@@ -245,8 +315,8 @@ class TrackedRun:
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
-def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
-    """A client and the experiment's id, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
+def connect(root: Path, name: str = EXPERIMENT) -> tuple[mlflow.MlflowClient, str]:
+    """A client and the id of an experiment, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
 
     Database and experiment are created under a lock: processes that start together would race. It lies beside a SQLite
     database, which several clones of the project may share.
@@ -261,11 +331,18 @@ def connect(root: Path) -> tuple[mlflow.MlflowClient, str]:
     with shared.with_name(f".{shared.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = mlflow.MlflowClient()
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is not None:
-            return client, experiment.experiment_id
-        location = None if uri else (store / "artifacts").as_uri()
-        return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            location = None if uri else (store / "artifacts").as_uri()
+            experiment = client.get_experiment(client.create_experiment(name, artifact_location=location))
+        if name == EXPERIMENT and experiment.tags.get(VIEW) != (saved := view(experiment.creation_time)):
+            client.set_experiment_tag(experiment.experiment_id, VIEW, saved)
+        return client, experiment.experiment_id
+
+
+def _curve(key: str) -> str:
+    """A figure's name in the UI, which sorts sections by name: curves stand first, the schedule after the results."""
+    return key if "/" in key else f"{'schedule' if key == 'learning_rate' else 'curves'}/{key}"
 
 
 def section(name: str, values: Mapping[str, Any]) -> dict[str, float]:

@@ -116,12 +116,12 @@ class ConfusedPair:
 
 
 def most_confused_pairs(confused: NDArray[np.int64], class_names: Sequence[str], count: int = 20) -> list[ConfusedPair]:
-    """The pairs with the most mistakes, in descending order; `first` is the class that is mistaken more often."""
+    """The pairs with the most mistakes, at least two, in descending order; `first` is the class mistaken more often."""
     both = np.triu(confused + confused.T, k=1)
     order = np.argsort(-both, axis=None, kind="stable")[:count]
     pairs = []
     for a, b in zip(*np.unravel_index(order, both.shape), strict=True):
-        if not both[a, b]:
+        if both[a, b] < 2:
             break
         a, b = (a, b) if confused[a, b] >= confused[b, a] else (b, a)
         pairs.append(ConfusedPair(class_names[a], class_names[b], int(confused[a, b]), int(confused[b, a])))

@@ -10,8 +10,8 @@ from typing import Literal
 
 from frugalnet.metrics.classes import ranks
 from frugalnet.metrics.statistics import Interval, Quantiles
-from frugalnet.report.comparison import Comparison, Row, trained_alike
-from frugalnet.report.wording import percent, points
+from frugalnet.report.comparison import Comparison, Row
+from frugalnet.report.wording import count, percent, points
 
 Outcome = Literal["agrees", "differs", "undecided", "not tested", "not measured"]
 Judgement = tuple[str, Outcome]  # what was measured, and the outcome
@@ -22,8 +22,8 @@ PAPER_CLASSES = 200
 PAPER_EPOCHS = 100
 PAPER_RECIPE = "paper"
 SLIGHTLY_HIGHER = "higher by at most 5 points; undecided if the interval includes zero"
-A_THIRD = "the ratio within a quarter of the paper's, on another machine"
-LONGER = "a longer median; undecided if medians are within 2 % and the 5th to 95th percentiles overlap"
+A_THIRD = "forward and backward passes: the ratio within a quarter of the paper's"
+LONGER = "forward and backward passes: a longer median; undecided if medians are within 2 % and the ranges overlap"
 
 
 @dataclass(frozen=True)
@@ -141,26 +141,20 @@ def _slightly_higher(interval: Interval) -> Outcome:
 
 
 def _by_times(first: str, second: str, rule: str, judge: Callable[[Quantiles, Quantiles], Outcome]) -> Judge:
-    """Judges by epochs and by passes. Epochs are what the paper measured, but two trainings may have run under
-    different loads; passes were measured in alternating rounds, but without data loading and optimiser."""
+    """Judges by forward and backward passes, measured for all networks in alternating rounds.
+
+    The paper compares epochs, but epochs of separate trainings may have run under different loads.
+    """
 
     def decide(_: Comparison, a: Row, b: Row) -> Judgement | None:
-        texts, outcomes = [], set()
-        for times, other, unit, alike in (
-            (a.epoch_seconds, b.epoch_seconds, "s per epoch", trained_alike([a, b])),
-            (a.train_step_ms, b.train_step_ms, "ms forward and backward", True),  # one measurement for all networks
-        ):
-            if times and other and alike:
-                ratio = percent(times.median / other.median, 0)
-                texts.append(f"{times.median:,.1f} against {other.median:,.1f} {unit} ({ratio})")
-                outcomes.add(judge(times, other))
-            elif times and other:
-                texts.append(f"{unit}: different machines, versions or numbers of threads")
-        if not outcomes:
-            return ("; ".join(texts), "not measured") if texts else None
-        return "; ".join(texts), outcomes.pop() if len(outcomes) == 1 else "undecided"
+        if not (a.train_step_ms and b.train_step_ms):
+            return None
+        times, other = a.train_step_ms, b.train_step_ms
+        ratio = percent(times.median / other.median, 0)
+        text = f"{times.median:,.1f} against {other.median:,.1f} ms forward and backward for a batch ({ratio})"
+        return text, judge(times, other)
 
-    return Judge((first, second), f"{rule}; undecided if epochs and passes disagree", decide, depends_on_training=False)
+    return Judge((first, second), rule, decide, depends_on_training=False)
 
 
 def _a_third(first: Quantiles, second: Quantiles) -> Outcome:
@@ -245,7 +239,7 @@ JUDGES: dict[str, Judge] = {
 
 
 def judge(comparison: Comparison) -> list[Claim]:
-    """Every claim with its outcome. "undecided": the interval includes zero, or two measurements disagree. "not
+    """Every claim with its outcome. "undecided": the interval includes zero. "not
     tested": the networks were not trained as in the paper. "not measured": a network or the data are missing."""
     table = []
     for section, claims in SAYS.items():
@@ -269,7 +263,7 @@ def _decided(comparison: Comparison, judge: Judge) -> Judgement:
     judgement = judge.decide(comparison, *rows)
     if judgement is None:
         return "not measured", "not measured"
-    trained = dict.fromkeys(f"{row.epochs} epochs of recipe {row.recipe}" for row in rows)
+    trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
     papers = f"{PAPER_EPOCHS} epochs of recipe {PAPER_RECIPE}"
     if judge.depends_on_training and list(trained) != [papers]:
         return f"{judgement[0]} after {' and '.join(trained)}, not {papers}", "not tested"

@@ -13,8 +13,8 @@ from frugalnet.report import figures
 from frugalnet.report.comparison import Row
 from frugalnet.report.figures import Chart, Point
 from frugalnet.report.page import Block, Section
-from frugalnet.report.tables import Cell, Table
-from frugalnet.report.wording import NOT_MEASURED, human, memory, milliseconds, number, percent, signed_points
+from frugalnet.report.tables import BYTES, Cell, Table
+from frugalnet.report.wording import MILLISECONDS, human, percent, scale, signed_points
 
 NAMES = {"pytorch": "PyTorch", "onnx": "ONNX", "int8": "ONNX, int8", "executorch": "ExecuTorch"}
 DRAWN = {"onnx": "", "int8": " int8"}  # the formats of the chart, and what is added to the network's name
@@ -59,48 +59,49 @@ def sections(rows: Sequence[Row], results: Path) -> list[Section]:
 
 
 def table(networks: Sequence[Exported]) -> Table:
-    """Accuracy, bytes, latency and memory of every network in every format."""
+    """Accuracy, bytes, latency and memory of every network in every format, each column in one unit."""
     header = ("Network", "Format", "Top-1", "Other class than PyTorch", "File", "Latency, batch\u00a01", "Peak memory")
-    rows = [
-        [Cell(one.model, style="network"), Cell(NAMES[kind]), *_cells(one, kind)]
-        for one in networks
-        for kind in NAMES
-        if kind in one.found["formats"]
-    ]
+    shown = [(one, kind) for one in networks for kind in NAMES if kind in one.found["formats"]]
+    costs = [one.costs[kind] for one, kind in shown]
+    size = scale([one.found["formats"][kind]["bytes"] for one, kind in shown], BYTES)
+    latency = scale([cost["latency_ms"]["median"] for cost in costs], MILLISECONDS)
+    memory = scale([cost["peak_memory_bytes"] for cost in costs], BYTES)
+    rows = []
+    for (one, kind), cost in zip(shown, costs, strict=True):
+        found, times, arena = one.found["formats"][kind], cost["latency_ms"], cost["arena_bytes"]
+        others = f"{found['other_class']:,} of {one.found['n']:,}" if kind != "pytorch" else "–"
+        rows.append(
+            [
+                Cell(one.model, style="network"),
+                Cell(NAMES[kind]),
+                Cell(percent(found["top1"]), _lost(one) if kind == "int8" else ()),
+                Cell(others),
+                Cell(size(found["bytes"])),
+                Cell(latency(times["median"]), (latency.range(times["p5"], times["p95"]), f"n\u00a0{times['n']}")),
+                Cell(memory(cost["peak_memory_bytes"]), (f"arena {human(arena)}B",) if arena else ()),
+            ]
+        )
     return Table("Formats of all networks", header, rows, (0, 1))
 
 
-def _cells(one: Exported, kind: str) -> list[Cell]:
-    found, cost, n = one.found["formats"][kind], one.costs.get(kind, {}), one.found["n"]
-    below: tuple[str, ...] = ()
-    if kind == "int8":
-        change = {key: signed_points(-value / 100) for key, value in found["loss_points"].items()}
-        below = (f"{change['estimate']} points ({change['high']} to {change['low']})",)
-        if not one.found["int8_accepted"]:
-            below += (f"not registered: loses more than {one.found['max_loss_points']:g} points",)
-    latency, arena = cost.get("latency_ms"), cost.get("arena_bytes")
-    spread = (f"{number(latency['p5'])} to {milliseconds(latency['p95'])}", f"n\u00a0{latency['n']}") if latency else ()
-    return [
-        Cell(percent(found["top1"]), below),
-        Cell(f"{found['other_class']:,} of {n:,}" if kind != "pytorch" else "–"),
-        Cell(memory(found["bytes"])),
-        Cell(milliseconds(latency["median"]), spread) if latency else Cell(NOT_MEASURED),
-        Cell(memory(cost["peak_memory_bytes"]), (f"arena {memory(arena)}",) if arena else ())
-        if cost
-        else Cell(NOT_MEASURED),
-    ]
+def _lost(one: Exported) -> tuple[str, ...]:
+    """What int8 loses, with its interval, and whether that is too much."""
+    change = {k: signed_points(-value / 100) for k, value in one.found["formats"]["int8"]["loss_points"].items()}
+    lost = f"{change['estimate']} points ({change['high']} to {change['low']})"
+    limit = f"not registered: loses more than {one.found['max_loss_points']:g} points"
+    return (lost,) if one.found["int8_accepted"] else (lost, limit)
 
 
 def note(networks: Sequence[Exported]) -> str:
     machine, found = networks[0].machine, networks[0].found
     seeds = ", ".join(f"{one.model} {one.seed}" for one in networks)
-    before = memory(max(cost["before_bytes"] for one in networks for cost in one.costs.values()))
+    before = human(max(cost["before_bytes"] for one in networks for cost in one.costs.values()))
     return (
         f"Measured on one thread of {machine['cpu']} ({machine['cpu_capability']}, torch {machine['torch']}), all "
         f"formats of a network in alternating rounds; median, 5th to 95th percentile. Seeds: {seeds}. int8 is "
         f"quantised on {found['calibration_images']:,} training images; below its top-1 is the difference from "
         "PyTorch, paired by image, with its 95 % interval. Peak memory: resident, of a process that only runs the "
-        f"network, in Python, which holds {before} with NumPy before the runtime is loaded; ExecuTorch’s Python "
+        f"network, in Python, which holds {before}B with NumPy before the runtime is loaded; ExecuTorch’s Python "
         "package loads PyTorch too, which a device does not. Arena: what the runtime itself says it needs for one "
         "image."
     )

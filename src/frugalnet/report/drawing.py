@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from frugalnet.files import atomic
@@ -39,16 +40,16 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
             | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
             | ({"hovertemplate": hover} if line.text else {"hoverinfo": "skip"})
         )
+    names: dict[str, Any] = {"type": "scatter", "mode": "markers+text", "hoverinfo": "skip", "cliponaxis": False}
+    names |= {"marker": {"size": 10, "opacity": 0}}  # so that names keep their distance
+    names |= {"x": [], "y": [], "text": [], "textposition": [], "textfont": {"color": "@ink", "size": 12}}
     for point in chart.points:
         (right, up), name, colour = point.side, _escaped(point.name), point.colour
-        position = f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}"
         hover = "<br>".join([f"<b>{name}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
         fill = colour if point.filled else "@paper"
         traces.append(
-            {"type": "scatter", "mode": "markers+text", "x": [point.x], "y": [point.y], "hovertemplate": hover}
-            | {"text": [f"\u00a0{name}\u00a0"], "textposition": position}  # plotly sets it too near the point
-            | {"textfont": {"color": "@ink", "size": 12}, "cliponaxis": False}
-            | {"marker": {"size": 10, "color": fill, "line": {"width": 2, "color": colour}}}
+            {"type": "scatter", "mode": "markers", "x": [point.x], "y": [point.y], "hovertemplate": hover}
+            | {"cliponaxis": False, "marker": {"size": 10, "color": fill, "line": {"width": 2, "color": colour}}}
             | {
                 axis: {"type": "data", "symmetric": False, "arrayminus": [error[0]], "array": [error[1]]}
                 | {"color": colour, "thickness": 1.2, "width": 3}
@@ -56,6 +57,12 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
                 if error
             }
         )
+        names["x"].append(point.x)
+        names["y"].append(point.y)
+        names["text"].append(f"\u00a0{name}\u00a0")  # plotly sets it too near the point
+        names["textposition"].append(f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}")
+    if chart.points:
+        traces.append(names)  # above all bars
     annotations = [
         {"x": 1, "xref": "paper", "y": label.y, "xanchor": "left", "xshift": 6, "showarrow": False, "align": "left"}
         | {"text": _escaped(label.text), "font": {"color": label.colour, "size": 12}}
@@ -78,12 +85,14 @@ def _escaped(text: str) -> str:
 def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
     names, shown = [_escaped(name) for name in chart.class_names], len(chart.class_names) <= MOST_NAMES
     trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
-    trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "showscale": False}
+    trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "zmin": 0}
+    trace |= {"colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0}}
     trace |= {"hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>"}
     axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category", "dtick": 1}
-    x = axis | {"title": {"text": "predicted class"}, "tickangle": 90}
-    y = axis | {"title": {"text": "true class"}, "autorange": "reversed"}
-    return {"data": [trace], "layout": _layout(x, y, 12)}
+    x = axis | {"title": {"text": "predicted class", "standoff": 8}, "tickangle": 90}
+    y = axis | {"title": {"text": "true class", "standoff": 8}, "autorange": "reversed"}
+    # The background is the diagonal's colour, which holds no number.
+    return {"data": [trace], "layout": _layout(x, y, 12) | {"plot_bgcolor": "@rule"}}
 
 
 def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
@@ -147,10 +156,14 @@ def _png_chart(chart: Chart, axes: Axes) -> None:
 
 
 def _write(axes: Axes, text: str, at: tuple[float, float], shift: tuple[int, int], style: dict[str, Any]) -> None:
-    axes.annotate(text, at, xytext=shift, textcoords="offset points", fontsize=9, parse_math=False, **style)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    axes.annotate(
+        text, at, xytext=shift, textcoords="offset points", fontsize=9, parse_math=False, path_effects=halo, **style
+    ).set_zorder(5)
 
 
 def _png_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:
+    axes.set_facecolor("#c8c8c8")  # of the diagonal, which holds no number
     drawn = axes.imshow(chart.percent, cmap="magma_r", interpolation="nearest", vmin=0)
     figure.colorbar(drawn, ax=axes, shrink=0.7, label="% of the true class")
     axes.set(xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])

@@ -18,10 +18,10 @@ from frugalnet.report.tables import BY_KEY
 from frugalnet.report.wording import interval, one_line, seed_mean
 
 COST_AXES = {
-    "parameters_trainable": "trainable parameters",
     "macs": "MACs per image",
+    "parameters_trainable": "trainable parameters",
     "latency_ms": "latency at batch 1 (ms)",
-    "train_seconds": "training time (s)",
+    "train_step_ms": "time of a training step (ms)",
 }
 CURVES = (("train_top1", "training", True), ("validation_top1", "validation", False))  # key, name, whether dotted
 # Mid-tones that stand out against white and against near-black: more than 3:1 on both.
@@ -101,10 +101,11 @@ def colours(rows: Sequence[Row]) -> dict[str, str]:
 
 def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     """Accuracy against one cost, with intervals and the Pareto front; empty if the cost was not measured."""
-    name, title = f"accuracy_{key}", f"Top-1 against {COST_AXES[key]}"
+    name, axis = f"accuracy_{key}", COST_AXES[key]
+    title = f"Top-1 against {axis.removesuffix(' (ms)')}"
     known = [(row, float(cost)) for row in rows if (cost := BY_KEY[key].value(row)) is not None and cost > 0]
     if not known:
-        return Chart(name, title, COST_AXES[key])
+        return Chart(name, title, axis)
     x, y = np.array([cost for _, cost in known]), np.array([100 * row.top1.mean for row, _ in known])
     measured = [getattr(row, key) for row, _ in known]
     spans = [(m.p5, m.p95) if isinstance(m, Quantiles) else None for m in measured]
@@ -118,10 +119,17 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     is_optimal, drawn = pareto_front(x, y), side_by_side(x, 0.014 * width)
     front = sorted(zip(drawn[is_optimal].tolist(), y[is_optimal].tolist(), strict=True))
     front.append((x_range[1], front[-1][1]))
-    across = [(float(np.log10(a / x_range[0]) / width), (b - y_range[0]) / (y_range[1] - y_range[0])) for a, b in front]
-    steps = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(across)]
-    places = np.stack([np.log10(drawn / x_range[0]) / width, (y - y_range[0]) / (y_range[1] - y_range[0])], axis=1)
-    sides, colour = place_names(places.tolist(), [row.model for row, _ in known], steps), colours(rows)
+
+    def inside(x: float, y: float) -> tuple[float, float]:  # in the unit square
+        return float(np.log10(x / x_range[0]) / width), (y - y_range[0]) / (y_range[1] - y_range[0])
+
+    across, places = [inside(*end) for end in front], [inside(*place) for place in zip(drawn, y, strict=True)]
+    lines = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(across)]
+    for (row, _), span, (a, b) in zip(known, spans, places, strict=True):  # the bars
+        low, high = (inside(1, 100 * end)[1] for end in (row.top1_interval.low, row.top1_interval.high))
+        lines.append((a - 0.006, low, a + 0.006, high))
+        lines += [(inside(span[0], 1)[0], b - 0.012, inside(span[1], 1)[0], b + 0.012)] if span else []
+    sides, colour = place_names(places, [row.model for row, _ in known], lines), colours(rows)
     points = [
         Point(
             float(drawn[i]),
@@ -133,12 +141,12 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
             (max(y[i] - 100 * row.top1_interval.low, 0), max(100 * row.top1_interval.high - y[i], 0)),
             (max(drawn[i] - span[0], 0), max(span[1] - drawn[i], 0)) if (span := spans[i]) else None,
             [f"top-1 {seed_mean(row.top1)} ({interval(row.top1_interval)})"]
-            + [f"{title}: {BY_KEY[other].cell(row).text}" for other, title in COST_AXES.items()],
+            + [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES],
         )
         for i, (row, _) in enumerate(known)
     ]
     staircase = Line([a for a, _ in front], [b for _, b in front], "@muted", dotted=True, width=1, stepped=True)
-    return Chart(name, title, COST_AXES[key], x_range, y_range, [staircase], points, ticks=ticks(*x_range))
+    return Chart(name, title, axis, x_range, y_range, [staircase], points, ticks=ticks(*x_range))
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -10,7 +10,9 @@ from frugalnet.metrics.classes import Rank, ranks
 from frugalnet.metrics.statistics import pareto_front
 from frugalnet.report.claims import EASIEST, HARDEST, Claim, judge
 from frugalnet.report.comparison import Comparison, Row
-from frugalnet.report.wording import listed, percent, points, ratio
+from frugalnet.report.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
+
+NEAR = 0.05  # accuracy that a network may lose and still be recommended for its cost
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,9 @@ class Findings:
     """A comparison and its conclusions."""
 
     comparison: Comparison
+    scope: str  # what was compared
+    recommendation: list[str]  # sentences
     facts: dict[str, str]  # what was run: commit, data, networks, recipe, machines
-    verdict: list[str]
     claims: list[Claim]
     paper_classes: dict[str, dict[str, list[Rank]]]  # the paper's easiest and hardest classes, by model
 
@@ -30,7 +33,8 @@ class Findings:
             **{key: comparison.first.run[key] for key in ("is_sample", "num_classes", "validated_on")},
             "facts": self.facts,
             "notes": comparison.notes,
-            "verdict": self.verdict,
+            "scope": self.scope,
+            "recommendation": self.recommendation,
             "networks": [row.figures() for row in comparison.rows],
             "differences": [asdict(one) for one in comparison.differences],
             "training_cost": {row.model: [asdict(one) for one in row.reached] for row in comparison.rows},
@@ -43,8 +47,9 @@ def find(comparison: Comparison) -> Findings:
     named = {"easiest": EASIEST, "hardest": HARDEST}
     return Findings(
         comparison,
+        _scope(comparison),
+        _recommendation(comparison),
         _facts(comparison),
-        _verdict(comparison),
         judge(comparison),
         {kind: {row.model: ranks(row.classes, names) for row in comparison.rows} for kind, names in named.items()},
     )
@@ -84,67 +89,84 @@ def _merged(machines: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{key.replace('_', ' ')} {' / '.join(each)}" for key, each in values.items()) or "not stated"
 
 
-def _verdict(comparison: Comparison) -> list[str]:
-    """Three statements: the most accurate network, what the cheapest one saves, and which are Pareto-optimal."""
-    rows = comparison.rows
-    best, run = rows[0], comparison.first.run
-    sample = "Sample data say nothing about Tiny ImageNet. " if run["is_sample"] else ""
-    seeds = "" if len(best.seeds) == 1 else f", mean of {len(best.seeds)} seeds"
-    first = (
-        f"{sample}On the {run['n_validation']:,} images of the {run['validated_on']}, {best.model} has the highest "
-        f"top-1 accuracy: {percent(best.top1.mean)} (95\u00a0% interval {percent(best.top1_interval.low)} to "
-        f"{percent(best.top1_interval.high)}{seeds})."
-    )
-    if len(rows) == 1:
-        return [first, "It is the only network evaluated.", f"It costs {best.macs:,} MACs per image."]
-    interval = comparison.difference(best.model, rows[1].model)
-    assert interval is not None
-    if interval.excludes_zero:
-        first += f" It is better than the second, {rows[1].model}, by {points(interval)}."
-    else:
-        first += f" It is not significantly different from the second, {rows[1].model}: {points(interval)}."
-    return [first, _cheapest(comparison), _pareto(comparison)]
-
-
-def _cheapest(comparison: Comparison) -> str:
-    rows, best = comparison.rows, comparison.rows[0]
-    cheapest = min(rows, key=lambda row: (row.macs, -row.top1.mean))
-    if cheapest is best:
-        return f"{best.model} also has the fewest MACs, {best.macs:,} per image."
-    as_cheap = [row.model for row in rows if row.macs == cheapest.macs and row is not cheapest]
-    interval = comparison.difference(best.model, cheapest.model)
-    assert interval is not None
-    price = "It is worse by" if interval.low > 0 else "Its accuracy is not significantly different:"
+def _scope(comparison: Comparison) -> str:
+    """What was compared, in one sentence."""
+    run, rows = comparison.first.run, comparison.rows
+    data = "the sample data, which say nothing about Tiny ImageNet" if run["is_sample"] else run["data"]
+    trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
+    seeds = dict.fromkeys(count(len(row.seeds), "seed") for row in rows)
     return (
-        f"{cheapest.model} has the fewest MACs{f', as many as {listed(as_cheap)}' if as_cheap else ''}: "
-        f"{ratio(cheapest.macs / best.macs)} of {best.model}'s, with "
-        f"{ratio(cheapest.parameters_trainable / best.parameters_trainable)} of its parameters. "
-        f"{price} {points(interval)}."
+        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {run['n_validation']:,} images of the "
+        f"{run['validated_on']}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
     )
 
 
-def _pareto(comparison: Comparison) -> str:
-    """Pareto-optimal by the means; dominated only where the interval of the difference excludes zero."""
+def frugal(rows: Sequence[Row]) -> Row:
+    """The network to take if computation matters: the fewest MACs within 5 points of the highest mean top-1, or of all
+    networks if no other is within 5 points; the more accurate one of a tie.
+
+    rows: by top-1, highest first.
+    """
+    near = [row for row in rows if row.top1.mean >= rows[0].top1.mean - NEAR]
+    return min(near if len(near) > 1 else rows, key=lambda row: (row.macs, -row.top1.mean))
+
+
+def _recommendation(comparison: Comparison) -> list[str]:
+    """Which network to use, and whether the differences are more than chance."""
     rows = comparison.rows
+    best, cheap = rows[0], frugal(rows)
+    reached = f"{percent(best.top1.mean)} top-1 (95\u00a0% interval {interval(best.top1_interval)})"
+    if len(rows) == 1:
+        costs = f"{human(best.macs)} MACs per image"
+        return [f"{best.model} reaches {reached} with {costs}. No other network is evaluated."]
+    if cheap is best:
+        costs = f"{human(best.macs)} MACs per image"
+        return [f"Take {best.model}: it has the highest accuracy, {reached}, with {costs}.", *_others(comparison)]
+    difference = comparison.difference(best.model, cheap.model)
+    assert difference is not None
+    cost = f"{ratio(cheap.macs / best.macs)} of its MACs ({human(cheap.macs)} instead of {human(best.macs)})"
+    if cheap.latency_ms and best.latency_ms:
+        shown = scale([cheap.latency_ms.median, best.latency_ms.median], MILLISECONDS)
+        instead = f"{shown(cheap.latency_ms.median)} instead of {shown(best.latency_ms.median)}"
+        cost += f" and takes {instead} per image"
+    kept = f"it keeps {ratio(cheap.top1.mean / best.top1.mean)} of {best.model}’s accuracy with {cost}."
+    if difference.excludes_zero:
+        only = f"If only accuracy counts, take {best.model}: {reached}, {points(difference)} more than {cheap.model}."
+    else:
+        only = (
+            f"{best.model} reaches {reached}, which is not significantly different from {cheap.model}’s: "
+            f"{points(difference)}."
+        )
+    return [f"If computation matters, take {cheap.model}: {kept}", only, *_others(comparison)]
+
+
+def _others(comparison: Comparison) -> list[str]:
+    """Whether the lead over the second is real; which networks are Pareto-optimal, and what dominates the others."""
+    rows = comparison.rows
+    best, second = rows[:2]
+    sentences, dominated, unclear = [], [], []
+    lead = comparison.difference(best.model, second.model)
+    assert lead is not None
+    if second is not frugal(rows):
+        real = "is" if lead.excludes_zero else "is not"
+        sentences.append(f"Its lead over the second, {second.model}, {real} significant: {points(lead)}.")
     optimal = pareto_front(np.array([r.macs for r in rows], float), np.array([r.top1.mean for r in rows]))
-    front = [row for row, is_optimal in zip(rows, optimal, strict=True) if is_optimal]
-    if len(front) == len(rows):
-        return "All are Pareto-optimal in accuracy and MACs."
-    dominated, unclear = [], []
-    for row in (row for row, is_optimal in zip(rows, optimal, strict=True) if not is_optimal):
+    front = [row.model for row, is_optimal in zip(rows, optimal, strict=True) if is_optimal]
+    for row in (row for row in rows if row.model not in front):
         ahead = [r for r in rows if r.macs <= row.macs and r.top1.mean >= row.top1.mean and r is not row]
         clearly = next((r for r in ahead if _low(comparison, r, row) > 0), None)
         if clearly:
-            dominated.append(f"; {row.model} is dominated by {clearly.model}")
+            dominated.append(f"{row.model} by {clearly.model}")
         else:
             more = "as many" if ahead[0].macs == row.macs else "fewer"
-            unclear.append(f" {row.model} is not significantly different from {ahead[0].model}, which has {more} MACs.")
-    are = "are" if len(front) > 1 else "is"
-    names = listed([row.model for row in front])
-    return f"{names} {are} Pareto-optimal in accuracy and MACs{''.join(dominated)}.{''.join(unclear)}"
+            unclear.append(f"{row.model} is not significantly different from {ahead[0].model}, which has {more} MACs.")
+    sentences.append(f"Pareto-optimal in accuracy and MACs: {listed(front)}.")
+    if dominated:
+        sentences[-1] += f" Dominated: {listed(dominated)}."
+    return [*sentences[:-1], " ".join([sentences[-1], *unclear])]
 
 
 def _low(comparison: Comparison, first: Row, second: Row) -> float:
-    interval = comparison.difference(first.model, second.model)
-    assert interval is not None
-    return interval.low
+    found = comparison.difference(first.model, second.model)
+    assert found is not None
+    return found.low

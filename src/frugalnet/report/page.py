@@ -1,6 +1,7 @@
 """The report of a comparison: one HTML file, its Markdown twin, and the folder of tables and figures beside them."""
 
 import base64
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,9 @@ def write(found: Findings, out: Path, images: Images | None = None, further: Seq
 
     images: the validation images, for examples; None leaves these out. further: sections for the end.
     """
-    sections = [*_sections(found, images), *further]
-    charts = [chart for section in sections for block in section.blocks for chart in _charts(block)]
+    answer, sections = _sections(found, images)
+    sections = [*sections, *further]
+    charts = [answer, *(chart for section in sections for block in section.blocks for chart in _charts(block))]
     drawn = [chart for chart in charts if not chart.is_empty]
     environment = Environment(
         loader=PackageLoader("frugalnet.report"),
@@ -80,10 +82,12 @@ def write(found: Findings, out: Path, images: Images | None = None, further: Seq
     context = {
         "sample_banner": SAMPLE_BANNER if found.comparison.first.run["is_sample"] else "",
         "found": found,
+        "answer": answer,
+        "terms": TERMS,
         "sections": sections,
         "colours": figures.colours(found.comparison.rows),
         "not_measured": NOT_MEASURED,
-        "plotly_js": get_plotlyjs(),
+        "plotly_js": base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
         # plotly's JSON writes "<" as an escape, so that no figure can end the script element that it is in.
         "drawn": {chart.name: to_json_plotly(drawing.plotly(chart)) for chart in drawn},
     }
@@ -133,7 +137,7 @@ def _write_data(found: Findings, folder: Path) -> None:
         "accuracy": [{**_name(record), **record.metrics} for record in records],
         "curves": [{**_name(record), **_csv_epoch(epoch)} for record in records for epoch in record.history],
         "confusion": [  # of the most accurate network, for `dvc plots`
-            {"actual": first.class_names[actual], "predicted": first.class_names[predicted]}
+            {"model": first.name, "actual": first.class_names[actual], "predicted": first.class_names[predicted]}
             for actual, predicted in zip(first.labels, first.predicted, strict=True)
         ],
     }.items():
@@ -146,7 +150,7 @@ def _name(record: Record) -> dict[str, Any]:
 
 def _csv_row(row: Row) -> dict[str, Any]:
     interval = {"top1_low": row.top1_interval.low, "top1_high": row.top1_interval.high}
-    figures = {column.key: column.value(row) for column in (*tables.ACCURACY, *tables.COST)}
+    figures = {key: column.value(row) for key, column in tables.BY_KEY.items()}
     return {"model": row.model, "seeds": len(row.seeds), **interval, **figures}
 
 
@@ -155,33 +159,38 @@ def _csv_epoch(epoch: dict[str, float]) -> dict[str, Any]:
     return {"epoch": int(epoch["epoch"]), **{key: epoch[key] for key in keys}}
 
 
-def _sections(found: Findings, images: Images | None) -> list[Section]:
-    """The report from its tables on; facts and verdict stand before them."""
+def _sections(found: Findings, images: Images | None) -> tuple[Chart, list[Section]]:
+    """The chart beside the recommendation, and the sections below it."""
     comparison, rows = found.comparison, found.comparison.rows
     order, names = _order(comparison), figures.unique_names(comparison)
     *curves, together = figures.curve_charts(rows)
-    differences: list[Block] = [tables.differences(found), PAIRED] if comparison.differences else []
     paper_classes = tables.paper_classes(found)
 
     def confusion(row: Row) -> Heatmap:
         return figures.heatmap(f"confusion_{row.model}", f"Confusion of {row.model}", row.confusion, order, names)
 
-    accuracy: list[Block] = [*tables.figures(rows), FIGURES, *differences]
-    costs: list[Block] = [FRONT, Grid([figures.cost_chart(rows, key) for key in figures.COST_AXES])]
-    costs += [tables.training_cost(rows), REACHED, *tables.details(rows), DETAILS]
+    accuracy: list[Block] = [tables.networks(rows, "Accuracy and cost", tables.SUMMARY), SUMMARY]
+    accuracy += [tables.networks(rows, "More on accuracy", tables.ACCURACY), ACCURACY]
+    accuracy += [tables.differences(found), PAIRED] if comparison.differences else []
+    answer, *others = (figures.cost_chart(rows, key) for key in figures.COST_AXES)
+    costs: list[Block] = [Grid(others, 3), FRONT]
+    costs += [tables.networks(rows, "More on cost", tables.COST), COST]
+    training: list[Block] = [tables.networks(rows, "Training as it ran", tables.TRAINING), TRAINING]
+    training += [tables.training_cost(rows), REACHED]
     galleries: list[Block] = []
     if images is not None:
         galleries = [Fold(row.model, [_gallery(row, images)]) for row in rows]
     easiest = [CLASSES, tables.extremes(rows), *galleries, *([paper_classes] if paper_classes else [])]
     confusions = [Fold(row.model, [confusion(row), tables.confused_pairs(row)]) for row in rows]
-    return [
+    claims: list[Block] = [SAMPLE_CLAIMS] if comparison.first.run["is_sample"] else [CLAIMS, tables.claims(found)]
+    return answer, [
         Section("table", "Accuracy and cost", accuracy),
         Section("cost", "Accuracy against cost", costs),
-        Section("curves", "Training curves", [SEEDS, Grid(curves, min(len(rows), 3)), together, MEANS]),
+        Section("curves", "Training", [SEEDS, Grid(curves, min(len(rows), 3)), together, MEANS, *training]),
         Section("classes", "Easiest and hardest classes", easiest),
         Section("confusion", "Confusion", [CONFUSION, *confusions]),
         Section("layers", "Layers", [Fold(row.model, [tables.layers(row)]) for row in rows]),
-        Section("claims", "The paper’s claims", [CLAIMS, tables.claims(found)]),
+        Section("claims", "The paper’s claims", claims),
     ]
 
 
@@ -211,38 +220,50 @@ def _url(image: Images) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
-FIGURES = (
-    "Marked: the best of each column. ± is the standard deviation over seeds. The range below top-1 is its 95 % "
-    "interval (bootstrap over images and seeds, 10,000 resamples). Below other medians: 5th to 95th "
-    "percentile and number of measurements. Keras counts four parameters per channel of a batch norm, including "
-    "running mean and variance; these two are not trainable. Calibration error: 15 equal bins of confidence. Epoch: "
-    "median over epochs and seeds. Training: sum over epochs. Training top-1 is that of the last epoch, on augmented "
-    "images, while the weights change."
+TERMS = (
+    "Top-1: the percentage of images whose highest-scoring class is the true one. MACs: multiply–accumulate operations "
+    "that one image takes, the usual measure of computation. Pareto-optimal: no other network is at least as accurate "
+    "with no more MACs. Dominated: significantly less accurate than a network with no more MACs. Significant: the "
+    "95 % interval of the difference, paired by image, excludes zero."
+)
+SUMMARY = (
+    "Marked: the best of each column. Below top-1: its 95 % interval (bootstrap over images and seeds, 10,000 "
+    "resamples). ± is the standard deviation over seeds. Below medians: 5th to 95th percentile and number of "
+    "measurements, in rounds that alternate between the networks."
+)
+ACCURACY = (
+    "Top-5: the true class is among the five highest scores. Macro accuracy: the mean of the classes’ accuracies. "
+    "Calibration error: the mean gap between confidence and accuracy, in 15 equal bins of confidence. Training top-1: "
+    "of the last epoch, on augmented images, while the weights change."
 )
 PAIRED = "Paired by image. “Better” and “worse” are said only if the interval excludes zero."
 FRONT = (
-    "Cost is on a logarithmic scale. Filled points are Pareto-optimal: by the means, no other network is as accurate "
-    "and as cheap, and better in one of both. Vertical bars are 95 % intervals, horizontal ones 5th to 95th "
-    "percentiles. Networks of equal cost are drawn side by side."
+    "Cost is on a logarithmic scale. Filled points are Pareto-optimal by the means. Vertical bars are 95 % intervals, "
+    "horizontal ones 5th to 95th percentiles. Networks of equal cost are drawn side by side. A training step is the "
+    "forward and backward pass of one batch."
 )
-REACHED = (
-    "Until the end of the first epoch that reached it. Training counts three times the forward pass's MACs for every "
-    "image."
+COST = (
+    "Keras, as in the paper, also counts the running mean and variance of batch norms, which are not trained. Medians "
+    "after warm-up, in rounds that alternate between the networks; one batch has the size stated under “cost measured "
+    "on”. Backward excludes the optimiser. CPU time is that of all threads. Energy is read from a hardware counter."
 )
-DETAILS = (
-    "Times are medians after warm-up, with 5th to 95th percentile and number of measurements. The networks were "
-    "measured in alternating rounds; throughput and memory at the batch size under “cost measured on”. Backward "
-    "excludes the optimiser. CPU time is that of all threads. CPU time and energy per epoch cover the training steps; "
-    "medians over epochs and seeds. Energy is read from a hardware counter; it is never estimated."
+TRAINING = (
+    "Medians over epochs and seeds; “all epochs” is their sum. The networks were trained one after another, maybe on "
+    "different machines or under other load, so these times cannot be compared with each other."
 )
+REACHED = "At the end of the first epoch that reached it. Training counts three forward passes’ MACs for every image."
 SEEDS = "Top-1 by epoch, one line per seed. Solid: validation. Dotted: training, on augmented images."
 MEANS = "All networks: means over seeds, each name at the end of its validation curve."
 CLASSES = (
     "Accuracy over all seeds, with its Wilson 95 % interval. The images are the first of their class that the first "
-    "seed's network classified correctly (green) and incorrectly (red, with the class predicted)."
+    "seed’s network classified correctly (green) and incorrectly (red, with the class predicted)."
 )
-CONFUSION = "Percent of each true class that was predicted as another. Classes confused with each other are adjacent."
+CONFUSION = (
+    "Percent of each true class that was predicted as another; classes confused with each other are adjacent. The grey "
+    "diagonal stands for correct predictions."
+)
 CLAIMS = (
-    "Tong, Cho and Sun, 2017. Undecided: the interval includes zero, or two measurements disagree. Not tested: the "
-    "networks were not trained as in the paper. Below each measurement is the rule that decides."
+    "Tong, Cho and Sun, 2017. Undecided: the interval includes zero. Not tested: the networks were not trained as in "
+    "the paper. Below each measurement is the rule that decides."
 )
+SAMPLE_CLAIMS = "Sample data cannot test the paper’s claims: rerun the pipeline on Tiny ImageNet for a table of them."

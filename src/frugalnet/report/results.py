@@ -82,7 +82,7 @@ def load(folder: Path) -> list[Record]:
 def _record(evaluated: Path, trained: Path, costs: Mapping[str, dict[str, Any]]) -> Record:
     run = _read(trained / "run.json", _json)
     classes = _read(evaluated / "per_class.csv", read_table)
-    labels, predicted = _read(evaluated / "predictions.npz", _predictions)
+    labels, predicted = _read(evaluated / "predictions.npz", predictions)
     record = Record(
         model=run["model"],
         seed=run["seed"],
@@ -126,7 +126,7 @@ def _history(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Labels and predicted classes, each (N,)."""
     with np.load(path) as stored:
         logits, labels = stored["logits"], stored["labels"].astype(np.int64)

@@ -9,19 +9,17 @@ from frugalnet.metrics.statistics import Quantiles, SeedMean
 from frugalnet.report.comparison import Reached, Row
 from frugalnet.report.findings import Findings
 from frugalnet.report.wording import (
+    DURATIONS,
+    MILLISECONDS,
     NOT_MEASURED,
-    duration,
-    human,
+    count,
     interval,
-    memory,
-    milliseconds,
-    number,
     percent,
+    prefixed,
+    scale,
     seed_mean,
     signed_points,
 )
-
-NO_COUNTER = "not measured on this machine"
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,22 @@ class Table:
     rows: list[list[Cell]]
     text_columns: tuple[int, ...] = (0,)  # left-aligned
     style: str = "pin"  # CSS class
+    note: str = ""  # below the table
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of every network: the key of `Row.figure`, how to format it, and whether max, min or none is best."""
+    """A figure of every network: the key of `Row.figure`, how to format it, and whether max, min or none is best.
+
+    units: of a measurement; all numbers of the column are in one of them, with the same decimals.
+    text: formats a figure that has no units.
+    """
 
     key: str
     title: str
-    text: Callable[[Any], str]
     best: Callable[[Iterable[float]], float] | None = None
-    missing: str = NOT_MEASURED
+    units: Sequence[tuple[float, str]] = ()
+    text: Callable[[Any], str] = seed_mean
 
     def value(self, row: Row) -> float | None:
         """The figure, its mean over seeds or its median; None if it was not measured."""
@@ -67,89 +70,71 @@ class Column:
             return found.mean
         return found.median if isinstance(found, Quantiles) else found
 
-    def cell(self, row: Row, rows: Sequence[Row] = ()) -> Cell:
+    def cell(self, row: Row, rows: Sequence[Row]) -> Cell:
         """The figure as text, marked if it is the best of the rows: two of them must differ. Repeated measurements
         have their percentiles below."""
         found, value = row.figure(self.key), self.value(row)
         if value is None:
-            return Cell(self.missing)
+            return Cell(NOT_MEASURED)
         values = {other for one in rows if (other := self.value(one)) is not None}
         is_best = self.best is not None and len(values) > 1 and value == self.best(values)
-        if isinstance(found, Quantiles):
-            return Cell(self.text(value), (self._range(found), f"n\u00a0{found.n}"), is_best)
-        seeds = f"{len(row.seeds)} seed{'s' if len(row.seeds) > 1 else ''}"
-        below = (interval(row.top1_interval), seeds) if self.key == "top1" else ()
-        return Cell(self.text(found), below, is_best)
-
-    def _range(self, found: Quantiles) -> str:
-        """5th to 95th percentile, as "2.2 to 2.84 ms", or as "500 s to 15 min" if the units differ."""
-        (low, *unit), (high, *other) = self.text(found.p5).split(), self.text(found.p95).split()
-        return " ".join([low, *(unit if unit != other else []), "to", high, *other])
+        if not self.units:
+            below = (interval(row.top1_interval), count(len(row.seeds), "seed")) if self.key == "top1" else ()
+            return Cell(self.text(found), below, is_best)
+        shown = scale([*values], self.units)
+        repeated = (shown.range(found.p5, found.p95), f"n\u00a0{found.n}") if isinstance(found, Quantiles) else ()
+        return Cell(shown(value), repeated, is_best)
 
 
 def _loss(value: SeedMean) -> str:
     return seed_mean(value, as_percent=False)
 
 
-def _total(value: SeedMean) -> str:
-    return duration(value.mean)
-
-
-def _joules(value: float) -> str:
-    return f"{human(value)}J" if value >= 1000 else f"{human(value)} J"
-
-
+COUNT, BYTES, JOULES = prefixed(""), prefixed("B"), prefixed("J")
+PER_SECOND = ((1.0, ""),)
+SUMMARY = (
+    Column("top1", "Top-1", max),
+    Column("parameters_trainable", "Parameters, trainable", min, text="{:,}".format),
+    Column("macs", "MACs per image", min, COUNT),
+    Column("latency_ms", "Latency, batch\u00a01", min, MILLISECONDS),
+    Column("weights_bytes", "Weights", min, BYTES),
+)
 ACCURACY = (
-    Column("top1", "Top-1", seed_mean, max),
-    Column("top5", "Top-5", seed_mean, max),
-    Column("macro_accuracy", "Macro accuracy", seed_mean, max),
-    Column("loss", "Loss (nats)", _loss, min),
-    Column("ece", "Calibration error", seed_mean, min),
-    Column("train_top1", "Training top-1", seed_mean),
+    Column("top5", "Top-5", max),
+    Column("macro_accuracy", "Macro accuracy", max),
+    Column("loss", "Loss (nats)", min, text=_loss),
+    Column("ece", "Calibration error", min),
+    Column("train_top1", "Training top-1"),
 )
 COST = (
-    Column("parameters_trainable", "Parameters, trainable", "{:,}".format, min),
-    Column("parameters_keras", "Parameters, Keras's count", "{:,}".format, min),
-    Column("macs", "MACs per image", human, min),
-    Column("weights_bytes", "Weights", memory, min),
-    Column("latency_ms", "Latency, batch\u00a01", milliseconds, min),
-    Column("throughput", "Images per second", number, max),
-    Column("epoch_seconds", "Epoch", duration, min),
-    Column("train_seconds", "Training", _total, min),
+    Column("parameters_keras", "Parameters, Keras’s count", min, text="{:,}".format),
+    Column("throughput", "Images per second", max, PER_SECOND),
+    Column("train_step_ms", "Training step", min, MILLISECONDS),
+    Column("train_latency_ms", "Forward and backward, batch\u00a01", min, MILLISECONDS),
+    Column("cpu_seconds_per_image", "CPU time per image", min, ((1e-3, " ms"),)),
+    Column("peak_memory_forward_bytes", "Peak memory, forward", min, BYTES),
+    Column("peak_memory_train_step_bytes", "Peak memory, forward and backward", min, BYTES),
+    Column("energy_joules_per_image", "Energy per image", min, JOULES),
+    Column("energy_joules_per_training_image", "Energy per training image", min, JOULES),
 )
-DETAILS = {
-    "Training steps": (
-        Column("train_latency_ms", "Forward and backward, batch\u00a01, evaluation mode", milliseconds),
-        Column("train_throughput", "Images per second, forward and backward", number),
-        Column("epoch_macs", "MACs per epoch", human),
-        Column("epoch_cpu_seconds", "CPU seconds per epoch", number),
-    ),
-    "Processor, memory and energy": (
-        Column("cpu_seconds_per_image", "CPU time per image", lambda seconds: milliseconds(1000 * seconds)),
-        Column("peak_memory_forward_bytes", "Peak memory, forward", memory),
-        Column("peak_memory_train_step_bytes", "Peak memory, forward and backward", memory),
-        Column("energy_joules_per_image", "Energy per image", _joules, missing=NO_COUNTER),
-        Column("energy_joules_per_training_image", "Energy per training image", _joules, missing=NO_COUNTER),
-        Column("epoch_joules", "Energy per epoch", _joules, missing=NO_COUNTER),
-    ),
-}
-BY_KEY = {column.key: column for group in (ACCURACY, COST, *DETAILS.values()) for column in group}
+# Runs may have been trained at different times, on machines that were busy or not: nothing here is marked best.
+TRAINING = (
+    Column("epoch_macs", "MACs per epoch", None, COUNT),
+    Column("epoch_seconds", "Epoch", None, DURATIONS),
+    Column("train_seconds", "All epochs", None, DURATIONS),
+    Column("epoch_cpu_seconds", "CPU time per epoch", None, DURATIONS),
+    Column("epoch_joules", "Energy per epoch", None, JOULES),
+)
+BY_KEY = {column.key: column for column in (*SUMMARY, *ACCURACY, *COST, *TRAINING)}
 
 
 def networks(rows: Sequence[Row], title: str, columns: Sequence[Column]) -> Table:
-    """A figure of every network in each column, the best of it marked."""
-    body = [[_network(row), *(column.cell(row, rows) for column in columns)] for row in rows]
-    return Table(title, ("Network", *(column.title for column in columns)), body)
-
-
-def figures(rows: Sequence[Row]) -> list[Table]:
-    """The networks' accuracies, and their costs."""
-    return [networks(rows, "Accuracy of all networks", ACCURACY), networks(rows, "Cost of all networks", COST)]
-
-
-def details(rows: Sequence[Row]) -> list[Table]:
-    """What else was measured."""
-    return [networks(rows, title, columns) for title, columns in DETAILS.items()]
+    """The figures of every network, the best of each column marked; the note names what no network has."""
+    known = [column for column in columns if any(column.value(row) is not None for row in rows)]
+    missing = [column.title for column in columns if column not in known]
+    body = [[_network(row), *(column.cell(row, rows) for column in known)] for row in rows]
+    note = f"Not measured on this machine: {', '.join(missing)}." if missing else ""
+    return Table(title, ("Network", *(column.title for column in known)), body, note=note)
 
 
 def _network(row: Row) -> Cell:
@@ -158,8 +143,7 @@ def _network(row: Row) -> Cell:
 
 def terminal(rows: Sequence[Row]) -> str:
     """The table for a terminal: one line per network, the best of each column marked with an asterisk."""
-    wanted = ("top1", "top5", "loss", "parameters_trainable", "macs", "latency_ms", "throughput", "epoch_seconds")
-    columns = [BY_KEY[key] for key in wanted]
+    columns = [*SUMMARY, BY_KEY["top5"], BY_KEY["throughput"]]
     lines = [["network", "seeds", *(column.title for column in columns)]]
     for row in rows:
         cells = [column.cell(row, rows) for column in columns]
@@ -172,7 +156,7 @@ def terminal(rows: Sequence[Row]) -> str:
 def differences(found: Findings) -> Table:
     rows = []
     for one in found.comparison.differences:
-        p_values = [f"{p:.2g}" if p >= 1e-4 else "< 0.0001" for p in one.mcnemar.values()]
+        p_values = [f"{p:.4f}" if p >= 1e-4 else "< 0.0001" for p in one.mcnemar.values()]
         bounds = f"{signed_points(one.interval.low)} to {signed_points(one.interval.high)}"
         figures = (f"{signed_points(one.interval.estimate)} points", bounds, ", ".join(p_values) or "no common seed")
         rows.append([Cell(one.wording), *map(Cell, figures)])
@@ -181,16 +165,18 @@ def differences(found: Findings) -> Table:
 
 
 def training_cost(rows: Sequence[Row]) -> Table:
+    def cell(one: Reached) -> Cell:
+        if one.epochs is None or one.macs is None:
+            return Cell(f"{one.seeds_reached} of {one.seeds} seeds" if one.seeds_reached else "not reached")
+        time = NOT_MEASURED if one.seconds is None else seconds(one.seconds)
+        return Cell(count(one.epochs, "epoch"), (macs(one.macs), time))
+
+    every = [one for row in rows for one in row.reached]
+    macs = scale([one.macs for one in every if one.macs] or [1], prefixed("MACs"))
+    seconds = scale([one.seconds for one in every if one.seconds] or [1], DURATIONS)
     milestones = [percent(one.milestone, 0) for one in rows[0].reached]
-    body = [[_network(row), *map(_reached, row.reached)] for row in rows]
+    body = [[_network(row), *map(cell, row.reached)] for row in rows]
     return Table("Training cost of reaching an accuracy", ("Validation top-1", *milestones), body)
-
-
-def _reached(one: Reached) -> Cell:
-    if one.epochs is None or one.macs is None:
-        return Cell(f"{one.seeds_reached} of {one.seeds} seeds" if one.seeds_reached else "not reached")
-    seconds = duration(one.seconds) if one.seconds else NOT_MEASURED
-    return Cell(f"{one.epochs:.3g} epoch{'s' if one.epochs != 1 else ''}", (seconds, f"{human(one.macs)}MACs"))
 
 
 def paper_classes(found: Findings) -> Table | None:
@@ -228,12 +214,13 @@ def layers(row: Row) -> Table:
     layers, times = row.records[0].layers, row.cost.get("layer_ms") or {}
     macs, milliseconds = sum(float(layer["macs"]) for layer in layers), sum(times.values())
     rows = []
+    counted = scale([float(layer["macs"]) for layer in layers if float(layer["macs"])] or [1], prefixed(""))
     for layer in layers:
         of_macs = float(layer["macs"]) / (macs or 1)
         of_time = times[layer["layer"]] / milliseconds if milliseconds and layer["layer"] in times else None
         texts = (layer["layer"], layer["kind"], layer["output_shape"], f"{int(layer['parameters_trainable']):,}")
         time = Cell(NOT_MEASURED) if of_time is None else Cell(percent(of_time), bar=of_time)
-        rows.append([*map(Cell, texts), Cell(human(float(layer["macs"]))), Cell(percent(of_macs), bar=of_macs), time])
+        rows.append([*map(Cell, texts), Cell(counted(float(layer["macs"]))), Cell(percent(of_macs), bar=of_macs), time])
     header = ("Layer", "Kind", "Output", "Parameters", "MACs", "Fraction of MACs", "Fraction of time")
     return Table(f"Layers of {row.model}", header, rows, (0, 1, 5, 6))
 

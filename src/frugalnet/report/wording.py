@@ -1,40 +1,62 @@
 """Figures as text, for tables, charts and sentences."""
 
 import html
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from frugalnet.metrics.statistics import Interval, SeedMean
 
 NOT_MEASURED = "not measured"
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"))
+MILLISECONDS = ((1.0, " ms"),)
+DURATIONS = ((3600.0, " h"), (60.0, " min"), (1.0, " s"))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One unit and number of decimals for all numbers of a column; called with a number, it gives the text."""
+
+    size: float
+    unit: str  # with its space
+    decimals: int
+
+    def __call__(self, value: float) -> str:
+        return f"{value / self.size:,.{self.decimals}f}{self.unit}"
+
+    def range(self, low: float, high: float) -> str:
+        """Two numbers, as "2.20 to 2.84 ms"."""
+        return f"{self(low).removesuffix(self.unit)} to {self(high)}"
+
+
+def scale(values: Sequence[float], units: Sequence[tuple[float, str]]) -> Scale:
+    """The scale that shows three digits of the smallest value, and at most five of the largest.
+
+    units: size and name, largest first. The largest unit is taken that the largest value reaches, and the smallest
+    value a quarter of; else the last.
+    """
+    low, high = min(values), max(values)
+    size, unit = next((u for u in units if high >= 0.9995 * u[0] and low >= 0.25 * u[0]), units[-1])
+    small, large = (math.floor(math.log10(value / size)) if value > 0 else 0 for value in (low, high))
+    return Scale(size, unit, max(min(2 - max(small, 0 if high >= size else small), 4 - large), 0))
+
+
+def prefixed(unit: str) -> list[tuple[float, str]]:
+    """Units with metric prefixes, as " kB", " MB"."""
+    return [(size, f" {letter}{unit}".rstrip()) for size, letter in PREFIXES]
+
+
+def count(number: float, noun: str) -> str:
+    """1 → "1 epoch", 30 → "30 epochs"."""
+    return f"{number:.3g} {noun}{'' if number == 1 else 's'}"
 
 
 def human(value: float) -> str:
     """12,345,678 → "12.3 M"; three significant digits below a thousand."""
-    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in PREFIXES[:5]:
         if value >= 0.9995 * size:
             return f"{value / size:.3g} {letter}" if value < 999.5 * size else f"{value / size:,.0f} {letter}"
     return f"{value:.3g}"
-
-
-def number(value: float) -> str:
-    """Whole, with commas, from a hundred on; three significant digits below."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
-
-
-def milliseconds(value: float) -> str:
-    return f"{number(value)} ms"
-
-
-def memory(size: float) -> str:
-    """Bytes: 480,000,000 → "480 MB"."""
-    return f"{human(size)}B"
-
-
-def duration(seconds: float) -> str:
-    """Seconds below ten minutes, then minutes, then hours."""
-    if seconds < 600:
-        return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def seed_mean(value: SeedMean, as_percent: bool = True) -> str:

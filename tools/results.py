@@ -1,0 +1,47 @@
+"""Copy the project's results to docs/results/RECIPE, to be committed: python -m tools.results.
+
+The report there has no image of the data set: its photographs are not ours to publish. Beside it, for each network,
+what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and per_class.csv.
+"""
+
+import shutil
+from pathlib import Path
+
+from frugalnet.data import arrays
+from frugalnet.errors import UserError, in_one_line
+from frugalnet.files import atomic, sha256_of
+from frugalnet.report import comparison, findings, page, results
+
+KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
+FOLDER = Path("docs/results")
+
+
+def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
+    """Write the report and the records of all compared networks under `folder`; returns the folder of their recipe.
+
+    root: the folder of results. Raises UserError for sample data, or for networks of several recipes.
+    """
+    if compared.first.run["is_sample"]:
+        raise UserError(f"{root} holds results on sample data, which do not belong in {folder}")
+    recipes = sorted({row.recipe for row in compared.rows})
+    if len(recipes) > 1:
+        raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
+    with atomic(folder / recipes[0]) as partial:
+        page.write(findings.find(compared), partial)
+        for record in compared.records:
+            (partial / record.name).mkdir()
+            for stage, names in KEPT.items():
+                for name in names:
+                    shutil.copy(root / stage / record.name / name, partial / record.name / name)
+    return folder / recipes[0]
+
+
+def main() -> None:
+    data, root = arrays.load(Path("data/arrays")), Path("results")
+    compared = comparison.compare(results.load(root), sha256_of(data.sha256), data.validated_on)
+    print(publish(root, compared, FOLDER))
+
+
+if __name__ == "__main__":
+    with in_one_line("results"):
+        main()

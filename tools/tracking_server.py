@@ -1,0 +1,52 @@
+"""The MLflow server of a team, with passwords: python -m tools.tracking_server, as compose.yaml starts it.
+
+Reads from the environment, so that no password stands in a file or a process list:
+
+DATABASE_URL                   of PostgreSQL: postgresql+psycopg://user:password@host/database
+MLFLOW_AUTH_ADMIN_PASSWORD     of the user `admin`, at least 12 characters; used at the first start only
+MLFLOW_FLASK_SERVER_SECRET_KEY a secret of the server's own, the same after a restart
+HOST, PORT                     default 127.0.0.1 and 5000
+ARTIFACTS                      where the runs' files are stored; default ./artifacts
+ALLOWED_HOSTS                  names by which clients reach the server, with commas; default localhost alone
+
+Clients see runs and files through the server alone. Every user may log runs (default_permission = EDIT).
+"""
+
+import os
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from frugalnet.errors import UserError, in_one_line
+
+NEEDED = ("DATABASE_URL", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
+_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
+
+
+def main() -> None:
+    if missing := [name for name in NEEDED if not os.environ.get(name)]:
+        raise UserError(f"{', '.join(missing)}: not set; see docs/sharing.md")
+    if not (find_spec("psycopg") and find_spec("flask_wtf")):
+        raise UserError("the server needs psycopg and mlflow[auth]: make install EXTRAS=team")
+    database = os.environ["DATABASE_URL"]
+    config = Path(tempfile.mkdtemp(prefix="frugalnet-server-")) / "auth.ini"  # of a folder that only this user reads
+    settings = {
+        "default_permission": "EDIT",
+        "database_uri": database.replace("%", "%%"),
+        "admin_username": "admin",
+        "authorization_function": _LOGIN,
+    }
+    config.write_text("[mlflow]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
+    os.environ |= {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_BACKEND_STORE_URI": database}
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"]
+    command += ["--host", os.environ.get("HOST", "127.0.0.1"), "--port", os.environ.get("PORT", "5000")]
+    command += ["--artifacts-destination", str(Path(os.environ.get("ARTIFACTS", "artifacts")).absolute())]
+    if hosts := os.environ.get("ALLOWED_HOSTS"):
+        command += ["--allowed-hosts", hosts]
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    with in_one_line("tracking-server"):
+        main()

@@ -1,0 +1,47 @@
+"""Serve MLflow's UI and print the page to open: python -m tools.ui (make ui; with OPEN=1 it opens the page, too).
+
+HOST and PORT choose the address, by default 127.0.0.1 and 5000. If MLFLOW_TRACKING_URI names a server, nothing is
+started: the page is on that server.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+import webbrowser
+from pathlib import Path
+
+from frugalnet import runs_page, tracking
+from frugalnet.errors import in_one_line
+
+
+def main() -> None:
+    host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "5000"
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    is_remote = server.startswith("http")
+    address = server.rstrip("/") if is_remote else f"http://{host}:{port}"
+    _, experiment_id = tracking.connect(Path())
+    page = f"{address}/{runs_page.page(experiment_id)}"
+    print(f"Trainings: {page}", flush=True)
+    if os.environ.get("OPEN"):
+        subprocess.Popen([sys.executable, "-m", "tools.ui", f"{address}/health", page])
+    if not is_remote:
+        store = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
+        os.execvp("mlflow", ["mlflow", "ui", "--host", host, "--port", port, "--backend-store-uri", store])
+
+
+def open_page(health: str, page: str) -> None:
+    """Open the page in a browser as soon as the server answers; give up after a minute."""
+    for _ in range(60):
+        try:
+            with urllib.request.urlopen(health, timeout=5):
+                webbrowser.open(page)
+                return
+        except OSError:
+            time.sleep(1)
+
+
+if __name__ == "__main__":
+    with in_one_line("ui"):
+        open_page(*sys.argv[1:]) if sys.argv[1:] else main()
