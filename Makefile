@@ -1,16 +1,21 @@
 # Start with `make demo` and `make test`. Targets that need the environment install it into .venv first.
 SHELL := /bin/bash
 PYTHON ?= python3
+comma := ,
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage torture team-test bench bench-gpu verify results readme lint ui params lock
+.PHONY: help install demo test test-all coverage torture team-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## install the locked dependencies into .venv
+install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,try
+	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
+		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, try" >&2; exit 1; }; \
+		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
+	done
 
 demo: .venv/installed ## run the whole pipeline on the sample data, in a temporary copy of the project
 	dvc exp run --temp --force --name demo -S data=sample -S train=demo -S evaluate.rounds=3
@@ -31,15 +36,24 @@ test-all: lint ## run linters, type check and all tests
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (ten minutes)
 	python -m benchmarks.benchmark
 
+bench-serve: .venv/installed ## measure the load that the server of `make serve` bears (two minutes)
+	python -m benchmarks.serving
+
+push-hf: .venv/installed ## publish a network of weights/ on Hugging Face: make push-hf MODEL=depthwise REPO=user/name
+	hf upload $(REPO) docs/models/$(MODEL).md README.md
+	hf upload $(REPO) weights . --include '$(MODEL)-*' --include '*.json'
+
 bench-gpu: .venv/installed ## measure training on a CUDA GPU: eager, compiled, CUDA graphs, deterministic
 	python -m benchmarks.gpu
 
-results: .venv/installed ## copy results and weights to docs/results/RECIPE and weights/, to be committed
+results: .venv/installed ## copy results and weights to docs/results/RECIPE, weights/ and docs/models/, to be committed
 	python -m tools.results
 	python -m tools.weights
+	python -m tools.cards
 
-readme: .venv/installed ## fill the README's tables from docs/results
+readme: .venv/installed ## fill the README's tables and docs/models from docs/results
 	python -m tools.readme docs/results/comparison.json
+	python -m tools.cards
 
 lint: .venv/installed ## run linters, type check and the check of import directions
 	ruff check .
@@ -65,13 +79,24 @@ coverage: .venv/installed ## report the line coverage of src by the default test
 ui: .venv/installed ## serve the MLflow UI and print the page to open; OPEN=1 opens it
 	@python -m tools.ui
 
+serve: .venv/installed ## answer HTTP requests with the registry's champion on http://127.0.0.1:5001 (docs/serving.md)
+	@exec frugalnet serve --host $${HOST:-127.0.0.1} --port $${PORT:-5001}
+
+try: .venv/installed ## show pictures to the networks in a browser, on http://127.0.0.1:7860 (make install EXTRAS=try)
+	@exec frugalnet try --port $${PORT:-7860}
+
 params: .venv/installed ## restore params.yaml to the defaults in conf/
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \
 		compose('params.yaml', '$(CURDIR)/conf', None, 'config', '', [])"
 
-lock: ## update requirements.lock from pyproject.toml (needs uv): versions and hashes, all platforms
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
-		--group dev pyproject.toml -o requirements.lock
+lock: ## update the lock files from pyproject.toml (needs uv): versions and hashes, all platforms
+	$(COMPILE) -o requirements.lock
+	cp requirements.lock requirements-try.lock # the versions to prefer
+	$(COMPILE) --extra try -o requirements-try.lock
+	cp requirements-try.lock requirements-device.lock # so that the order in which extras are installed is the same
+	$(COMPILE) --extra device -o requirements-device.lock
+
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml
 
 .venv/installed: .venv/locked pyproject.toml
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .

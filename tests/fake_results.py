@@ -156,6 +156,42 @@ def make(
     return root
 
 
+def export(root: Path, *, models: tuple[str, ...] = ("alexnet", "depthwise"), seed: int = 0, loss: float = 1.0) -> None:
+    """Write export/ and export_timing/ into `root`, as the stage export leaves them; int8 loses `loss` points."""
+    kinds = {"pytorch": 1.02, "onnx": 1.0, "int8": 0.3, "executorch": 1.01}
+    for model in models:
+        _, keras, macs, top1 = NETWORKS[model]
+        lost = {kind: loss if kind == "int8" else 0.0 for kind in kinds}
+        found = {
+            "n": 600,
+            "calibration_images": 1000,
+            "max_loss_points": 2.0,
+            "int8_accepted": loss <= 2,
+            "int8_classes_that_lose_most": [
+                {"id": "n1", "name": MARKUP[1], "n": 50, "pytorch": 30, "int8": 21},
+            ],
+            "formats": {
+                kind: {
+                    "bytes": int(4 * keras * size),
+                    "top1": top1 - lost[kind] / 100,
+                    "other_class": 7 * (kind == "int8"),
+                }
+                | {"loss_points": {"estimate": lost[kind], "low": lost[kind] - 0.5, "high": lost[kind] + 0.5}}
+                for kind, size in kinds.items()
+            },
+        }
+        latency = {"median": macs / 3e7, "p5": macs / 4e7, "p95": macs / 2e7, "n": 100}
+        cost = {"latency_ms": latency, "peak_memory_bytes": 61_300_000, "before_bytes": 27_800_000}
+        machine = {"cpu": "A processor", "cpu_capability": "AVX2", "torch": "2.14.1"}
+        formats = {kind: cost | {"arena_bytes": 61_504 if kind == "executorch" else None} for kind in kinds}
+        for folder, name, value in (
+            ("export", "export.json", found),
+            ("export_timing", "timing.json", {"formats": formats, "machine": machine}),
+        ):
+            (root / folder / f"{model}-{seed}").mkdir(parents=True)
+            _json(root / folder / f"{model}-{seed}" / name, value)
+
+
 def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 

@@ -58,6 +58,10 @@ def test_every_stage_leaves_its_results(project):
         "results/evaluate/depthwise-0/metrics.json",
         "results/evaluate/depthwise-0/per_class.csv",
         "results/evaluate/depthwise-0/predictions.npz",
+        "results/export/depthwise-0/export.json",
+        "results/export/depthwise-0/model.onnx",
+        "results/export/depthwise-0/model.int8.onnx",
+        "results/export_timing/depthwise-0/timing.json",
         "results/compare/report.html",
         "results/compare/report.md",
     } <= names
@@ -97,6 +101,10 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     assert tracked.data.metrics["final/top1"] == metrics["top1"]
     assert tracked.data.metrics["final/macs"] == metrics["macs"]
     assert tracked.data.metrics["efficiency/latency_ms"] > 0
+    exported = json.loads((project / "results/export/depthwise-0/export.json").read_text())
+    assert tracked.data.metrics["export/int8_top1"] == exported["formats"]["int8"]["top1"]
+    (version,) = client.search_model_versions("name = 'frugalnet-depthwise'")
+    assert version.run_id == tracked.info.run_id
     assert tracked.data.metrics["efficiency/epoch_cpu_seconds"] > 0
     trained = json.loads((project / "results/train/depthwise-0/run.json").read_text())
     for tag in ("weights_sha256", "data_sha256", "fingerprint"):

@@ -36,7 +36,7 @@ SMALL = [
 ]
 STAGES = (
     *("download", "normalise", "augment", "teach"),
-    *("train@depthwise-0", "measure", "evaluate@depthwise-0", "compare"),
+    *("train@depthwise-0", "measure", "evaluate@depthwise-0", "export@depthwise-0", "compare"),
 )
 HOLDS_TIME = {"timing.json", "cost.json", "compare", "summary.json"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -150,7 +150,7 @@ class Plan:
 
 
 def draw(seed: int, number: int, whole: "Whole") -> Plan:
-    """The plan of a round. Of every eight rounds, each stage has one."""
+    """The plan of a round. Of as many rounds as there are stages, each stage has one."""
     turn, position = divmod(number, len(STAGES))
     stage = random.Random(f"{seed}-turn-{turn}").sample(STAGES, len(STAGES))[position]
     chance = random.Random(f"{seed}-{number}")

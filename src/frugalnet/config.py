@@ -20,6 +20,7 @@ from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.schema import Config
 from frugalnet.training.distillation import TeacherConfig
 from frugalnet.training.trainer import TrainConfig
+from frugalnet.use.export import ExportConfig
 
 T = TypeVar("T")
 _MAX_DEPTH = 20  # of params.yaml
@@ -55,6 +56,7 @@ class Params(Config):
     launch: LaunchConfig
     compute: ComputeConfig
     evaluate: MeasureConfig
+    export: ExportConfig
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
 
     @field_validator("teacher")

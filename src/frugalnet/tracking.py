@@ -244,6 +244,10 @@ class TrackedRun:
         self._log(key, log)
         self.log_history(self._rows)
 
+    def call(self, what: str, call: Callable[[str], object]) -> None:
+        """Call with the run's id, as the methods above do: what fails is reported, and tried again later."""
+        self._log(what, call)
+
     def _log(self, what: str, call: Callable[[str], object]) -> None:
         """Call with the run's id, after those that failed before. What fails is said once, and tried again later."""
         self._pending.append((what, call))

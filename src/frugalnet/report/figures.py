@@ -116,7 +116,7 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
     y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
     width = np.log10(x_range[1] / x_range[0])
-    is_optimal, drawn = pareto_front(x, y), _side_by_side(x, 0.014 * width)
+    is_optimal, drawn = pareto_front(x, y), side_by_side(x, 0.014 * width)
     front = sorted(zip(drawn[is_optimal].tolist(), y[is_optimal].tolist(), strict=True))
     front.append((x_range[1], front[-1][1]))
 
@@ -146,16 +146,16 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
         for i, (row, _) in enumerate(known)
     ]
     staircase = Line([a for a, _ in front], [b for _, b in front], "@muted", dotted=True, width=1, stepped=True)
-    return Chart(name, title, axis, x_range, y_range, [staircase], points, ticks=_ticks(*x_range))
+    return Chart(name, title, axis, x_range, y_range, [staircase], points, ticks=ticks(*x_range))
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     steps = [m * 10.0**e for e in range(-6, 16) for m in (1, 2, 5)]
     inside = [step for step in steps if low <= step <= high]
     return inside if len(inside) <= 5 else [step for step in inside if f"{step:.0e}"[0] == "1"]
 
 
-def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+def side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     """Where points of equal cost are drawn, `step` decades apart, so that their intervals do not hide each other."""
     moved = x.copy()
     for value in np.unique(x):

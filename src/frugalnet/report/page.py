@@ -62,12 +62,13 @@ class Section:
     blocks: Sequence[Block]
 
 
-def write(found: Findings, out: Path, images: Images | None = None) -> None:
+def write(found: Findings, out: Path, images: Images | None = None, further: Sequence[Section] = ()) -> None:
     """Fill the folder `out`: report.html, report.md, figures/, comparison.json, efficiency.json and tables as CSV.
 
-    images: the validation images, for examples; None leaves these out.
+    images: the validation images, for examples; None leaves these out. further: sections for the end.
     """
     answer, sections = _sections(found, images)
+    sections = [*sections, *further]
     charts = [answer, *(chart for section in sections for block in section.blocks for chart in _charts(block))]
     drawn = [chart for chart in charts if not chart.is_empty]
     environment = Environment(

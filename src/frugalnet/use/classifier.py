@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from frugalnet import models
 from frugalnet.errors import UserError
-from frugalnet.training.batches import Normaliser
-from frugalnet.training.inference import infer, load_weights
+from frugalnet.training.inference import infer
 from frugalnet.use import pictures
-from frugalnet.use.weights import Classes, Stored, check
+from frugalnet.use.weights import Classes, Stored, load
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,14 @@ class Prediction:
         """The most probable classes: (name, probability), the most probable first."""
         return [(self.classes.names[position], self.probability(position)) for position in self.order(count)]
 
+    def named(self, count: int = 5) -> list[dict[str, str | float]]:
+        """The same as JSON: id, name and probability of each."""
+        return [
+            {"id": self.classes.ids[position], "name": self.classes.names[position]}
+            | {"probability": self.probability(position)}
+            for position in self.order(count)
+        ]
+
     def order(self, count: int) -> list[int]:
         """The positions of the most probable classes; the lower position wins a tie, as when accuracy is computed."""
         order: list[int] = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
@@ -43,11 +48,8 @@ class Classifier:
     """A network on the CPU with its normalisation and classes. Raises UserError if the file's weights do not fit it."""
 
     def __init__(self, stored: Stored) -> None:
-        check(stored)
         self.stored, self.classes = stored, stored.classes
-        self.normalise = Normaliser(stored.entry.mean, stored.entry.std, torch.device("cpu"))
-        network = models.build(stored.entry.model, len(stored.classes.ids))
-        self.network = load_weights(network, stored.path).to(memory_format=torch.channels_last).eval()
+        self.normalise, self.network = load(stored)
         self.logits(np.zeros((1, pictures.SIDE, pictures.SIDE, 3), np.uint8))  # the first call is slower
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,8 +1,9 @@
-"""The command `frugalnet`: classify pictures with a trained network."""
+"""The command `frugalnet`: classify pictures with a trained network, or serve one."""
 
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,30 @@ from frugalnet.errors import UserError, in_one_line
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="frugalnet", description="Classify pictures with a trained network.")
+    parser = argparse.ArgumentParser(
+        prog="frugalnet", description="Classify pictures with a trained network, or serve one."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     predict = commands.add_parser("predict", help="say what is in pictures", description=_predict.__doc__)
     predict.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, a folder, or - for standard input")
     predict.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
     predict.add_argument("--weights", type=Path, help="a .safetensors file, or a folder of weights, to use instead")
+    predict.add_argument("--run", metavar="RUN_ID", help="the network of an MLflow run that was exported")
     predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes to name (default: 5)")
     predict.add_argument("--json", action="store_true", help="print one JSON array instead of text")
+    predict.set_defaults(call=_predict)
+    serve = commands.add_parser("serve", help="answer HTTP requests", description=_serve.__doc__)
+    serve.add_argument("--alias", choices=("champion", "frugal"), default="champion", help="default: champion")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
+    serve.add_argument("--port", type=_positive, default=5001, help="default: 5001")
+    serve.set_defaults(call=_serve)
+    page = commands.add_parser("try", help="show pictures to the networks in a browser", description=_try.__doc__)
+    page.add_argument("--weights", type=Path, help="a folder of weights to use instead")
+    page.add_argument("--port", type=_positive, default=7860, help="default: 7860")
+    page.set_defaults(call=_try)
     arguments = parser.parse_args()
     with in_one_line("frugalnet"):
-        sys.exit(_predict(arguments))
+        sys.exit(arguments.call(arguments))
 
 
 def _positive(text: str) -> int:
@@ -37,7 +51,11 @@ def _predict(arguments: argparse.Namespace) -> int:
     from frugalnet.use import classifier, pictures, weights
 
     torch.set_num_threads(1)  # one small picture: more threads only wait for one another
-    network = classifier.Classifier(weights.choose(arguments.model, arguments.weights))
+    if arguments.run and arguments.weights:
+        raise UserError("--run and --weights: give one of them")
+    with tempfile.TemporaryDirectory() as folder:
+        where = _downloaded(arguments.run, Path(folder)) if arguments.run else arguments.weights
+        network = classifier.Classifier(weights.choose(arguments.model, where))
     found: list[dict[str, Any]] = []
     failed = 0
     for name in pictures.find(arguments.pictures):
@@ -50,21 +68,13 @@ def _predict(arguments: argparse.Namespace) -> int:
             print(f"frugalnet: {error}", file=sys.stderr)
             continue
         (prediction,) = network.predict([picture.pixels])
-        top = [
-            {
-                "id": network.classes.ids[position],
-                "name": network.classes.names[position],
-                "probability": prediction.probability(position),
-            }
-            for position in prediction.order(arguments.top)
-        ]
         found.append(
             {
                 "file": picture.name,
                 "network": network.stored.name,
                 "changes": list(picture.changes),
                 "milliseconds": prediction.milliseconds,
-                "top": top,
+                "top": prediction.named(arguments.top),
             }
         )
         if not arguments.json:
@@ -72,6 +82,26 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
     return int(failed > 0)
+
+
+def _downloaded(run_id: str, folder: Path) -> Path:
+    from frugalnet import registry, tracking
+
+    return registry.download(tracking.project_root(), run_id, folder)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    """Serve a registered network with MLflow's own server, until Ctrl-C."""
+    from frugalnet import registry, tracking
+
+    registry.serve(tracking.project_root(), arguments.alias, arguments.host, arguments.port)
+
+
+def _try(arguments: argparse.Namespace) -> None:
+    """Serve a page on this machine that shows a picture to all networks of a folder of weights, until Ctrl-C."""
+    from frugalnet.use import page, weights
+
+    page.serve(weights.of_folder(arguments.weights or weights.project_folder()), arguments.port)
 
 
 def _text(found: dict[str, Any]) -> str:

@@ -86,6 +86,13 @@ def read(data: bytes, name: str) -> Picture:
         raise UserError(f"{name}: damaged or truncated picture ({reason})") from error
 
 
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) uint8 RGB → the bytes of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def _check_size(width: int, height: int, name: str) -> None:
     if min(width, height) < MIN_SIDE:
         raise UserError(f"{name}: {width}×{height} pixels are too few; expected at least {MIN_SIDE} a side")

@@ -11,13 +11,18 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, read_json, sha256, sha256_of, write_json
 from frugalnet.schema import Config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from frugalnet.training.batches import Normaliser
 
 C = TypeVar("C", bound=Config)
 _PLAIN = Field(pattern=r"^\w[\w.-]*$")  # of a name in the same folder: no path
@@ -165,6 +170,20 @@ def check(stored: Stored) -> None:
             f"{stored.path}: not the weights of {stored.name} that are described (expected SHA-256 "
             f"{stored.entry.sha256[:16]}…, found {found[:16]}…); restore the file, or evaluate it again"
         )
+
+
+def load(stored: Stored) -> "tuple[Normaliser, nn.Module]":
+    """The normalisation and the network, on the CPU in evaluation mode. Raises UserError if the weights do not fit."""
+    import torch  # here: a list of networks needs none of it
+
+    from frugalnet import models
+    from frugalnet.training.batches import Normaliser
+    from frugalnet.training.inference import load_weights
+
+    check(stored)
+    network = load_weights(models.build(stored.entry.model, len(stored.classes.ids)), stored.path)
+    normalise = Normaliser(stored.entry.mean, stored.entry.std, torch.device("cpu"))
+    return normalise, network.to(memory_format=torch.channels_last).eval()
 
 
 def write(folder: Path, networks: Sequence[Stored]) -> None:

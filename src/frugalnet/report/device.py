@@ -1,0 +1,160 @@
+"""The report's section "On a device": every network's files for other runtimes, as the stage export left them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frugalnet.files import read_json
+from frugalnet.metrics.statistics import pareto_front, wilson_interval
+from frugalnet.report import figures
+from frugalnet.report.comparison import Row
+from frugalnet.report.figures import Chart, Point
+from frugalnet.report.page import Block, Section
+from frugalnet.report.tables import BYTES, Cell, Table
+from frugalnet.report.wording import MILLISECONDS, human, percent, scale, signed_points
+
+NAMES = {"pytorch": "PyTorch", "onnx": "ONNX", "int8": "ONNX, int8", "executorch": "ExecuTorch"}
+DRAWN = {"onnx": "", "int8": " int8"}  # the formats of the chart, and what is added to the network's name
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network's export.json, and the formats of its timing.json with their machine."""
+
+    model: str
+    seed: int
+    found: dict[str, Any]
+    costs: dict[str, Any]
+    machine: dict[str, Any]
+
+
+def read(results: Path, model: str, seed: int) -> Exported | None:
+    """What `results` holds of a network's export; None if it was not exported and measured."""
+    name = f"{model}-{seed}"
+    export, timing = results / "export" / name / "export.json", results / "export_timing" / name / "timing.json"
+    if not (export.is_file() and timing.is_file()):
+        return None
+    costs = read_json(timing)
+    return Exported(model, seed, read_json(export), costs["formats"], costs["machine"])
+
+
+def load(rows: Sequence[Row], results: Path) -> list[Exported]:
+    """The first seed of each network, as far as it was exported; in the order of `rows`."""
+    found = [read(results, row.model, row.records[0].seed) for row in rows]
+    return [one for one in found if one]
+
+
+def sections(rows: Sequence[Row], results: Path) -> list[Section]:
+    """The section, or nothing if no network was exported."""
+    networks = load(rows, results)
+    if not networks:
+        return []
+    blocks: list[Block] = [table(networks), note(networks), _chart(rows, networks), CHART]
+    if (suffering := _suffering(networks)).rows:
+        blocks += [suffering, SUFFERING]
+    return [Section("device", "On a device", blocks)]
+
+
+def table(networks: Sequence[Exported]) -> Table:
+    """Accuracy, bytes, latency and memory of every network in every format, each column in one unit."""
+    header = ("Network", "Format", "Top-1", "Other class than PyTorch", "File", "Latency, batch\u00a01", "Peak memory")
+    shown = [(one, kind) for one in networks for kind in NAMES if kind in one.found["formats"]]
+    costs = [one.costs[kind] for one, kind in shown]
+    size = scale([one.found["formats"][kind]["bytes"] for one, kind in shown], BYTES)
+    latency = scale([cost["latency_ms"]["median"] for cost in costs], MILLISECONDS)
+    memory = scale([cost["peak_memory_bytes"] for cost in costs], BYTES)
+    rows = []
+    for (one, kind), cost in zip(shown, costs, strict=True):
+        found, times, arena = one.found["formats"][kind], cost["latency_ms"], cost["arena_bytes"]
+        others = f"{found['other_class']:,} of {one.found['n']:,}" if kind != "pytorch" else "–"
+        rows.append(
+            [
+                Cell(one.model, style="network"),
+                Cell(NAMES[kind]),
+                Cell(percent(found["top1"]), _lost(one) if kind == "int8" else ()),
+                Cell(others),
+                Cell(size(found["bytes"])),
+                Cell(latency(times["median"]), (latency.range(times["p5"], times["p95"]), f"n\u00a0{times['n']}")),
+                Cell(memory(cost["peak_memory_bytes"]), (f"arena {human(arena)}B",) if arena else ()),
+            ]
+        )
+    return Table("Formats of all networks", header, rows, (0, 1))
+
+
+def _lost(one: Exported) -> tuple[str, ...]:
+    """What int8 loses, with its interval, and whether that is too much."""
+    change = {k: signed_points(-value / 100) for k, value in one.found["formats"]["int8"]["loss_points"].items()}
+    lost = f"{change['estimate']} points ({change['high']} to {change['low']})"
+    limit = f"not registered: loses more than {one.found['max_loss_points']:g} points"
+    return (lost,) if one.found["int8_accepted"] else (lost, limit)
+
+
+def note(networks: Sequence[Exported]) -> str:
+    machine, found = networks[0].machine, networks[0].found
+    seeds = ", ".join(f"{one.model} {one.seed}" for one in networks)
+    before = human(max(cost["before_bytes"] for one in networks for cost in one.costs.values()))
+    return (
+        f"Measured on one thread of {machine['cpu']} ({machine['cpu_capability']}, torch {machine['torch']}), all "
+        f"formats of a network in alternating rounds; median, 5th to 95th percentile. Seeds: {seeds}. int8 is "
+        f"quantised on {found['calibration_images']:,} training images; below its top-1 is the difference from "
+        "PyTorch, paired by image, with its 95 % interval. Peak memory: resident, of a process that only runs the "
+        f"network, in Python, which holds {before}B with NumPy before the runtime is loaded; ExecuTorch’s Python "
+        "package loads PyTorch too, which a device does not. Arena: what the runtime itself says it needs for one "
+        "image."
+    )
+
+
+def _chart(rows: Sequence[Row], networks: Sequence[Exported]) -> Chart:
+    """Accuracy against the bytes of the ONNX files."""
+    known = [(one, kind) for one in networks for kind in DRAWN if kind in one.found["formats"]]
+    x = np.array([float(one.found["formats"][kind]["bytes"]) for one, kind in known])
+    y = np.array([100 * one.found["formats"][kind]["top1"] for one, kind in known])
+    n = np.array([one.found["n"] for one, _ in known])
+    low, high = (100 * bound for bound in wilson_interval(np.rint(y / 100 * n), n))
+    x_range = (float(x.min()) / 1.6, float(x.max()) * 1.6)
+    margin = max(0.12 * float(high.max() - low.min()), 0.5)
+    y_range = (max(float(low.min()) - margin, 0.0), float(high.max()) + margin)
+    drawn = figures.side_by_side(x, 0.014 * float(np.log10(x_range[1] / x_range[0])))
+    across = np.log(drawn / x_range[0]) / np.log(x_range[1] / x_range[0])
+    places = list(zip(across.tolist(), ((y - y_range[0]) / (y_range[1] - y_range[0])).tolist(), strict=True))
+    names, colour = [one.model + DRAWN[kind] for one, kind in known], figures.colours(rows)
+    sides, is_optimal = figures.place_names(places, names), pareto_front(x, y)
+    points = [
+        Point(
+            float(drawn[i]),
+            float(y[i]),
+            names[i],
+            sides[i],
+            colour[one.model],
+            bool(is_optimal[i]),
+            (float(y[i] - low[i]), float(high[i] - y[i])),
+            None,
+            [f"top-1 {percent(y[i] / 100)} ({percent(low[i] / 100)} to {percent(high[i] / 100)})", f"{human(x[i])}B"],
+        )
+        for i, (one, _) in enumerate(known)
+    ]
+    title = "Top-1 against the bytes of the file"
+    ticks = figures.ticks(*x_range)
+    return Chart("accuracy_bytes", title, "bytes of the ONNX file", x_range, y_range, (), points, ticks=ticks)
+
+
+def _suffering(networks: Sequence[Exported]) -> Table:
+    rows = [
+        [
+            Cell(one.model, style="network"),
+            Cell(c["name"]),
+            *(Cell(f"{c[kind]} of {c['n']}") for kind in ("pytorch", "int8")),
+        ]
+        for one in networks
+        for c in one.found["int8_classes_that_lose_most"]
+    ]
+    return Table("Classes that lose most by int8", ("Network", "Class", "PyTorch", "int8"), rows, (0, 1))
+
+
+CHART = (
+    "Filled points are Pareto-optimal. Vertical bars are Wilson 95 % intervals. File sizes are on a logarithmic scale."
+)
+SUFFERING = "Images classified correctly. With so few images of a class, a difference of one or two is chance."

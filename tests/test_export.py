@@ -1,0 +1,130 @@
+"""The files for other runtimes: the network's own classes, the same bytes, a gate, and real measurements."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trained
+from PIL import Image
+
+from frugalnet.data import arrays
+from frugalnet.data.arrays import Dataset, Split
+from frugalnet.metrics.timing import MeasureConfig
+from frugalnet.use import export, exported, runtimes, weights
+from frugalnet.use.export import ExportConfig
+
+CONFIG = ExportConfig(calibration_images=50, max_loss_points=2.0)
+needs_executorch = pytest.mark.skipif(not runtimes.has_executorch(), reason="the extra `device` is not installed")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, sample_archive) -> Path:
+    folder = trained.project(tmp_path_factory.mktemp("trained"), sample_archive, ("depthwise-0", "depthwise-1"))
+    for name in ("depthwise-0", "depthwise-1"):
+        (folder / "results/export" / name).mkdir(parents=True)
+        written(folder, name)
+    return folder
+
+
+def written(project: Path, name: str, data: Dataset | None = None, out: Path | None = None) -> Path:
+    out = out or project / "results/export" / name
+    data = data or arrays.load(project / "data/arrays")
+    export.write(weights.of_run(project, name), data, CONFIG, out)
+    return out
+
+
+def paths(project: Path, name: str = "depthwise-0") -> dict[str, Path]:
+    return exported.files(weights.of_run(project, name), project / "results/export" / name)
+
+
+def test_the_onnx_file_gives_pytorchs_logits_for_any_number_of_images(project):
+    images = np.array(arrays.load(project / "data/arrays").validation.images)
+    expected = runtimes.open_runtime("pytorch", paths(project)["pytorch"])(images)
+    run = runtimes.open_runtime("onnx", paths(project)["onnx"])
+    for count in (1, 3, 200):
+        assert np.allclose(run(images[:count]), expected[:count], atol=1e-4)
+
+
+def test_the_same_network_gives_the_same_bytes_whatever_it_is_validated_on_and_no_path_of_this_machine(
+    project, tmp_path
+):
+    data = arrays.load(project / "data/arrays")
+    other = replace(data, validation=Split(255 - np.array(data.validation.images), data.validation.labels))
+    again = written(project, "depthwise-0", other, tmp_path)
+    for kind in ("onnx", "int8"):
+        contents = paths(project)[kind].read_bytes()
+        assert (again / runtimes.FILES[kind]).read_bytes() == contents
+        assert b"stack_trace" not in contents
+        assert str(trained.ROOT).encode() not in contents
+    assert {path.name for path in again.iterdir()} <= set(runtimes.FILES.values())
+
+
+def test_calibration_looks_at_training_images(project, tmp_path):
+    data = arrays.load(project / "data/arrays")
+    dark = replace(data, train=Split(np.array(data.train.images) // 2, data.train.labels))
+    again = written(project, "depthwise-0", dark, tmp_path)
+    assert (again / "model.onnx").read_bytes() == paths(project)["onnx"].read_bytes()
+    assert (again / "model.int8.onnx").read_bytes() != paths(project)["int8"].read_bytes()
+
+
+def test_accuracy_loss_and_the_classes_that_lose_most_are_those_of_the_logits(project):
+    """Another network's file in the place of int8's: what it loses is known."""
+    data = arrays.load(project / "data/arrays")
+    labels, images = np.array(data.validation.labels), np.array(data.validation.images)
+    right = {
+        name: runtimes.open_runtime("pytorch", paths(project, name)["pytorch"])(images).argmax(1) == labels
+        for name in ("depthwise-0", "depthwise-1")
+    }
+    worse, better = sorted(right, key=lambda name: right[name].mean())
+    given = {"pytorch": paths(project, better)["pytorch"], "int8": paths(project, worse)["onnx"]}
+    found = exported.evaluate(given, data, CONFIG)
+    one = found["formats"]["int8"]
+    lost = 100 * (right[better].mean() - right[worse].mean())
+    assert one["top1"] == right[worse].mean()
+    assert one["loss_points"]["estimate"] == pytest.approx(lost)
+    assert one["loss_points"]["low"] < lost < one["loss_points"]["high"]
+    assert one["other_class"] > 0
+    assert found["formats"]["pytorch"]["other_class"] == 0
+    first = found["int8_classes_that_lose_most"][0]
+    of_class = {name: np.bincount(labels[hits], minlength=len(data.class_ids)) for name, hits in right.items()}
+    assert first["pytorch"] - first["int8"] == (of_class[better] - of_class[worse]).max()
+    assert first["pytorch"] == of_class[better][data.class_ids.index(first["id"])]
+
+    gates = {limit: CONFIG.model_copy(update={"max_loss_points": limit}) for limit in (lost - 0.01, lost + 0.01)}
+    refused, accepted = (exported.evaluate(given, data, gate) for gate in gates.values())
+    assert (refused["int8_accepted"], accepted["int8_accepted"]) == (False, True)
+    assert "not registered: more than export.max_loss_points" in exported.in_words("depthwise-0", refused)
+    assert "within export.max_loss_points" in exported.in_words("depthwise-0", accepted)
+
+
+def test_every_format_is_measured_in_every_round_and_alone_in_a_process(project):
+    config = MeasureConfig(warmup_rounds=1, rounds=3, latencies_per_round=2, batch_size=2, energy_seconds=1.0)
+    found = exported.measure(paths(project), {"executorch": None}, config)
+    assert list(found) == list(paths(project))
+    for one in found.values():
+        latency = one["latency_ms"]
+        assert latency["n"] == 6
+        assert 0 < latency["p5"] <= latency["median"] <= latency["p95"]
+        assert 0 < one["before_bytes"] < one["peak_memory_bytes"]
+    assert found["pytorch"]["arena_bytes"] > 64 * 64 * 3
+    # The process holds nothing of this one, which has loaded torch.
+    assert found["onnx"]["peak_memory_bytes"] < found["pytorch"]["peak_memory_bytes"] / 2
+    json.dumps(found, allow_nan=False)
+
+
+@needs_executorch
+def test_the_executorch_program_gives_pytorchs_classes(project):
+    images = np.array(arrays.load(project / "data/arrays").validation.images[:50])
+    expected = runtimes.open_runtime("pytorch", paths(project)["pytorch"])(images)
+    found = runtimes.open_runtime("executorch", paths(project)["executorch"])(images)
+    assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_a_picture_survives_its_encoding(project):
+    from frugalnet.use import pictures
+
+    pixels = np.array(arrays.load(project / "data/arrays").validation.images[0])
+    assert np.array_equal(pictures.read(pictures.encode_png(pixels), "x").pixels, pixels)
+    assert Image.fromarray(pixels).size == (64, 64)
