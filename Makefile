@@ -11,9 +11,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,try
+install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,team,try
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
-		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, try" >&2; exit 1; }; \
+		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, team, try" >&2; exit 1; }; \
 		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
 	done
 
@@ -93,6 +93,8 @@ lock: ## update the lock files from pyproject.toml (needs uv): versions and hash
 	$(COMPILE) -o requirements.lock
 	cp requirements.lock requirements-try.lock # the versions to prefer
 	$(COMPILE) --extra try -o requirements-try.lock
+	cp requirements.lock requirements-team.lock
+	$(COMPILE) --extra team -o requirements-team.lock
 	cp requirements-try.lock requirements-device.lock # so that the order in which extras are installed is the same
 	$(COMPILE) --extra device -o requirements-device.lock
 
