@@ -15,7 +15,11 @@ def compared(root):
 
 def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     root = fake_results.make(tmp_path / "results", num_classes=200, n=2000, epochs=30)
+    fake_results.export(root, models=("alexnet",))
     folder = results.publish(root, compared(root), tmp_path / "docs")
+    assert "On a device" in (folder / "report.md").read_text()
+    for path in ("export/alexnet-0/export.json", "export_timing/alexnet-0/timing.json"):
+        assert (folder / path).read_bytes() == (root / path).read_bytes()
     assert folder == tmp_path / "docs/modern"
     report = folder / "report.html"
     assert report.stat().st_size <= 3_000_000

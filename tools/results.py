@@ -1,7 +1,7 @@
 """Copy the project's results to docs/results/RECIPE, to be committed: python -m tools.results.
 
 The report there has no image of the data set: its photographs are not ours to publish. Beside it, for each network,
-what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and per_class.csv.
+what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and per_class.csv; and what its exported files are (export/).
 """
 
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic, sha256_of
-from frugalnet.report import comparison, findings, page, results
+from frugalnet.report import comparison, device, findings, page, results
 
 KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
 FOLDER = Path("docs/results")
@@ -27,12 +27,19 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
     if len(recipes) > 1:
         raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
     with atomic(folder / recipes[0]) as partial:
-        page.write(findings.find(compared), partial)
+        page.write(findings.find(compared), partial, further=device.sections(compared.rows, root))
         for record in compared.records:
             (partial / record.name).mkdir()
             for stage, names in KEPT.items():
                 for name in names:
                     shutil.copy(root / stage / record.name / name, partial / record.name / name)
+            for path in (
+                Path("export") / record.name / "export.json",
+                Path("export_timing") / record.name / "timing.json",
+            ):
+                if (root / path).is_file():
+                    (partial / path).parent.mkdir(parents=True)
+                    shutil.copy(root / path, partial / path)
     return folder / recipes[0]
 
 
