@@ -33,8 +33,8 @@ def test_every_format_has_its_accuracy_bytes_latency_and_memory(root, compared):
     assert row(table, "alexnet", "ONNX, int8")[2:] == [
         ("45.0 %", ("−1.0 points (−1.5 to −0.5)",)),
         ("7 of 600", ()),
-        ("499 kB", ()),
-        ("0.933 ms", ("0.7 to 1.4 ms", "n\u00a0100")),
+        ("498.8 kB", ()),
+        ("0.933 ms", ("0.700 to 1.400 ms", "n\u00a0100")),
         ("61.3 MB", ()),
     ]
     assert row(table, "depthwise", "ONNX, int8")[2][1][1] == "not registered: loses more than 2 points"

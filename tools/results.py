@@ -1,7 +1,8 @@
 """Copy the project's results to docs/results/RECIPE, to be committed: python -m tools.results.
 
 The report there has no image of the data set: its photographs are not ours to publish. Beside it, for each network,
-what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and per_class.csv; and what its exported files are (export/).
+what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and
+per_class.csv. What was measured of its exported files is in export/ and export_timing/.
 """
 
 import shutil
