@@ -18,6 +18,7 @@ from tools.torture import STAGES, Plan, Whole, clone, hashes, play
 ROOT = Path(__file__).parents[1]
 SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2"),
+    "robustness=demo",
     *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1"),
 ]
 
@@ -57,6 +58,8 @@ def test_every_stage_leaves_its_results(project):
         "results/evaluate/depthwise-0/metrics.json",
         "results/evaluate/depthwise-0/per_class.csv",
         "results/evaluate/depthwise-0/predictions.npz",
+        "results/robustness/robustness.json",
+        "results/robustness/timing.json",
         "results/compare/report.html",
         "results/compare/report.md",
     } <= names

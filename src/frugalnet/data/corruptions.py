@@ -43,7 +43,7 @@ _KINDS: dict[str, tuple[str, dict[str, object], list[dict[str, object]]]] = {
     ),
     "fog": (
         "PlasmaBrightnessContrast",
-        {},
+        {"roughness": 0.4},
         [{"brightness_range": [c, c], "contrast_range": [-c, -c]} for c in (0.2, 0.35, 0.5, 0.65, 0.8)],
     ),
     "brightness": (
