@@ -1,8 +1,8 @@
 """Common corruptions of pictures, by albumentations' transforms.
 
 Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, 2019: fifteen
-kinds, each of five severities. Here are thirteen: frost needs photographs of frost, and the snow of albumentations 2.0.8
-turns bright pixels green or black. Fog is its plasma, a fractal as the authors'. Where a transform takes the same
+kinds, each of five severities. Two are missing here: frost needs photographs of frost, and the snow of albumentations
+2.0.8 turns bright pixels green or black. Fog is its plasma, a fractal as the authors'. Where a transform takes the same
 quantity, its values are those of the authors' Tiny ImageNet-C; elsewhere they are five steps from slight to strong.
 """
 

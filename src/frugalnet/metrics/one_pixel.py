@@ -1,7 +1,8 @@
 """The one-pixel attack, and as many random tries.
 
-Su, Vargas and Sakurai, One Pixel Attack for Fooling Deep Neural Networks, 2019: differential evolution over the position
-and colour of one or a few pixels. It needs no gradients, only the network's answers. The settings are those of section 3.
+Su, Vargas and Sakurai, One Pixel Attack for Fooling Deep Neural Networks, 2019: differential evolution over the
+position and colour of one or a few pixels. It needs no gradients, only the network's answers. The settings are those of
+its section 3.
 """
 
 from collections.abc import Callable, Sequence

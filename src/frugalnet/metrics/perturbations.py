@@ -1,4 +1,4 @@
-"""How often networks fail on changed pictures: one-pixel attacks and common corruptions, on the same pictures for all."""
+"""How networks fail on changed pictures: one-pixel attacks and common corruptions, on the same pictures for all."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
