@@ -1,4 +1,4 @@
-"""What was measured on pictures that are not clean: one-pixel attacks and common corruptions of the compared networks."""
+"""What was measured on pictures that are not clean: attacks and corruptions of the networks compared."""
 
 from dataclasses import asdict
 from itertools import combinations
