@@ -25,7 +25,7 @@ def darkness_at(x: int, y: int, enough: float):
     def classify(images: np.ndarray) -> np.ndarray:
         changed = np.abs(images.astype(int) - 128).sum(axis=3).reshape(len(images), -1)
         rows, columns = np.divmod(changed.argmax(axis=1), 16)
-        near = 1 - (np.abs(columns - x) + np.abs(rows - y)) / 32
+        near = 1 - (np.abs(columns - x) + np.abs(rows - y)) / 8
         dark = 1 - images[np.arange(len(images)), rows, columns].mean(axis=1) / 255
         return np.stack([np.full(len(images), enough), near + dark * (changed.max(axis=1) > 0)], axis=1)
 
@@ -33,11 +33,11 @@ def darkness_at(x: int, y: int, enough: float):
 
 
 def test_evolution_finds_and_names_the_one_pixel_that_flips_a_network_where_chance_does_not():
-    outcomes = attack(darkness_at(11, 3, 1.93), GREY, 0, 1, 50, 60, (0, 1))
+    outcomes = attack(darkness_at(11, 3, 1.97), GREY, 0, 1, 50, 60, (0, 3))
     found = outcomes["evolution"]
     ((x, y, *colour),) = found.changes
     assert (x, y) == (11, 3)
-    assert np.mean(colour) < 0.08 * 255
+    assert np.mean(colour) < 0.03 * 255 + 1e-9
     assert found.predicted == 1
     assert 50 < found.queries <= 50 * 61
     assert outcomes["random"] == Outcome(50 * 61)
@@ -75,7 +75,7 @@ def test_as_many_pixels_are_changed_as_were_asked_for():
 def pictures(count: int = 8) -> np.ndarray:
     rng = np.random.default_rng(3)
     small = rng.integers(30, 220, (count, 8, 8, 3), np.uint8)
-    return small.repeat(8, axis=1).repeat(8, axis=2)
+    return np.roll(small.repeat(8, axis=1).repeat(8, axis=2), 3, axis=(1, 2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -159,7 +159,7 @@ def test_without_pictures_nothing_is_asked_of_a_network_and_the_output_says_so(t
 
 
 def test_no_picture_that_all_classify_correctly_is_said(full):
-    measured = fake_results.robustness(["depthwise"], 4)
+    measured = fake_results.robustness(["depthwise"])
     for network in measured["networks"].values():
         network |= {"confidence": [], "attacks": {"1": {"evolution": [], "random": []}}}
     shown = robustness_section.blocks(replace(full, robustness=measured | {"attacked": [], "labels": []}), None)
@@ -206,7 +206,7 @@ def test_a_single_network_has_a_verdict_too(full):
     alone = replace(full, robustness=fake_results.robustness(["depthwise"]))
     said = robustness.verdict(alone).replace("\u00a0", " ")
     assert said.startswith(
-        "One changed pixel fools depthwise on 25.0 % (14.2 to 40.2 %); corruptions leave depthwise 6"
+        "One changed pixel fools depthwise on 25.0 % (14.2 to 40.2 %); corruptions leave depthwise 56.9 % ("
     )
     assert robustness.summary(alone)["mcnemar"] == {}
 
@@ -230,7 +230,8 @@ def test_the_section_has_one_table_two_charts_and_the_surest_pictures_that_only_
     assert section.count("<table") == 1
     assert section.count("data-figure=") == 2
     assert section.count("data:image/png") == 2 * robustness_section.SHOWN * 3
-    assert "alexnet: dugong (59\u00a0% sure), after the change &lt;b&gt;bow | tie&lt;/b&gt;" in section
+    surest = fake_results.class_names(12)[9]
+    assert f"alexnet: {surest} (59\u00a0% sure), after the change &lt;b&gt;bow | tie&lt;/b&gt;" in section
     assert robustness_section.TITLE in markdown
     assert "data:image" not in markdown
     assert {"one_pixel.png", "corruptions.png"} <= {path.name for path in (written / "figures").iterdir()}
