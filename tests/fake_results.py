@@ -2,11 +2,14 @@
 
 import csv
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from frugalnet.data.corruptions import KINDS
 from frugalnet.metrics import accuracy, classes
 from frugalnet.report import comparison, findings, results
 
@@ -192,6 +195,31 @@ def export(root: Path, *, models: tuple[str, ...] = ("alexnet", "depthwise"), se
             _json(root / folder / f"{model}-{seed}" / name, value)
 
 
+def robustness(models: Iterable[str], n: int = 40) -> dict[str, Any]:
+    """robustness.json of attacks on the first n pictures, of which each network loses one more, and corruptions."""
+    networks = {}
+    for i, model in enumerate(models):
+        fooled = [k < 10 + 6 * i for k in range(n)]
+        outcomes = [
+            {"queries": 3 * k + 1, "changes": [[k, 5, 255, 0, 0]], "predicted": 11}
+            if found
+            else {"queries": 300, "changes": None, "predicted": None}
+            for k, found in enumerate(fooled)
+        ]
+        right = {
+            kind: ["1" * (n // 2 - s - j % 3) + "0" * (n - n // 2 + s + j % 3) for s in range(5)]
+            for j, kind in enumerate(KINDS)
+        }
+        networks[f"{model}-0"] = {
+            "confidence": [round(0.5 + k / 100, 4) for k in range(n)],
+            "attacks": {"1": {"evolution": outcomes, "random": outcomes[:5] + outcomes[-1:] * (n - 5)}},
+            "right": {"clean": "1" * (n - 10 - i) + "0" * (10 + i), **right},
+        }
+    settings = {"measured": True, "seed": 0, "pictures": n, "pixels": [1], "candidates": 100, "generations": 2}
+    chosen = {"attacked": [*range(n)], "labels": [k % 12 for k in range(n)], "corrupted": [*range(n)]}
+    return settings | chosen | {"networks": networks}
+
+
 def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 
@@ -205,7 +233,8 @@ def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def compared(root: Path, **how: Any) -> comparison.Comparison:
     """The comparison of what `make` makes."""
-    return comparison.compare(results.load(make(root, **how)), "d" * 64, "validation split")
+    found = comparison.compare(results.load(make(root, **how)), "d" * 64, "validation split")
+    return replace(found, robustness=robustness(sorted(row.model for row in found.rows)))
 
 
 def found(root: Path, **how: Any) -> findings.Findings:

@@ -62,6 +62,8 @@ def test_everything_is_written(written):
         "accuracy.csv",
         "curves.csv",
         "confusion.csv",
+        "figures/one_pixel.png",
+        "figures/corruptions.png",
         *(f"figures/accuracy_{k}.png" for k in ("parameters_trainable", "macs", "latency_ms", "train_step_ms")),
         *(f"figures/curves_{name}.png" for name in (*MODELS, "together")),
         *(f"figures/confusion_{model}.png" for model in MODELS),
@@ -81,7 +83,7 @@ def test_the_html_is_one_file_that_loads_nothing(written, texts):
 
 
 def test_the_sections_are_in_order(texts):
-    titles = ["table", "cost", "curves", "classes", "confusion", "layers", "claims"]
+    titles = ["table", "cost", "curves", "classes", "confusion", "layers", "robustness", "claims"]
     assert re.findall(r'<section id="(\w+)"', texts["report.html"]) == ["recommendation", *titles, "made"]
     assert re.findall(r'<a href="#(\w+)"', texts["report.html"]) == [*titles, "made"]
     headings = re.findall(r"^## (.*)$", texts["report.md"], re.MULTILINE)
@@ -132,9 +134,9 @@ def test_every_table_of_the_markdown_version_is_whole(written, texts):
             columns = line.count("|")
             assert len(re.findall(r"(?<!\\)\|", before)) == columns
             assert len(re.findall(r"(?<!\\)\|", after)) == columns
-    assert found == 2 + 1 + 1 + 2 + 1 + 1 + 3 + 3
+    assert found == 2 + 1 + 1 + 2 + 1 + 1 + 3 + 3 + 1
     pictures = re.findall(r'src="([^"]+)"', texts["report.md"])
-    assert len(pictures) == 4 + 4 + 3 + 3
+    assert len(pictures) == 4 + 4 + 3 + 3 + 2
     assert all((written / picture).is_file() for picture in pictures)
 
 
@@ -234,7 +236,7 @@ def test_comparison_json_holds_the_findings(written, sample_findings):
     found = json.loads((written / "comparison.json").read_text())
     assert found["recommendation"] == sample_findings.recommendation
     assert [claim["key"] for claim in found["claims"]] == [claim.key for claim in sample_findings.claims]
-    assert len({claim["key"] for claim in found["claims"]}) == 17
+    assert len({claim["key"] for claim in found["claims"]}) == 18
     assert [one["top1"]["mean"] for one in found["networks"]] == [
         row.top1.mean for row in sample_findings.comparison.rows
     ]

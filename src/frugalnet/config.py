@@ -16,6 +16,7 @@ from frugalnet.data.augment import AugmentConfig
 from frugalnet.data.download import DownloadConfig
 from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
+from frugalnet.metrics.perturbations import RobustnessConfig
 from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.schema import Config
 from frugalnet.training.distillation import TeacherConfig
@@ -57,6 +58,7 @@ class Params(Config):
     compute: ComputeConfig
     evaluate: MeasureConfig
     export: ExportConfig
+    robustness: RobustnessConfig
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
 
     @field_validator("teacher")

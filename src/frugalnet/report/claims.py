@@ -11,7 +11,8 @@ from typing import Literal
 from frugalnet.metrics.classes import ranks
 from frugalnet.metrics.statistics import Interval, Quantiles
 from frugalnet.report.comparison import Comparison, Row
-from frugalnet.report.wording import count, percent, points
+from frugalnet.report.robustness import one_pixel
+from frugalnet.report.wording import count, interval, listed, percent, points
 
 Outcome = Literal["agrees", "differs", "undecided", "not tested", "not measured"]
 Judgement = tuple[str, Outcome]  # what was measured, and the outcome
@@ -192,7 +193,19 @@ def _mean_accuracy(model: str, names: Sequence[str], expected: float) -> Judge:
     return Judge((model,), "within 10 points on average", decide)
 
 
+def _one_pixel() -> Judge:
+    def decide(comparison: Comparison) -> Judgement | None:
+        rates = one_pixel(comparison)
+        shares = [f"{model} on {percent(one.estimate)} ({interval(one)})" for model, one in rates.items()]
+        found: Outcome = "agrees" if all(one.estimate > 0 for one in rates.values()) else "undecided"
+        return (f"fools {listed(shares)} of the pictures that all classify correctly", found) if rates else None
+
+    rule = "of every network at least one; undecided if none is found, since the search is not exhaustive"
+    return Judge((), rule, decide, depends_on_training=False)
+
+
 SAYS: dict[str, dict[str, str]] = {  # what the paper says, by section and key
+    "1": {"one_pixel": "A single changed pixel can lead to a misclassification"},
     "4.1": {
         "alexnet_training": "The AlexNet-like network's training accuracy reaches about 96 %",
         "depthwise_training": "The depthwise network's training accuracy is about 48 %",
@@ -218,6 +231,7 @@ SAYS: dict[str, dict[str, str]] = {  # what the paper says, by section and key
     },
 }
 JUDGES: dict[str, Judge] = {
+    "one_pixel": _one_pixel(),
     "alexnet_training": _near("alexnet", _train_top1, 0.96, 0.05),
     "depthwise_training": _near("depthwise", _train_top1, 0.48, 0.05),
     "residual_training": _slightly_higher_training("residual", "depthwise"),

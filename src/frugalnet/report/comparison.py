@@ -219,6 +219,7 @@ class Comparison:
     differences: list[Difference]  # of every pair of rows
     left_out: list[LeftOut]
     notes: list[str]  # what limits the comparison
+    robustness: dict[str, Any] | None = None  # robustness.json; None: not measured
 
     @property
     def records(self) -> list[Record]:

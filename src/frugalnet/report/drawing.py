@@ -34,7 +34,8 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
     traces: list[dict[str, Any]] = []
     for line in chart.lines:
         shape = {"dash": "dot" if line.dotted else "solid", "shape": "hv" if line.stepped else "linear"}
-        hover = f"{_escaped(line.text)}, epoch %{{x}}: %{{y:.1f}} %<extra></extra>"
+        at = f"{chart.x_title} %{{x}}".lstrip()
+        hover = f"{_escaped(line.text)}, {at}: %{{y:.1f}} %<extra></extra>"
         traces.append(
             {"type": "scatter", "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers"}
             | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
@@ -72,6 +73,12 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
     if chart.ticks:
         x |= {"type": "log", "range": [float(np.log10(end)) for end in chart.x_range], "showgrid": True}
         x |= {"tickvals": list(chart.ticks), "ticktext": [human(tick) for tick in chart.ticks]}
+    if chart.x_names:
+        x |= {
+            "tickvals": [*range(len(chart.x_names))],
+            "ticktext": [_escaped(n) for n in chart.x_names],
+            "tickangle": -40,
+        }
     margin = 16 + 7 * max((len(label.text) for label in chart.labels), default=0)
     y = {"range": list(chart.y_range), "ticksuffix": " %"}
     return {"data": traces, "layout": _layout(x, y, margin) | {"annotations": annotations}}
@@ -148,7 +155,9 @@ def _png_chart(chart: Chart, axes: Axes) -> None:
     for label in chart.labels:
         style = {"va": "center", "color": _PRINTED.get(label.colour, label.colour)}
         _write(axes, label.text, (chart.x_range[1], label.y), (6, 0), style)
-    axes.set(xlim=chart.x_range, ylim=chart.y_range, xlabel=chart.x_title, ylabel="top-1, %")
+    axes.set(xlim=chart.x_range, ylim=chart.y_range, xlabel=chart.x_title, ylabel=chart.y_title)
+    if chart.x_names:
+        axes.set_xticks(range(len(chart.x_names)), chart.x_names, rotation=40, ha="right", parse_math=False)
     if chart.ticks:
         axes.set_xscale("log")
         axes.set_xticks(chart.ticks, [human(tick) for tick in chart.ticks])

@@ -64,7 +64,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Chart:
-    """Top-1 in percent, upward, against costs or epochs."""
+    """Top-1 or another percentage, upward, against costs, epochs or categories."""
 
     name: str  # of the PNG
     title: str
@@ -76,6 +76,8 @@ class Chart:
     labels: Sequence[Label] = ()
     ticks: Sequence[float] = ()  # of a logarithmic x axis; else it is linear
     height: int = 300  # pixels on the page
+    y_title: str = "top-1, %"
+    x_names: Sequence[str] = ()  # of x = 0, 1, …: categories
 
     @property
     def is_empty(self) -> bool:

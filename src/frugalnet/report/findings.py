@@ -8,6 +8,7 @@ import numpy as np
 
 from frugalnet.metrics.classes import Rank, ranks
 from frugalnet.metrics.statistics import pareto_front
+from frugalnet.report import robustness
 from frugalnet.report.claims import EASIEST, HARDEST, Claim, judge
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
@@ -39,6 +40,7 @@ class Findings:
             "differences": [asdict(one) for one in comparison.differences],
             "training_cost": {row.model: [asdict(one) for one in row.reached] for row in comparison.rows},
             "claims": [asdict(one) for one in self.claims],
+            "robustness": robustness.summary(comparison),
         }
 
 

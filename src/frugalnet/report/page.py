@@ -16,11 +16,12 @@ from plotly.offline import get_plotlyjs
 
 from frugalnet.files import atomic, write_json, write_table
 from frugalnet.metrics import classes
-from frugalnet.report import drawing, figures, tables
+from frugalnet.report import drawing, figures, robustness_section, tables
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.figures import Chart, Heatmap
 from frugalnet.report.findings import Findings
 from frugalnet.report.results import Record
+from frugalnet.report.robustness_section import Pictures
 from frugalnet.report.tables import Table
 from frugalnet.report.wording import NOT_MEASURED, markdown, percent
 
@@ -52,7 +53,7 @@ class Fold:
     blocks: Sequence["Block"]
 
 
-Block = str | Table | Chart | Heatmap | Grid | Gallery | Fold  # a string is a note
+Block = str | Table | Chart | Heatmap | Grid | Gallery | Fold | Pictures  # a string is a note
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def _sections(found: Findings, images: Images | None) -> tuple[Chart, list[Secti
         Section("classes", "Easiest and hardest classes", easiest),
         Section("confusion", "Confusion", [CONFUSION, *confusions]),
         Section("layers", "Layers", [Fold(row.model, [tables.layers(row)]) for row in rows]),
+        Section("robustness", robustness_section.TITLE, robustness_section.blocks(comparison, images)),
         Section("claims", "The paper’s claims", claims),
     ]
 

@@ -1,0 +1,35 @@
+"""Attack and corrupt the pictures of the validation split, for all networks of the lowest seed."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from frugalnet import compute, config, models
+from frugalnet.data import arrays
+from frugalnet.errors import run_stage
+from frugalnet.files import write_json
+from frugalnet.metrics import perturbations
+from frugalnet.training.batches import Normaliser
+from frugalnet.training.inference import infer, load_weights
+
+
+def main() -> None:
+    params = config.load()
+    device, data, out = compute.setup(params.compute), arrays.load(Path("data/arrays")), Path("results/robustness")
+    normalise, networks = Normaliser(data.mean, data.std, device), {}
+    for model in params.model.names:
+        name = f"{model}-{min(params.seeds)}"
+        network = load_weights(models.build(model, len(data.class_ids)), Path("models") / f"{name}.safetensors")
+        network.to(device).to(memory_format=torch.channels_last)
+        networks[name] = partial(infer, network, normalise=normalise)
+    start, labels = time.perf_counter(), np.array(data.validation.labels)
+    result = perturbations.measure(networks, data.validation.images, labels, params.robustness)
+    write_json(out / "robustness.json", result)
+    write_json(out / "timing.json", {"seconds": time.perf_counter() - start})
+
+
+if __name__ == "__main__":
+    run_stage(main)

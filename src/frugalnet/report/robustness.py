@@ -1,0 +1,123 @@
+"""What was measured on pictures that are not clean: attacks and corruptions of the networks compared."""
+
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frugalnet.errors import UserError
+from frugalnet.files import read_json
+from frugalnet.metrics.robustness import accuracy_kept, median_queries, success_rate
+from frugalnet.metrics.statistics import Interval, mcnemar
+from frugalnet.report.comparison import Comparison, Row
+from frugalnet.report.wording import interval, listed, percent
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """What the stage `robustness` measured, or None if it was to measure nothing. Raises UserError without the file."""
+    try:
+        found: dict[str, Any] = read_json(path)
+        return found if found["measured"] else None
+    except KeyError as error:
+        raise UserError(f"{path} cannot be read (no {error}): run `dvc repro`") from error
+
+
+def attacks(measured: dict[str, Any], row: Row, pixels: int, method: str = "evolution") -> tuple[NDArray[Any], ...]:
+    """Whether each attack succeeded and the queries that it took, both (N,)."""
+    outcomes = measured["networks"][row.records[0].name]["attacks"][str(pixels)][method]
+    found = np.array([one["changes"] is not None for one in outcomes], dtype=bool)
+    return found, np.array([one["queries"] for one in outcomes], dtype=np.int64)
+
+
+def measured_rows(comparison: Comparison) -> list[Row]:
+    """The networks that were attacked or corrupted."""
+    measured = (comparison.robustness or {}).get("networks", {})
+    return [row for row in comparison.rows if row.records[0].name in measured]
+
+
+def one_pixel(comparison: Comparison) -> dict[str, Interval]:
+    """The share of the attacked pictures that one changed pixel makes each network misclassify."""
+    measured = comparison.robustness
+    if not measured or not measured["attacked"] or 1 not in measured["pixels"]:
+        return {}
+    return {row.model: success_rate(attacks(measured, row, 1)[0]) for row in measured_rows(comparison)}
+
+
+def corruptions(measured: dict[str, Any], row: Row) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[str]]:
+    """Whether each picture was classified correctly: clean (N,), corrupted (kinds, severities, N); and the kinds."""
+    right = dict(measured["networks"][row.records[0].name]["right"])
+    clean = np.array([*right.pop("clean")]) == "1"
+    return clean, np.array([[[*digits] for digits in severities] for severities in right.values()]) == "1", [*right]
+
+
+def summary(comparison: Comparison) -> dict[str, Any] | None:
+    """Every figure of the section, ready for JSON; None if nothing was measured."""
+    measured, networks = comparison.robustness, {}
+    if measured is None:
+        return None
+    for row in measured_rows(comparison):
+        figures: dict[str, Any] = {}
+        for pixels in measured["pixels"] if measured["attacked"] else ():
+            for method in ("evolution", "random"):
+                found, queries = attacks(measured, row, pixels, method)
+                figures[f"{method}_{pixels}"] = asdict(success_rate(found)) | {
+                    "median_queries": median_queries(found, queries)
+                }
+        if measured["corrupted"]:
+            clean, corrupted, kinds = corruptions(measured, row)
+            figures |= {"clean_top1": float(clean.mean()), "corrupted_top1": float(corrupted.mean())}
+            figures["kept"] = asdict(accuracy_kept(clean, corrupted))
+            figures["kept_by_kind"] = {
+                kind: asdict(accuracy_kept(clean, corrupted[[i]])) for i, kind in enumerate(kinds)
+            }
+        networks[row.model] = figures
+    scope = {key: measured[key] for key in ("seed", "pixels", "candidates", "generations")}
+    sizes = {key: len(measured[key]) for key in ("attacked", "corrupted")}
+    return {**scope, **sizes, "verdict": verdict(comparison), "networks": networks, "mcnemar": paired(comparison)}
+
+
+def paired(comparison: Comparison) -> dict[str, float]:
+    """McNemar's p-value of the one-pixel attack, for each two networks."""
+    if not one_pixel(comparison):
+        return {}
+    found = {row.model: attacks(comparison.robustness or {}, row, 1)[0] for row in measured_rows(comparison)}
+    return {f"{a} and {b}": mcnemar(found[a], found[b]) for a, b in combinations(found, 2)}
+
+
+def verdict(comparison: Comparison) -> str:
+    """One sentence: of the network with the fewest MACs, and whether it fails more often than the one with the most."""
+    measured, rows, rates = comparison.robustness, measured_rows(comparison), one_pixel(comparison)
+    if not measured or not rows:
+        return ""
+    small, large = min(rows, key=lambda row: (row.macs, -row.top1.mean)), max(rows, key=lambda row: row.macs)
+    parts = []
+    if rates:
+        p = paired(comparison).get(f"{large.model} and {small.model}", 1.0)
+        p = paired(comparison).get(f"{small.model} and {large.model}", p)
+        text = f"one changed pixel fools {small.model} on {_share(rates[small.model])}"
+        if small is not large:
+            how = "significantly" if p < 0.05 else "not significantly"
+            text += f" and {large.model} on {_share(rates[large.model])} of the same pictures, {how} different"
+            text += f" (McNemar’s exact p\u00a0{p_value(p)})"
+        parts.append(text)
+    if measured["corrupted"]:
+        kept = {
+            row.model: accuracy_kept(*corruptions(measured, row)[:2])
+            for row in {small.model: small, large.model: large}.values()
+        }
+        parts.append(
+            "corruptions leave " + listed([f"{model} {_share(one)} of its accuracy" for model, one in kept.items()])
+        )
+    sentence = "; ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def p_value(value: float) -> str:
+    return f"{value:.4f}" if value >= 1e-4 else "< 0.0001"
+
+
+def _share(value: Interval) -> str:
+    return f"{percent(value.estimate)} ({interval(value)})"
