@@ -19,8 +19,6 @@ from typing import Any
 import mlflow
 import mlflow.pyfunc
 import pandas as pd
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -70,9 +68,6 @@ def register(
         same = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in ("weights_sha256", "files_sha256"))
         if client.search_model_versions(f"name = '{name}' and {same}"):
             return
-        images = MetaDataset(
-            CodeDatasetSource({"stage": "normalise"}), name=tags["data"], digest=tags["data_sha256"][:32]
-        )
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name="served",
@@ -82,8 +77,7 @@ def register(
                 input_example=pd.DataFrame({"image": [example]}),
                 pip_requirements=["frugalnet"],
             )
-            mlflow.log_input(images, context="validation")
-            mlflow.log_metrics(dict(metrics), dataset=images, model_id=info.model_id)
+            mlflow.log_metrics(dict(metrics), model_id=info.model_id)
         mlflow.register_model(info.model_uri, name, tags=dict(tags))
 
     tracked.call(f"its version of {name}", log)
