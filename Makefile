@@ -51,9 +51,8 @@ results: .venv/installed ## copy results and weights to docs/results/RECIPE, wei
 	python -m tools.weights
 	python -m tools.cards
 
-readme: .venv/installed ## fill the README's tables and docs/models from docs/results
+readme: .venv/installed ## fill the README's tables from docs/results
 	python -m tools.readme docs/results/comparison.json
-	python -m tools.cards
 
 lint: .venv/installed ## run linters, type check and the check of import directions
 	ruff check .

@@ -1,17 +1,18 @@
-"""Write docs/models/: a model card of each network, from docs/results and weights/. python -m tools.cards"""
+"""Write docs/models/: a model card of each network in weights/, from the record of its run. python -m tools.cards"""
 
 import json
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from frugalnet.errors import UserError, in_one_line
+import numpy as np
+
+from frugalnet.errors import in_one_line
 from frugalnet.files import atomic, read_json
-from frugalnet.metrics.statistics import Interval, SeedMean
+from frugalnet.metrics.statistics import Interval, wilson_interval
 from frugalnet.report import device
-from frugalnet.report.wording import DURATIONS, NOT_MEASURED, human, interval, markdown, percent, scale, seed_mean
+from frugalnet.report.wording import NOT_MEASURED, count, human, interval, markdown, percent
 from frugalnet.use import weights
+from tools.verify import record_of
 
 RESULTS, CARDS = Path("docs/results"), Path("docs/models")
 TEMPLATE = """\
@@ -41,7 +42,7 @@ It takes 64×64 RGB images and gives one of {classes} classes. It is one of the 
 
     frugalnet predict photo.jpg --model {model}
 
-{where}
+Weights: `weights/{file}`, seed {seed}.
 
 **Intended for** studying what accuracy costs, for teaching, and as a small example to export and serve. **Not for**
 decisions about people or safety, nor for pictures unlike the training data: the network always names one of its
@@ -52,61 +53,54 @@ the validation images, very unevenly by class. Its training data are photographs
 
 | | |
 |---|---|
-| top-1, validation split | {top1_text} (95 % interval {interval}), {seeds} |
+| top-1, on the {n:,} images of the validation split | {top1_text} (Wilson 95 % interval {interval}) |
 | top-5 | {top5_text} |
 | parameters, trainable | {parameters:,} |
 | MACs per image | {macs} |
-| latency, batch 1 | {latency} |
-| training | {epochs} epochs, recipe `{recipe}`, {training} |
-| energy | {energy} |
-
-Cost measured on: {machine}.
+| energy of training | {energy} |
 {exported}
 ## Training
 
-{trained}.
-Recipe: {full_recipe}. Code: commit {commit}.
-The [report](../results/report.md) has accuracy by class, curves and confusion.
+{trained}; {environment}.
+Recipe: {recipe}. Record, with accuracy by class: [{record}]({record}).
 """
 
 
-def card(network: Mapping[str, Any], figures: Mapping[str, Any], results: Path, stored: weights.Stored | None) -> str:
-    """The model card of one network of comparison.json (`figures`), in Markdown with Hugging Face's front matter."""
-    facts = {name: markdown(text) for name, text in figures["facts"].items()}
-    model, seeds, seconds = network["model"], network["seeds"], network["train_seconds"]
-    about = (import_module(f"frugalnet.models.{model}").__doc__ or "").split("\n\n")[0].replace("\n", " ").strip()
-    where = f"`weights/` does not hold this network: train it, with `dvc exp run -S model={model}`."
-    if stored:
-        entry = stored.entry
-        where = (
-            f"Weights: `weights/{entry.file}`, seed {entry.seed}, {percent(entry.top1, 2)} top-1 on {entry.n:,} images."
-        )
-    exported = device.read(results, model, seeds[0])
+def card(stored: weights.Stored, record: Path) -> str:
+    """The model card of stored weights, in Markdown with Hugging Face's front matter.
+
+    record: the folder of these weights' own run in docs/results/RECIPE. Its figures are theirs, not a mean over seeds.
+    """
+    entry, run, metrics = stored.entry, read_json(record / "run.json"), read_json(record / "metrics.json")
+    joules = read_json(record / "timing.json")["epoch_joules"]
+    exported = device.read(record.parent, entry.model, entry.seed)
+    correct, n = np.array(round(metrics["top1"] * metrics["n"])), np.array(metrics["n"])
+    top1 = Interval(metrics["top1"], *map(float, wilson_interval(correct, n)))
     return TEMPLATE.format(
-        model=model,
-        data=json.dumps(figures["facts"]["data"].partition(",")[0]),
-        top1=network["top1"]["mean"],
-        top5=network["top5"]["mean"],
-        about=about,
-        classes=figures["num_classes"],
-        where=where,
-        wrong=percent(1 - network["top1"]["mean"], 0),
-        top1_text=seed_mean(SeedMean(**network["top1"])),
-        interval=interval(Interval(**network["top1_interval"])),
-        seeds=f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}",
-        top5_text=seed_mean(SeedMean(**network["top5"])),
-        parameters=network["parameters_trainable"],
-        macs=human(network["macs"]),
-        latency=f"{network['latency_ms']['median']:.3g} ms" if network["latency_ms"] else NOT_MEASURED,
-        epochs=network["epochs"],
-        recipe=network["recipe"],
-        training=scale([seconds["mean"]], DURATIONS)(seconds["mean"]) if seconds else f"time {NOT_MEASURED}",
-        energy=f"{human(network['epoch_joules']['median'])}J per epoch" if network["epoch_joules"] else NOT_MEASURED,
-        machine=facts["cost measured on"],
+        model=entry.model,
+        file=entry.file,
+        seed=entry.seed,
+        data=json.dumps(entry.data),
+        top1=metrics["top1"],
+        top5=metrics["top5"],
+        about=(import_module(f"frugalnet.models.{entry.model}").__doc__ or "")
+        .split("\n\n")[0]
+        .replace("\n", " ")
+        .strip(),
+        classes=len(stored.classes.ids),
+        wrong=percent(1 - metrics["top1"], 0),
+        top1_text=percent(top1.estimate, 2),
+        interval=interval(top1),
+        top5_text=percent(metrics["top5"], 2),
+        n=metrics["n"],
+        parameters=metrics["parameters_trainable"],
+        macs=human(metrics["macs"]),
+        energy=NOT_MEASURED if None in joules else f"{human(sum(joules))}J",
         exported=_on_a_device(exported) if exported else "",
-        trained=f"Data: {facts['data']}. Trained on: {facts['trained on']}",
-        full_recipe=facts["recipe"],
-        commit=facts["commit"],
+        trained=f"{run['n_train']:,} images of {run['data']}, {count(run['train']['epochs'], 'epoch')}",
+        environment=markdown(", ".join(f"{key} {value}" for key, value in run["environment"].items())),
+        recipe=markdown(", ".join(f"{key} {value}" for key, value in run["train"].items())),
+        record=f"../results/{record.parent.name}/{record.name}",
     )
 
 
@@ -121,15 +115,11 @@ def _on_a_device(exported: device.Exported) -> str:
 
 
 def main() -> None:
-    figures = read_json(RESULTS / "comparison.json")
-    if figures["is_sample"]:
-        raise UserError(f"{RESULTS} holds results on sample data, which make no model card")
-    known = {stored.entry.model: stored for stored in reversed(weights.of_folder(weights.project_folder()))}
     with atomic(CARDS) as folder:
         folder.mkdir()
-        for network in figures["networks"]:
-            text = card(network, figures, RESULTS, known.get(network["model"]))
-            (folder / f"{network['model']}.md").write_text(text, encoding="utf-8")
+        for stored in weights.of_folder(weights.project_folder()):
+            text = card(stored, record_of(stored, RESULTS))
+            (folder / f"{stored.entry.model}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
