@@ -1,6 +1,6 @@
 """The MLflow server of a team, with passwords: python -m tools.tracking_server, as compose.yaml starts it.
 
-Reads from the environment, so that no password stands in a file or a process list:
+Reads from the environment, so that no password stands in a file of the project or in a process list:
 
 DATABASE_URL                   of PostgreSQL: postgresql+psycopg://user:password@host/database
 MLFLOW_AUTH_ADMIN_PASSWORD     of the user `admin`, at least 12 characters; used at the first start only
@@ -9,7 +9,9 @@ HOST, PORT                     default 127.0.0.1 and 5000
 ARTIFACTS                      where the runs' files are stored; default ./artifacts
 ALLOWED_HOSTS                  names by which clients reach the server, with commas; default localhost alone
 
-Clients see runs and files through the server alone. Every user may log runs (default_permission = EDIT).
+MLflow takes the address of its users' database from a settings file alone: each start writes one, into a temporary
+folder that only this user can read. Clients see runs and files through the server alone. Every user may log runs
+(default_permission = EDIT).
 """
 
 import os

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from frugalnet.files import read_json
-from frugalnet.metrics.statistics import pareto_front, wilson_interval
+from frugalnet.metrics.statistics import wilson_interval
 from frugalnet.report import figures
 from frugalnet.report.comparison import Row
-from frugalnet.report.figures import Chart, Point
+from frugalnet.report.figures import Chart, Dot
 from frugalnet.report.page import Block, Section
 from frugalnet.report.tables import BYTES, Cell, Table
 from frugalnet.report.wording import MILLISECONDS, human, percent, scale, signed_points
@@ -109,36 +109,15 @@ def note(networks: Sequence[Exported]) -> str:
 
 def _chart(rows: Sequence[Row], networks: Sequence[Exported]) -> Chart:
     """Accuracy against the bytes of the ONNX files."""
-    known = [(one, kind) for one in networks for kind in DRAWN if kind in one.found["formats"]]
-    x = np.array([float(one.found["formats"][kind]["bytes"]) for one, kind in known])
-    y = np.array([100 * one.found["formats"][kind]["top1"] for one, kind in known])
-    n = np.array([one.found["n"] for one, _ in known])
-    low, high = (100 * bound for bound in wilson_interval(np.rint(y / 100 * n), n))
-    x_range = (float(x.min()) / 1.6, float(x.max()) * 1.6)
-    margin = max(0.12 * float(high.max() - low.min()), 0.5)
-    y_range = (max(float(low.min()) - margin, 0.0), float(high.max()) + margin)
-    drawn = figures.side_by_side(x, 0.014 * float(np.log10(x_range[1] / x_range[0])))
-    across = np.log(drawn / x_range[0]) / np.log(x_range[1] / x_range[0])
-    places = list(zip(across.tolist(), ((y - y_range[0]) / (y_range[1] - y_range[0])).tolist(), strict=True))
-    names, colour = [one.model + DRAWN[kind] for one, kind in known], figures.colours(rows)
-    sides, is_optimal = figures.place_names(places, names), pareto_front(x, y)
-    points = [
-        Point(
-            float(drawn[i]),
-            float(y[i]),
-            names[i],
-            sides[i],
-            colour[one.model],
-            bool(is_optimal[i]),
-            (float(y[i] - low[i]), float(high[i] - y[i])),
-            None,
-            [f"top-1 {percent(y[i] / 100)} ({percent(low[i] / 100)} to {percent(high[i] / 100)})", f"{human(x[i])}B"],
-        )
-        for i, (one, _) in enumerate(known)
-    ]
-    title = "Top-1 against the bytes of the file"
-    ticks = figures.ticks(*x_range)
-    return Chart("accuracy_bytes", title, "bytes of the ONNX file", x_range, y_range, (), points, ticks=ticks)
+    colour, dots = figures.colours(rows), []
+    for one in networks:
+        for kind in (kind for kind in DRAWN if kind in one.found["formats"]):
+            top1, size, n = (*(one.found["formats"][kind][key] for key in ("top1", "bytes")), one.found["n"])
+            low, high = map(float, wilson_interval(np.rint(top1 * n), np.array(n)))
+            text = [f"top-1 {percent(top1)} ({percent(low)} to {percent(high)})", f"{human(size)}B"]
+            name, bounds = one.model + DRAWN[kind], (100 * low, 100 * high)
+            dots.append(Dot(name, colour[one.model], float(size), 100 * top1, bounds, text))
+    return figures.scatter("accuracy_bytes", "Top-1 against the bytes of the file", "bytes of the ONNX file", dots)
 
 
 def _suffering(networks: Sequence[Exported]) -> Table:

@@ -1,10 +1,12 @@
 """Renders the charts of figures.py: as plotly figures for the page, and as PNG for Markdown and MLflow."""
 
+import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -210,6 +212,14 @@ def best_and_worst(images: NDArray[np.uint8], record: Record, accuracies: Sequen
                 axes.text(left, top - 0.07, _shortened(title, 15), fontsize=7, color=colour, parse_math=False)
     axes.set(xlim=(0, width), ylim=(height * len(shown), 0), aspect="auto")
     _save(figure, path)
+
+
+def data_url(image: NDArray[np.uint8], kind: Literal["jpeg", "png"] = "jpeg") -> str:
+    """A picture (H, W, 3) uint8 RGB for the page."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if kind == "jpeg" else []
+    encoded, data = cv2.imencode(f".{kind}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    assert encoded
+    return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
 def _shortened(text: str, length: int) -> str:

@@ -101,24 +101,35 @@ def colours(rows: Sequence[Row]) -> dict[str, str]:
     return {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(sorted(row.model for row in rows))}
 
 
-def cost_chart(rows: Sequence[Row], key: str) -> Chart:
-    """Accuracy against one cost, with intervals and the Pareto front; empty if the cost was not measured."""
-    name, axis = f"accuracy_{key}", COST_AXES[key]
-    title = f"Top-1 against {axis.removesuffix(' (ms)')}"
-    known = [(row, float(cost)) for row in rows if (cost := BY_KEY[key].value(row)) is not None and cost > 0]
-    if not known:
+@dataclass(frozen=True)
+class Dot:
+    """A measured point of `scatter`: y and its interval in percent; span: where x was in 90 % of measurements."""
+
+    name: str
+    colour: str
+    x: float
+    y: float
+    interval: tuple[float, float]
+    text: Sequence[str]  # shown by the pointer
+    span: tuple[float, float] | None = None
+
+
+def scatter(name: str, title: str, axis: str, dots: Sequence[Dot]) -> Chart:
+    """Percentages against a cost on a logarithmic axis, with intervals and the Pareto front; empty without dots.
+
+    Names stand where they overlap least with points, bars, the front and each other.
+    """
+    if not dots:
         return Chart(name, title, axis)
-    x, y = np.array([cost for _, cost in known]), np.array([100 * row.top1.mean for row, _ in known])
-    measured = [getattr(row, key) for row, _ in known]
-    spans = [(m.p5, m.p95) if isinstance(m, Quantiles) else None for m in measured]
-    ends = [*x, *(max(end, 1e-9) for span in spans if span for end in span)]
+    x, y = np.array([dot.x for dot in dots]), np.array([dot.y for dot in dots])
+    ends = [*x, *(max(end, 1e-9) for dot in dots for end in dot.span or ())]
     pad = max(0.16 * np.log10(max(ends) / min(ends)), 0.12)
     x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
-    bounds = [100 * bound for row, _ in known for bound in (row.top1_interval.low, row.top1_interval.high)]
+    bounds = [bound for dot in dots for bound in dot.interval]
     margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
     y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
     width = np.log10(x_range[1] / x_range[0])
-    is_optimal, drawn = pareto_front(x, y), side_by_side(x, 0.014 * width)
+    is_optimal, drawn = pareto_front(x, y), _side_by_side(x, 0.014 * width)
     front = sorted(zip(drawn[is_optimal].tolist(), y[is_optimal].tolist(), strict=True))
     front.append((x_range[1], front[-1][1]))
 
@@ -127,37 +138,56 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
 
     across, places = [inside(*end) for end in front], [inside(*place) for place in zip(drawn, y, strict=True)]
     lines = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(across)]
-    for (row, _), span, (a, b) in zip(known, spans, places, strict=True):  # the bars
-        low, high = (inside(1, 100 * end)[1] for end in (row.top1_interval.low, row.top1_interval.high))
+    for dot, (a, b) in zip(dots, places, strict=True):  # the bars
+        low, high = (inside(1, end)[1] for end in dot.interval)
         lines.append((a - 0.006, low, a + 0.006, high))
-        lines += [(inside(span[0], 1)[0], b - 0.012, inside(span[1], 1)[0], b + 0.012)] if span else []
-    sides, colour = place_names(places, [row.model for row, _ in known], lines), colours(rows)
+        lines += [(inside(dot.span[0], 1)[0], b - 0.012, inside(dot.span[1], 1)[0], b + 0.012)] if dot.span else []
     points = [
         Point(
-            float(drawn[i]),
-            float(y[i]),
-            row.model,
-            sides[i],
-            colour[row.model],
-            bool(is_optimal[i]),
-            (max(y[i] - 100 * row.top1_interval.low, 0), max(100 * row.top1_interval.high - y[i], 0)),
-            (max(drawn[i] - span[0], 0), max(span[1] - drawn[i], 0)) if (span := spans[i]) else None,
-            [f"top-1 {seed_mean(row.top1)} ({interval(row.top1_interval)})"]
-            + [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES],
+            at,
+            dot.y,
+            dot.name,
+            side,
+            dot.colour,
+            filled,
+            (max(dot.y - dot.interval[0], 0), max(dot.interval[1] - dot.y, 0)),
+            (max(at - dot.span[0], 0), max(dot.span[1] - at, 0)) if dot.span else None,
+            dot.text,
         )
-        for i, (row, _) in enumerate(known)
+        for dot, at, side, filled in zip(
+            dots,
+            drawn.tolist(),
+            place_names(places, [dot.name for dot in dots], lines),
+            is_optimal.tolist(),
+            strict=True,
+        )
     ]
     staircase = Line([a for a, _ in front], [b for _, b in front], "@muted", dotted=True, width=1, stepped=True)
-    return Chart(name, title, axis, x_range, y_range, [staircase], points, ticks=ticks(*x_range))
+    return Chart(name, title, axis, x_range, y_range, [staircase], points, ticks=_ticks(*x_range))
 
 
-def ticks(low: float, high: float) -> list[float]:
+def cost_chart(rows: Sequence[Row], key: str) -> Chart:
+    """Accuracy against one cost; empty if the cost was not measured."""
+    axis, colour, dots = COST_AXES[key], colours(rows), []
+    for row in rows:
+        cost, measured = BY_KEY[key].value(row), getattr(row, key)
+        if cost is None or cost <= 0:
+            continue
+        text = [f"top-1 {seed_mean(row.top1)} ({interval(row.top1_interval)})"]
+        text += [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
+        bounds = (100 * row.top1_interval.low, 100 * row.top1_interval.high)
+        span = (measured.p5, measured.p95) if isinstance(measured, Quantiles) else None
+        dots.append(Dot(row.model, colour[row.model], float(cost), 100 * row.top1.mean, bounds, text, span))
+    return scatter(f"accuracy_{key}", f"Top-1 against {axis.removesuffix(' (ms)')}", axis, dots)
+
+
+def _ticks(low: float, high: float) -> list[float]:
     steps = [m * 10.0**e for e in range(-6, 16) for m in (1, 2, 5)]
     inside = [step for step in steps if low <= step <= high]
     return inside if len(inside) <= 5 else [step for step in inside if f"{step:.0e}"[0] == "1"]
 
 
-def side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     """Where points of equal cost are drawn, `step` decades apart, so that their intervals do not hide each other."""
     moved = x.copy()
     for value in np.unique(x):
@@ -208,6 +238,12 @@ def spread_apart(values: Sequence[float], gap: float) -> list[float]:
     return [float(value) for value in result]
 
 
+def end_labels(ends: Mapping[str, tuple[float, str]], top: float, height: int) -> list[Label]:
+    """Names at the ends of lines, without overlap. ends: by name, where on a y axis from 0 to `top`, and the colour."""
+    places = spread_apart([end for end, _ in ends.values()], 18 * top / (height - 54))  # a line of text
+    return [Label(at, text, ends[text][1]) for at, text in zip(places, ends, strict=True)]
+
+
 def curve_charts(rows: Sequence[Row]) -> list[Chart]:
     """Top-1 by epoch: a chart per network with a line per seed, and one of all networks, means over their seeds."""
     epochs = max(len(record.history) for row in rows for record in row.records)
@@ -217,9 +253,7 @@ def curve_charts(rows: Sequence[Row]) -> list[Chart]:
     def chart(
         name: str, title: str, lines: Sequence[Line], ends: Mapping[str, tuple[float, str]], height: int
     ) -> Chart:
-        gap = 18 * top / (height - 54)  # a line of text
-        places = spread_apart([end for end, _ in ends.values()], gap)
-        labels = [Label(at, text, ends[text][1]) for at, text in zip(places, ends, strict=True)]
+        labels = end_labels(ends, top, height)
         return Chart(name, title, "epoch", (min(1, epochs - 1), epochs), (0, top), lines, labels=labels, height=height)
 
     def line(curve: Sequence[float], model: str, text: str, dotted: bool, width: float = 2) -> Line:

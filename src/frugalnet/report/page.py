@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
@@ -205,7 +204,7 @@ def _gallery(row: Row, images: Images) -> Gallery:
             {
                 "figures": row.classes[c],
                 "examples": {
-                    kind: [(_url(images[i]), record.class_names[record.predicted[i]]) for i in indices]
+                    kind: [(drawing.data_url(images[i]), record.class_names[record.predicted[i]]) for i in indices]
                     for kind, indices in zip(
                         ("right", "wrong"), classes.examples(record.predicted, record.labels, c), strict=True
                     )
@@ -214,12 +213,6 @@ def _gallery(row: Row, images: Images) -> Gallery:
             for c in chosen
         ]
     return Gallery(groups, f"{record.name}_best_and_worst")
-
-
-def _url(image: Images) -> str:
-    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    assert encoded
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 TERMS = (

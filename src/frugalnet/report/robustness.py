@@ -13,7 +13,7 @@ from frugalnet.files import read_json
 from frugalnet.metrics.robustness import accuracy_kept, median_queries, success_rate
 from frugalnet.metrics.statistics import Interval, mcnemar
 from frugalnet.report.comparison import Comparison, Row
-from frugalnet.report.wording import interval, listed, percent
+from frugalnet.report.wording import interval, listed, p_value, percent
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -95,8 +95,7 @@ def verdict(comparison: Comparison) -> str:
     small, large = min(rows, key=lambda row: (row.macs, -row.top1.mean)), max(rows, key=lambda row: row.macs)
     parts = []
     if rates:
-        p = paired(comparison).get(f"{large.model} and {small.model}", 1.0)
-        p = paired(comparison).get(f"{small.model} and {large.model}", p)
+        p = mcnemar(attacks(measured, small, 1)[0], attacks(measured, large, 1)[0])
         text = f"one changed pixel fools {small.model} on {_share(rates[small.model])}"
         if small is not large:
             how = "significantly" if p < 0.05 else "not significantly"
@@ -113,10 +112,6 @@ def verdict(comparison: Comparison) -> str:
         )
     sentence = "; ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}."
-
-
-def p_value(value: float) -> str:
-    return f"{value:.4f}" if value >= 1e-4 else "< 0.0001"
 
 
 def _share(value: Interval) -> str:

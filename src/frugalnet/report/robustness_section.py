@@ -1,8 +1,7 @@
 """The section "When the picture is not clean": a verdict, a table, two charts and the most telling pictures."""
 
-import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from frugalnet.metrics.one_pixel import change
 from frugalnet.metrics.robustness import accuracy_kept, fooled_within, median_queries, success_rate
 from frugalnet.report.comparison import Comparison, Row
-from frugalnet.report.figures import Chart, Label, Line, colours, spread_apart
-from frugalnet.report.robustness import attacks, corruptions, measured_rows, one_pixel, p_value, paired, verdict
+from frugalnet.report.drawing import data_url
+from frugalnet.report.figures import Chart, Line, colours, end_labels
+from frugalnet.report.robustness import attacks, corruptions, measured_rows, one_pixel, paired, verdict
 from frugalnet.report.tables import Cell, Table
-from frugalnet.report.wording import count, interval, percent
+from frugalnet.report.wording import count, interval, p_value, percent
 
 SHOWN = 4  # pictures of each network
 TITLE = "When the picture is not clean"
@@ -56,7 +56,7 @@ def _table(comparison: Comparison, rows: Sequence[Row]) -> Table:
             for line, row in zip(body, rows, strict=True):
                 found, queries = attacks(measured, row, pixels, method)
                 rate, median = success_rate(found), median_queries(found, queries)
-                queried = () if median is None else (f"median {count(median, 'query').replace('querys', 'queries')}",)
+                queried = () if median is None else (f"median {count(median, 'query', 'queries')}",)
                 line.append(Cell(percent(rate.estimate), (interval(rate), *queried)))
     if measured["corrupted"]:
         header += ["Top-1, clean", "Top-1, corrupted", "Accuracy kept"]
@@ -76,12 +76,6 @@ def _table(comparison: Comparison, rows: Sequence[Row]) -> Table:
     return Table(TITLE, tuple(header), body, note=note)
 
 
-def _labelled(chart: Chart, ends: dict[str, tuple[float, str]]) -> list[Label]:
-    gap = 18 * (chart.y_range[1] - chart.y_range[0]) / (chart.height - 54)  # a line of text
-    places = spread_apart([end for end, _ in ends.values()], gap)
-    return [Label(at, name, ends[name][1]) for at, name in zip(places, ends, strict=True)]
-
-
 def _by_queries(measured: dict[str, Any], rows: Sequence[Row], all_rows: Sequence[Row]) -> Chart:
     limit, colour, lines, ends = measured["candidates"] * (1 + measured["generations"]), colours(all_rows), [], {}
     for row in rows:
@@ -95,14 +89,14 @@ def _by_queries(measured: dict[str, Any], rows: Sequence[Row], all_rows: Sequenc
     ticks = [tick for tick in (1, 10, 100, 1000, 10_000, 100_000) if tick <= limit]
     title, axis = "Pictures misclassified, by queries of the network; one pixel", "queries"
     chart = Chart("one_pixel", title, axis, (1, limit), (0, top), lines, ticks=ticks, y_title="fooled, %")
-    return Chart(**vars(chart) | {"labels": _labelled(chart, ends)})
+    return replace(chart, labels=end_labels(ends, top, chart.height))
 
 
 def _by_kind(measured: dict[str, Any], rows: Sequence[Row], all_rows: Sequence[Row]) -> Chart:
     colour, kept, kinds = colours(all_rows), {}, list[str]()
     for row in rows:
         clean, corrupted, kinds = corruptions(measured, row)
-        kept[row.model] = [100 * accuracy_kept(clean, one[None]).estimate for one in corrupted]
+        kept[row.model] = [100 * float(one.mean() / max(clean.mean(), 1e-9)) for one in corrupted]
     order = np.argsort([-sum(values) for values in zip(*kept.values(), strict=True)], kind="stable").tolist()
     places = range(len(kinds))
     lines = [Line(places, [kept[m][i] for i in order], colour[m], m) for m in kept]
@@ -110,7 +104,8 @@ def _by_kind(measured: dict[str, Any], rows: Sequence[Row], all_rows: Sequence[R
     title, x_range = "Accuracy on corrupted pictures, relative to clean ones", (0, len(kinds) - 1)
     names = [kinds[i] for i in order]
     chart = Chart("corruptions", title, "", x_range, (0, top), lines, x_names=names, y_title="accuracy kept, %")
-    return Chart(**vars(chart) | {"labels": _labelled(chart, {m: (kept[m][order[-1]], colour[m]) for m in kept})})
+    ends = {model: (values[order[-1]], colour[model]) for model, values in kept.items()}
+    return replace(chart, labels=end_labels(ends, top, chart.height))
 
 
 def _pairs(measured: dict[str, Any], row: Row, images: NDArray[np.uint8]) -> list[tuple[str, str, str]]:
@@ -130,14 +125,12 @@ def _pairs(measured: dict[str, Any], row: Row, images: NDArray[np.uint8]) -> lis
 
 def _url(image: NDArray[np.uint8], ringed: tuple[int, int] | None = None) -> str:
     """A picture at three times its size, with a frame around one pixel, as PNG: JPEG would smear a pixel."""
-    large = np.ascontiguousarray(image[..., ::-1].repeat(3, axis=0).repeat(3, axis=1))
+    large = image.repeat(3, axis=0).repeat(3, axis=1)
     if ringed:
         x, y = (3 * place for place in ringed)
         for margin, colour in ((4, (0, 0, 0)), (5, (255, 255, 255))):
             cv2.rectangle(large, (x - margin, y - margin), (x + 2 + margin, y + 2 + margin), colour)
-    encoded, data = cv2.imencode(".png", large)
-    assert encoded
-    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
+    return data_url(large, "png")
 
 
 BY_QUERIES = (

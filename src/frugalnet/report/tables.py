@@ -14,6 +14,7 @@ from frugalnet.report.wording import (
     NOT_MEASURED,
     count,
     interval,
+    p_value,
     percent,
     prefixed,
     scale,
@@ -156,7 +157,7 @@ def terminal(rows: Sequence[Row]) -> str:
 def differences(found: Findings) -> Table:
     rows = []
     for one in found.comparison.differences:
-        p_values = [f"{p:.4f}" if p >= 1e-4 else "< 0.0001" for p in one.mcnemar.values()]
+        p_values = [*map(p_value, one.mcnemar.values())]
         bounds = f"{signed_points(one.interval.low)} to {signed_points(one.interval.high)}"
         figures = (f"{signed_points(one.interval.estimate)} points", bounds, ", ".join(p_values) or "no common seed")
         rows.append([Cell(one.wording), *map(Cell, figures)])

@@ -46,9 +46,13 @@ def prefixed(unit: str) -> list[tuple[float, str]]:
     return [(size, f" {letter}{unit}".rstrip()) for size, letter in PREFIXES]
 
 
-def count(number: float, noun: str) -> str:
+def count(number: float, noun: str, plural: str = "") -> str:
     """1 → "1 epoch", 30 → "30 epochs"."""
-    return f"{number:.3g} {noun}{'' if number == 1 else 's'}"
+    return f"{number:.3g} {noun if number == 1 else plural or noun + 's'}"
+
+
+def p_value(value: float) -> str:
+    return f"{value:.4f}" if value >= 1e-4 else "< 0.0001"
 
 
 def human(value: float) -> str:
