@@ -3,10 +3,8 @@
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import servers
 import trained
 
 import frugalnet
@@ -173,28 +172,11 @@ def server(project, tmp_path_factory) -> Iterator[str]:
     """The address of `frugalnet serve` for the frugal network."""
     client, _ = tracking.connect(project)
     client.set_registered_model_alias("frugalnet-depthwise", "frugal", "1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = servers.free_port()
     environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(trained.ROOT / "src")}
     command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", "frugal", "--port", str(port)]
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            try:
-                requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).raise_for_status()
-                break
-            except requests.RequestException:
-                time.sleep(0.2)
+    with servers.started(command, port, tmp_path_factory.mktemp("server") / "log", "/ping", env=environment):
         yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def answer(server: str, body: object) -> tuple[int, dict[str, Any]]:

@@ -5,19 +5,16 @@ The server is started by the command in compose.yaml. Debian's packages postgres
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import servers
 from ruamel.yaml import YAML
 
 from tools.torture import clone
@@ -38,27 +35,11 @@ pytestmark = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def wait_for(port: int, seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise AssertionError(f"nothing listens at port {port}")
-
-
 class Database:
     """PostgreSQL, as its own user: it refuses to run as root."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, servers.free_port()
         folder.mkdir()
         shutil.chown(folder, "postgres")
         (folder.parent / "secret").write_text(SECRET)
@@ -83,20 +64,6 @@ class Database:
             command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-
-
-@contextmanager
-def started(command: list[str], port: int, log: Path, **options: Any) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options)
-    try:
-        wait_for(port)
-        yield
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{log.read_text()[-3000:]}") from error
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(90)
 
 
 class Team:
@@ -188,7 +155,7 @@ def team() -> Iterator[Team]:
     """The servers run; `alice` has trained the small study and shared it; `bob` has cloned it."""
     folder = Path(tempfile.mkdtemp(prefix="frugalnet-team-"))  # pytest's own folders are closed to other users
     folder.chmod(0o711)
-    database, tracking, ssh = Database(folder / "database"), free_port(), free_port()
+    database, tracking, ssh = Database(folder / "database"), servers.free_port(), servers.free_port()
     service = YAML(typ="safe").load(ROOT / "compose.yaml")["services"]["tracking"]
     server = [sys.executable if word == "python" else word for word in service["command"]]
     environment = os.environ | {
@@ -209,8 +176,8 @@ def team() -> Iterator[Team]:
     sshd += ["-p", str(ssh), "-o", "ListenAddress=127.0.0.1", "-o", f"AuthorizedKeysFile={folder / 'authorized_keys'}"]
     try:
         with (
-            started(sshd, ssh, folder / "sshd.log"),
-            started(server, tracking, folder / "tracking.log", cwd=folder, env=environment),
+            servers.started(sshd, ssh, folder / "sshd.log"),
+            servers.started(server, tracking, folder / "tracking.log", cwd=folder, env=environment),
         ):
             members = Team(folder, database, tracking, ssh)
             first = clone(folder / "first")

@@ -2,17 +2,15 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
+import servers
 import trained
 from playwright.sync_api import Page, sync_playwright
 from test_report_browser import _FLAGS, EXECUTABLE
@@ -56,23 +54,10 @@ def project(tmp_path_factory, sample_archive) -> Path:
 @pytest.fixture(scope="module")
 def page(project, tmp_path_factory) -> Iterator[tuple[Page, list[str]]]:
     """The opened page, and what failed in it or left this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = servers.free_port()
     log, address = tmp_path_factory.mktemp("try") / "log", f"http://127.0.0.1:{port}/"
-    with log.open("wb") as output:
-        words = command("--port", str(port), "--weights", str(project / "weights"))
-        process = subprocess.Popen(words, env=environment(), stdout=output, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            try:
-                requests.get(address, timeout=5).raise_for_status()
-                break
-            except requests.RequestException:
-                time.sleep(0.2)
+    words = command("--port", str(port), "--weights", str(project / "weights"))
+    with servers.started(words, port, log, "/", env=environment()):
         failures: list[str] = []
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=_FLAGS)
@@ -86,9 +71,6 @@ def page(project, tmp_path_factory) -> Iterator[tuple[Page, list[str]]]:
             opened.get_by_text("What do small networks see?").wait_for(timeout=120_000)
             yield opened, failures
             browser.close()
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 @in_browser

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import servers
 from playwright.sync_api import sync_playwright
 from test_report_browser import _FLAGS, EXECUTABLE
 from test_tracking import ROWS, RUN
@@ -29,9 +29,7 @@ def page_of_two_trainings(tmp_path) -> Iterator[str]:
         with tracking.training_run(tmp_path, {**RUN, "model": model, "fingerprint": model}, {}) as tracked:
             tracked.log_history([{**row, "train_top1": 0.1, "validation_loss": 1.0} for row in ROWS])
             tracked.log_results({"final/top1": top1, "final/macs": 1e6, "efficiency/latency_ms": 1.5})
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = servers.free_port()
     paths = os.pathsep.join(map(str, (ROOT / "src", ROOT)))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment |= {"PORT": str(port), "PYTHONPATH": paths, "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -1,0 +1,46 @@
+"""Real servers for tests, on free ports of this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def started(command: Sequence[str], port: int, log: Path, health: str | None = None, **options: Any) -> Iterator[None]:
+    """Run a server for the block, once it listens or, with `health`, answers at that path. It prints to `log`."""
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options)
+    try:
+        deadline = time.monotonic() + 300
+        while not _answers(port, health):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(90)
+
+
+def _answers(port: int, health: str | None) -> bool:
+    if health is None:
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", port)) == 0
+    try:
+        return requests.get(f"http://127.0.0.1:{port}{health}", timeout=5).ok
+    except requests.RequestException:
+        return False
