@@ -7,14 +7,26 @@ from frugalnet import runs_page, tracking
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of, write_json
-from frugalnet.report import comparison, device, findings, page, results, robustness, summary, tables
+from frugalnet.report import (
+    adaptation,
+    adaptation_section,
+    comparison,
+    device,
+    findings,
+    page,
+    results,
+    robustness,
+    summary,
+    tables,
+)
 
 
 def main() -> None:
     data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
     compared = comparison.compare(results.load(Path("results")), sha256_of(data.sha256), data.validated_on)
-    compared = replace(compared, robustness=robustness.load(Path("results/robustness/robustness.json")))
-    further = device.sections(compared.rows, Path("results"))
+    changed = robustness.load(Path("results/robustness/robustness.json"))
+    compared = replace(compared, robustness=changed, adaptation=adaptation.load(Path("results")))
+    further = [*device.sections(compared.rows, Path("results")), *adaptation_section.sections(compared)]
     page.write(findings.find(compared), out, data.validation.images, further)
     write_json(Path("results/summary.json"), summary.summary(compared))
 

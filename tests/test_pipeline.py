@@ -19,7 +19,7 @@ from tools.torture import STAGES, Plan, Whole, clone, hashes, play
 ROOT = Path(__file__).parents[1]
 SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2"),
-    "robustness=demo",
+    *("robustness=demo", "adapt=demo"),
     *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1"),
 ]
 
@@ -63,6 +63,8 @@ def test_every_stage_leaves_its_results(project):
         "results/export/depthwise-0/model.onnx",
         "results/export/depthwise-0/model.int8.onnx",
         "results/export_timing/depthwise-0/timing.json",
+        "results/adapt/depthwise-seen/adapt.json",
+        "results/adapt_timing/depthwise-seen/timing.json",
         "results/robustness/robustness.json",
         "results/robustness/timing.json",
         "results/compare/report.html",

@@ -32,12 +32,20 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2", "data.train_per_class=40"),
-    "robustness=demo",
+    *("robustness=demo", "adapt=demo"),
     *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1", "compute.checkpoint_minutes=1e-9"),
 ]
 STAGES = (
     *("download", "normalise", "augment", "teach"),
-    *("train@depthwise-0", "measure", "evaluate@depthwise-0", "export@depthwise-0", "robustness", "compare"),
+    *(
+        "train@depthwise-0",
+        "measure",
+        "evaluate@depthwise-0",
+        "export@depthwise-0",
+        "robustness",
+        "adapt@depthwise-seen",
+        "compare",
+    ),
 )
 HOLDS_TIME = {"timing.json", "cost.json", "compare", "summary.json"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

@@ -19,6 +19,7 @@ from frugalnet.errors import UserError
 from frugalnet.metrics.perturbations import RobustnessConfig
 from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.schema import Config
+from frugalnet.training.adaptation import AdaptConfig
 from frugalnet.training.distillation import TeacherConfig
 from frugalnet.training.trainer import TrainConfig
 from frugalnet.use.export import ExportConfig
@@ -59,6 +60,7 @@ class Params(Config):
     evaluate: MeasureConfig
     export: ExportConfig
     robustness: RobustnessConfig
+    adapt: AdaptConfig
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
 
     @field_validator("teacher")

@@ -196,13 +196,28 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
     return described.parent
 
 
-def serve(root: Path, alias: str, host: str, port: int) -> None:
+def serve_registered(root: Path, alias: str, host: str, port: int) -> None:
     """Become MLflow's own server for the network that has the alias. Raises UserError if none has."""
     name, version = find(root, alias)
-    print(
-        f"Serving {name} version {version}, {alias}, at http://{host}:{port}/invocations (docs/serving.md)", flush=True
+    _serve(f"{name} version {version}, {alias}", f"models:/{name}@{alias}", host, port)
+
+
+def serve_folder(folder: Path, name: str, host: str, port: int) -> None:
+    """Become MLflow's own server for a folder of weights; writes its model beside it."""
+    path = folder.with_name("served")
+    mlflow.pyfunc.save_model(
+        path,
+        loader_module="frugalnet.use.served",
+        data_path=str(folder),
+        signature=SIGNATURE,
+        pip_requirements=["frugalnet"],
     )
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{name}@{alias}"]
+    _serve(name, str(path), host, port)
+
+
+def _serve(what: str, uri: str, host: str, port: int) -> None:
+    print(f"Serving {what}, at http://{host}:{port}/invocations (docs/serving.md)", flush=True)
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", uri]
     command += ["--env-manager", "local", "--host", host, "--port", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where MLflow finds uvicorn
     os.execve(sys.executable, command, os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "PATH": path})

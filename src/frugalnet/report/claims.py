@@ -10,12 +10,10 @@ from typing import Literal
 
 from frugalnet.metrics.classes import ranks
 from frugalnet.metrics.statistics import Interval, Quantiles
+from frugalnet.report import introduction
 from frugalnet.report.comparison import Comparison, Row
-from frugalnet.report.robustness import one_pixel
-from frugalnet.report.wording import count, interval, listed, percent, points
-
-Outcome = Literal["agrees", "differs", "undecided", "not tested", "not measured"]
-Judgement = tuple[str, Outcome]  # what was measured, and the outcome
+from frugalnet.report.judging import Judge, Judgement, Outcome, outcome_of
+from frugalnet.report.wording import count, percent, points
 
 EASIEST = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow")  # section 4.3
 HARDEST = ("plunger", "Chihuahua", "reel", "bucket", "bow tie")  # section 4.3
@@ -39,29 +37,11 @@ class Claim:
     rule: str
 
 
-@dataclass(frozen=True)
-class Judge:
-    """Decides a claim about some models.
-
-    decide: takes the comparison and the models' rows; None if there is nothing to judge by.
-    depends_on_training: whether the claim is tested only by the paper's recipe and number of epochs.
-    """
-
-    models: tuple[str, ...]
-    rule: str
-    decide: Callable[..., Judgement | None]
-    depends_on_training: bool = True
-
-
-def _outcome(agrees: bool) -> Outcome:
-    return "agrees" if agrees else "differs"
-
-
 def _parameters(model: str, expected: int) -> Judge:
     def decide(_: Comparison, row: Row) -> Judgement:
         off = row.parameters_keras - expected
         text = f"{row.parameters_keras:,} by Keras's count ({row.parameters_trainable:,} trainable)"
-        return text + (f", {abs(off)} {'more' if off > 0 else 'fewer'}" if off else ""), _outcome(off == 0)
+        return text + (f", {abs(off)} {'more' if off > 0 else 'fewer'}" if off else ""), outcome_of(off == 0)
 
     rule = "the same number, by Keras's count (running mean and variance of batch norms included)"
     return Judge((model,), rule, decide, depends_on_training=False)
@@ -69,7 +49,9 @@ def _parameters(model: str, expected: int) -> Judge:
 
 def _same_parameters(first: str, second: str) -> Judge:
     def decide(_: Comparison, a: Row, b: Row) -> Judgement:
-        return f"{a.parameters_keras:,} and {b.parameters_keras:,}", _outcome(a.parameters_keras == b.parameters_keras)
+        return f"{a.parameters_keras:,} and {b.parameters_keras:,}", outcome_of(
+            a.parameters_keras == b.parameters_keras
+        )
 
     return Judge((first, second), "the same number", decide, depends_on_training=False)
 
@@ -77,7 +59,7 @@ def _same_parameters(first: str, second: str) -> Judge:
 def _parameter_ratio(first: str, second: str, expected_percent: int) -> Judge:
     def decide(_: Comparison, a: Row, b: Row) -> Judgement:
         ratio = a.parameters_keras / b.parameters_keras
-        return percent(ratio, 2), _outcome(round(100 * ratio) == expected_percent)
+        return percent(ratio, 2), outcome_of(round(100 * ratio) == expected_percent)
 
     return Judge((first, second), f"{expected_percent} % after rounding", decide, depends_on_training=False)
 
@@ -102,7 +84,7 @@ def _near(
     model: str, figure: Callable[[Row], float], expected: float, within: float, form: Callable[[float], str] = percent
 ) -> Judge:
     def decide(_: Comparison, row: Row) -> Judgement:
-        return form(figure(row)), _outcome(abs(figure(row) - expected) <= within)
+        return form(figure(row)), outcome_of(abs(figure(row) - expected) <= within)
 
     return Judge((model,), f"within {100 * within:.0f} points", decide)
 
@@ -110,7 +92,7 @@ def _near(
 def _slightly_higher_training(first: str, second: str) -> Judge:
     def decide(_: Comparison, a: Row, b: Row) -> Judgement:
         text = f"{percent(a.train_top1.mean)} and {percent(b.train_top1.mean)}"
-        return text, _outcome(0 < a.train_top1.mean - b.train_top1.mean <= 0.05)
+        return text, outcome_of(0 < a.train_top1.mean - b.train_top1.mean <= 0.05)
 
     return Judge(
         (first, second), "higher by at most 5 points; no interval, as training predictions are not stored", decide
@@ -119,7 +101,7 @@ def _slightly_higher_training(first: str, second: str) -> Judge:
 
 def _smaller_gap(first: str, second: str) -> Judge:
     def decide(_: Comparison, a: Row, b: Row) -> Judgement:
-        return f"{_gap_points(_gap(a))}, against {_gap_points(_gap(b))}", _outcome(_gap(a) < _gap(b))
+        return f"{_gap_points(_gap(a))}, against {_gap_points(_gap(b))}", outcome_of(_gap(a) < _gap(b))
 
     return Judge((first, second), "a smaller gap than the other's", decide)
 
@@ -134,11 +116,11 @@ def _by_difference(first: str, second: str, rule: str, judge: Callable[[Interval
 
 
 def _almost_equal(interval: Interval) -> Outcome:
-    return _outcome(abs(interval.estimate) <= 0.02)
+    return outcome_of(abs(interval.estimate) <= 0.02)
 
 
 def _slightly_higher(interval: Interval) -> Outcome:
-    return _outcome(0 < interval.estimate <= 0.05) if interval.excludes_zero else "undecided"
+    return outcome_of(0 < interval.estimate <= 0.05) if interval.excludes_zero else "undecided"
 
 
 def _by_times(first: str, second: str, rule: str, judge: Callable[[Quantiles, Quantiles], Outcome]) -> Judge:
@@ -159,13 +141,13 @@ def _by_times(first: str, second: str, rule: str, judge: Callable[[Quantiles, Qu
 
 
 def _a_third(first: Quantiles, second: Quantiles) -> Outcome:
-    return _outcome(abs(first.median / second.median / (12 / 34) - 1) <= 0.25)
+    return outcome_of(abs(first.median / second.median / (12 / 34) - 1) <= 0.25)
 
 
 def _longer(first: Quantiles, second: Quantiles) -> Outcome:
     apart = first.p5 > second.p95 or first.p95 < second.p5
     clear = apart or abs(first.median / second.median - 1) >= 0.02
-    return _outcome(first.median > second.median) if clear else "undecided"
+    return outcome_of(first.median > second.median) if clear else "undecided"
 
 
 def _in_extreme_tenth(model: str, names: Sequence[str], which: Literal["easiest", "hardest"]) -> Judge:
@@ -175,7 +157,7 @@ def _in_extreme_tenth(model: str, names: Sequence[str], which: Literal["easiest"
             return None
         places = [one.rank if which == "easiest" else one.from_hardest for one in found]
         text = ", ".join(f"{one.name} {place}" for one, place in zip(found, places, strict=True))
-        return text, _outcome(sum(place <= found[0].of // 10 for place in places) >= 3)
+        return text, outcome_of(sum(place <= found[0].of // 10 for place in places) >= 3)
 
     return Judge((model,), f"at least three of the five are in the {which} tenth; 1 is the {which} class", decide)
 
@@ -186,26 +168,15 @@ def _mean_accuracy(model: str, names: Sequence[str], expected: float) -> Judge:
         if not found:
             return None
         mean = sum(found) / len(found)
-        return f"{', '.join(percent(one, 0) for one in found)}; {percent(mean)} on average", _outcome(
+        return f"{', '.join(percent(one, 0) for one in found)}; {percent(mean)} on average", outcome_of(
             abs(mean - expected) <= 0.10
         )
 
     return Judge((model,), "within 10 points on average", decide)
 
 
-def _one_pixel() -> Judge:
-    def decide(comparison: Comparison) -> Judgement | None:
-        rates = one_pixel(comparison)
-        shares = [f"{model} on {percent(one.estimate)} ({interval(one)})" for model, one in rates.items()]
-        found: Outcome = "agrees" if all(one.estimate > 0 for one in rates.values()) else "undecided"
-        return (f"fools {listed(shares)} of the pictures that all classify correctly", found) if rates else None
-
-    rule = "of every network at least one; undecided if none is found, since the search is not exhaustive"
-    return Judge((), rule, decide, depends_on_training=False)
-
-
 SAYS: dict[str, dict[str, str]] = {  # what the paper says, by section and key
-    "1": {"one_pixel": "A single changed pixel can lead to a misclassification"},
+    "1": introduction.SAYS,
     "4.1": {
         "alexnet_training": "The AlexNet-like network's training accuracy reaches about 96 %",
         "depthwise_training": "The depthwise network's training accuracy is about 48 %",
@@ -231,7 +202,7 @@ SAYS: dict[str, dict[str, str]] = {  # what the paper says, by section and key
     },
 }
 JUDGES: dict[str, Judge] = {
-    "one_pixel": _one_pixel(),
+    **introduction.JUDGES,
     "alexnet_training": _near("alexnet", _train_top1, 0.96, 0.05),
     "depthwise_training": _near("depthwise", _train_top1, 0.48, 0.05),
     "residual_training": _slightly_higher_training("residual", "depthwise"),

@@ -12,6 +12,7 @@ from frugalnet.errors import UserError
 from frugalnet.metrics import classes, statistics
 from frugalnet.metrics.classes import ClassAccuracy
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean, quantiles, seed_mean
+from frugalnet.report.adaptation import Adapted
 from frugalnet.report.results import Record, is_quantiles
 
 MILESTONES = (0.20, 0.25, 0.30, 0.33, 0.35, 0.40)  # validation top-1; 0.33 is the paper's (section 4.1)
@@ -220,6 +221,12 @@ class Comparison:
     left_out: list[LeftOut]
     notes: list[str]  # what limits the comparison
     robustness: dict[str, Any] | None = None  # robustness.json; None: not measured
+    adaptation: Sequence[Adapted] = ()  # of the stages adapt; empty: not measured
+
+    @property
+    def by_macs(self) -> list[str]:
+        """The models, from the fewest MACs to the most; of equally many the more accurate one first."""
+        return [row.model for row in sorted(self.rows, key=lambda row: (row.macs, -row.top1.mean))]
 
     @property
     def records(self) -> list[Record]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from frugalnet.metrics.classes import Rank, ranks
 from frugalnet.metrics.statistics import pareto_front
-from frugalnet.report import robustness
+from frugalnet.report import adaptation, robustness
 from frugalnet.report.claims import EASIEST, HARDEST, Claim, judge
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
@@ -41,6 +41,7 @@ class Findings:
             "training_cost": {row.model: [asdict(one) for one in row.reached] for row in comparison.rows},
             "claims": [asdict(one) for one in self.claims],
             "robustness": robustness.summary(comparison),
+            "adaptation": adaptation.summary(comparison.adaptation, comparison.by_macs),
         }
 
 

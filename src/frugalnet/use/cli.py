@@ -1,4 +1,4 @@
-"""The command `frugalnet`: classify pictures with a trained network, or serve one."""
+"""The command `frugalnet`: classify pictures with a trained network, fine-tune it, export it, or serve it."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from frugalnet.errors import UserError, in_one_line
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="frugalnet", description="Classify pictures with a trained network, or serve one."
+        prog="frugalnet", description="Classify pictures with a trained network, fine-tune it, export it, or serve it."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     predict = commands.add_parser("predict", help="say what is in pictures", description=_predict.__doc__)
@@ -23,7 +23,24 @@ def main() -> None:
     predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes to name (default: 5)")
     predict.add_argument("--json", action="store_true", help="print one JSON array instead of text")
     predict.set_defaults(call=_predict)
+    adapt = commands.add_parser("adapt", help="fine-tune a network on own pictures", description=_adapt.__doc__)
+    adapt.add_argument("folder", type=Path, metavar="FOLDER", help="holds a folder of pictures for each class")
+    adapt.add_argument("--model", help="the network to start from (default: the most accurate)")
+    adapt.add_argument("--weights", type=Path, help="a file or folder of weights to start from instead")
+    adapt.add_argument("--train", choices=("classifier", "norms", "blocks", "all"), default="all", help="default: all")
+    adapt.add_argument("--seed", type=int, default=0, help="of the hold-out and the training (default: 0)")
+    adapt.add_argument("--out", type=Path, help="the folder of weights to write (default: FOLDER-network)")
+    adapt.set_defaults(call=_adapt)
+    export = commands.add_parser("export", help="write a network for other runtimes", description=_export.__doc__)
+    export.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    export.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
+    export.add_argument("--weights", type=Path, help="a file or folder of weights to use instead")
+    export.add_argument(
+        "--pictures", nargs="+", required=True, help="pictures, or folders of them, from which int8's ranges are taken"
+    )
+    export.set_defaults(call=_export)
     serve = commands.add_parser("serve", help="answer HTTP requests", description=_serve.__doc__)
+    serve.add_argument("--weights", type=Path, help="a file or folder of weights to serve; no registry is asked")
     serve.add_argument("--alias", choices=("champion", "frugal"), default="champion", help="default: champion")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=_positive, default=5001, help="default: 5001")
@@ -90,11 +107,47 @@ def _downloaded(run_id: str, folder: Path) -> Path:
     return registry.download(tracking.project_root(), run_id, folder)
 
 
+def _adapt(arguments: argparse.Namespace) -> int:
+    """Fine-tune a trained network on the pictures in FOLDER, a folder for each class, on the CPU. A fifth of the
+    pictures is held out and tells the accuracy. Writes a folder of weights for predict, export and serve."""
+    import torch
+
+    from frugalnet.use import adapt, weights
+
+    torch.set_num_threads(1)
+    folder: Path = arguments.folder
+    out = arguments.out or Path(f"{folder.resolve().name}-network")
+    stored = weights.choose(arguments.model, arguments.weights)
+    print(adapt.adapt(folder, stored, arguments.train, out, arguments.seed))
+    print(f"Weights and card: {UserError(str(out))}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Write a network as ONNX, as ONNX of eight-bit integers and, where the extra `device` is installed, for
+    ExecuTorch; and say on how many of the pictures each names another class than PyTorch does."""
+    import torch
+
+    from frugalnet.use import exported, weights
+
+    torch.set_num_threads(1)
+    stored = weights.choose(arguments.model, arguments.weights)
+    print(exported.of_pictures(stored, arguments.pictures, arguments.out))
+    return 0
+
+
 def _serve(arguments: argparse.Namespace) -> None:
-    """Serve a registered network with MLflow's own server, until Ctrl-C."""
+    """Serve a network with MLflow's own server, until Ctrl-C: a registered one, or one of a file or folder."""
     from frugalnet import registry, tracking
 
-    registry.serve(tracking.project_root(), arguments.alias, arguments.host, arguments.port)
+    if not arguments.weights:
+        registry.serve_registered(tracking.project_root(), arguments.alias, arguments.host, arguments.port)
+    from frugalnet.use import weights
+
+    stored = weights.choose(None, arguments.weights)
+    folder = Path(tempfile.mkdtemp(prefix="frugalnet-")) / "weights"  # in use as long as the server, which this becomes
+    weights.write(folder, [stored])
+    registry.serve_folder(folder, stored.name, arguments.host, arguments.port)
 
 
 def _try(arguments: argparse.Namespace) -> None:

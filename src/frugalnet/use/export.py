@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import nn
 
-from frugalnet.data.arrays import Dataset
 from frugalnet.schema import Config
 from frugalnet.use.runtimes import FILES, has_executorch
 from frugalnet.use.weights import Stored, load
@@ -30,17 +29,18 @@ class ExportConfig(Config):
     max_loss_points: NonNegativeFloat  # of top-1; an int8 file that loses more is not registered
 
 
-def write(stored: Stored, data: Dataset, config: ExportConfig, folder: Path) -> dict[str, int | None]:
+def write(stored: Stored, images: NDArray[np.uint8], config: ExportConfig, folder: Path) -> dict[str, int | None]:
     """Write the files of FILES into `folder`, ExecuTorch's only where it is installed; the same bytes every time.
 
-    Returns the bytes that a runtime plans for its arena, by format, as far as they are known.
+    images: (N, 64, 64, 3) uint8 RGB, from which int8's ranges are taken: training images. Returns the bytes that a
+    runtime plans for its arena, by format, as far as they are known.
     """
     normalise, network = load(stored)
     module = nn.Sequential(normalise, network.to(memory_format=torch.contiguous_format)).eval()
-    spaced = np.linspace(0, len(data.train.images) - 1, min(config.calibration_images, len(data.train.images)))
+    spaced = np.linspace(0, len(images) - 1, min(config.calibration_images, len(images)))
     with _quiet():
         _write_onnx(module, folder / FILES["onnx"])
-        _write_int8(folder / FILES["onnx"], folder / FILES["int8"], data.train.images[spaced.astype(np.int64)])
+        _write_int8(folder / FILES["onnx"], folder / FILES["int8"], images[spaced.astype(np.int64)])
         arena = _write_executorch(module, folder / FILES["executorch"]) if has_executorch() else None
     return {"executorch": arena}
 

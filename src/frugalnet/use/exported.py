@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from frugalnet import registry
 from frugalnet.data.arrays import Dataset
-from frugalnet.files import sha256, sha256_of
+from frugalnet.errors import UserError
+from frugalnet.files import atomic, sha256, sha256_of
 from frugalnet.metrics import accuracy
 from frugalnet.metrics.statistics import bootstrap, quantiles
 from frugalnet.metrics.timing import MeasureConfig, peak_allocated
 from frugalnet.tracking import TrackedRun
+from frugalnet.use import pictures
 from frugalnet.use.export import ExportConfig
+from frugalnet.use.export import write as write_files
 from frugalnet.use.pictures import encode_png
 from frugalnet.use.runtimes import FILES, FORMATS, Run, open_runtime, peak_memory
 from frugalnet.use.weights import Stored, write
@@ -72,6 +75,35 @@ def evaluate(paths: Mapping[str, Path], data: Dataset, config: ExportConfig) -> 
         ],
         "formats": found,
     }
+
+
+def of_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
+    """Write a network's files for other runtimes, with the ranges of int8 taken from pictures, into a new folder.
+
+    Returns what was written, and on how many of the pictures each format gives another class than PyTorch. Raises
+    UserError if `out` is there already, and for what is no picture.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already; remove it, or name another folder")
+    read = [pictures.open_file(_name(name)).pixels for name in pictures.find([*names])]
+    images = np.stack(read)
+    with atomic(out) as folder:
+        folder.mkdir()
+        write_files(stored, images, ExportConfig(calibration_images=len(images), max_loss_points=0.0), folder)
+        written = files(stored, folder)
+        classes = {kind: accuracy.predict(open_runtime(kind, path)(images)) for kind, path in written.items()}
+        lines = [f"{stored.name}, compared on {len(images)} pictures:"]
+        for kind, path in written.items():
+            others = int((classes[kind] != classes["pytorch"]).sum())
+            shown = out / path.name if kind != "pytorch" else path
+            lines.append(f"  {UserError(str(shown))}: {path.stat().st_size:,} bytes, another class on {others}")
+    return "\n".join(lines)
+
+
+def _name(name: str | UserError) -> str:
+    if isinstance(name, UserError):
+        raise name
+    return name
 
 
 def register(

@@ -1,0 +1,81 @@
+"""The claims of the paper's introduction, which its experiments do not touch, and how each is judged here."""
+
+from frugalnet.report.adaptation import difference, of
+from frugalnet.report.comparison import Comparison
+from frugalnet.report.judging import Judge, Judgement, Outcome, outcome_of
+from frugalnet.report.robustness import one_pixel
+from frugalnet.report.wording import human, interval, listed, percent, signed_points
+
+PEAK_MEMORY, ENERGY = "peak_memory_train_step_bytes", "energy_joules_per_training_image"
+SAYS = {
+    "one_pixel": "A single changed pixel can lead to a misclassification",
+    "device_training": "Training on the device fits a network to the few kinds of input that it meets",
+    "smaller_is_enough": "Trained there, a smaller network can do",
+    "power_and_memory": "Power and memory limit training on a device",
+}
+
+
+def _one_pixel() -> Judge:
+    def decide(comparison: Comparison) -> Judgement | None:
+        rates = one_pixel(comparison)
+        shares = [f"{model} on {percent(one.estimate)} ({interval(one)})" for model, one in rates.items()]
+        found: Outcome = "agrees" if all(one.estimate > 0 for one in rates.values()) else "undecided"
+        return (f"fools {listed(shares)} of the pictures that all classify correctly", found) if rates else None
+
+    rule = "of every network at least one; undecided if none is found, since the search is not exhaustive"
+    return Judge((), rule, decide, depends_on_training=False)
+
+
+def _device_training() -> Judge:
+    def decide(comparison: Comparison) -> Judgement | None:
+        found = of(comparison.adaptation, "seen", comparison.by_macs[0])
+        gain = difference(found, ("all", found.most), found, ("restricted", 0)) if found else None
+        if found is None or gain is None:
+            return None
+        text = f"{found.model}, fine-tuned on {found.found['classes']} classes: {signed_points(gain.estimate)} points"
+        text += (
+            f" ({signed_points(gain.low)} to {signed_points(gain.high)}) against choosing among these without training"
+        )
+        return text, outcome_of(gain.estimate > 0) if gain.excludes_zero else "undecided"
+
+    rule = "a higher accuracy of the network with the fewest MACs; undecided if the interval includes zero"
+    return Judge((), rule, decide, depends_on_training=False)
+
+
+def _smaller_is_enough() -> Judge:
+    def decide(comparison: Comparison) -> Judgement | None:
+        small, large = (of(comparison.adaptation, "seen", comparison.by_macs[end]) for end in (0, -1))
+        if small is None or large is None or small is large:
+            return None
+        gap = difference(small, ("all", small.most), large, ("restricted", 0))
+        if gap is None:
+            return None
+        text = f"{small.model}, fine-tuned, against {large.model} as it is: {signed_points(gap.estimate)} points"
+        text += f" ({signed_points(gap.low)} to {signed_points(gap.high)}), among {small.found['classes']} classes"
+        return text, outcome_of(gap.low > 0) if gap.excludes_zero else "undecided"
+
+    rule = "fewest MACs at least as accurate as most MACs; undecided if the interval includes zero"
+    return Judge((), rule, decide, depends_on_training=False)
+
+
+def _power_and_memory() -> Judge:
+    def decide(comparison: Comparison) -> Judgement | None:
+        said = []
+        for row in (row for model in (comparison.by_macs[-1], comparison.by_macs[0]) if (row := comparison.row(model))):
+            memory, joules = (row.figure(f"{key}") for key in (PEAK_MEMORY, ENERGY))
+            energy = "not measured" if joules is None else f"{human(float(str(joules)))}J an image"
+            said.append(
+                f"{row.model}: {'not measured' if memory is None else human(float(str(memory))) + 'B'}, {energy}"
+            )
+        return f"memory of a training step, energy of training: {'; '.join(said)}", "not measured"
+
+    rule = "not judged: memory and energy are told, but what a device allows is not known"
+    return Judge((), rule, decide, depends_on_training=False)
+
+
+JUDGES = {
+    "one_pixel": _one_pixel(),
+    "device_training": _device_training(),
+    "smaller_is_enough": _smaller_is_enough(),
+    "power_and_memory": _power_and_memory(),
+}

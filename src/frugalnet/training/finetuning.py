@@ -1,0 +1,142 @@
+"""Fine-tuning: which parts of a trained network go on learning, on a few pictures of a few classes."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from frugalnet import models
+from frugalnet.errors import UserError
+from frugalnet.metrics.counts import named_layers
+from frugalnet.schema import Config
+from frugalnet.training.batches import Normaliser, batch_indices, steps_per_epoch
+
+Part = Literal["classifier", "norms", "blocks", "all"]
+PARTS: tuple[Part, ...] = get_args(Part)
+BLOCKS = 2  # before the classifier, of the part "blocks"
+
+
+class Rates(Config):
+    """The learning rate of each part, at the first step; it falls linearly to zero."""
+
+    classifier: float = Field(gt=0, le=100)
+    norms: float = Field(gt=0, le=100)
+    blocks: float = Field(gt=0, le=100)
+    all: float = Field(gt=0, le=100)
+    scratch: float = Field(gt=0, le=100)  # of everything, from random weights
+
+
+class TuningConfig(Config):
+    """How a network is fine-tuned: by AdamW without weight decay, on batches of at most `batch_size` pictures."""
+
+    steps: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=2, le=100_000)
+    learning_rate: Rates
+
+
+def classifier(network: nn.Module) -> tuple[str, nn.Module]:
+    """The name and the module of the last layer with weights: fully connected, or a 1×1 convolution."""
+    weighted = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    return weighted[-1]
+
+
+def for_classes(network: nn.Module, model: str, seed: int, count: int, kept: Sequence[int] | None = None) -> nn.Module:
+    """A copy of the network that tells `count` classes.
+
+    kept: the positions of these classes in the old network's answers, whose weights the new classifier takes. None:
+    the classifier starts from random weights, which `seed` decides.
+    """
+    torch.manual_seed(seed)
+    copy, state, name = models.build(model, count), network.state_dict(), classifier(network)[0]
+    for key in (key for key in state if key.rpartition(".")[0] == name):
+        state[key] = copy.state_dict()[key] if kept is None else state[key][list(kept)]
+    copy.load_state_dict(state)
+    return copy.to(memory_format=torch.channels_last)
+
+
+def modules_of(network: nn.Module, part: Part) -> list[nn.Module]:
+    """The modules, without children, whose parameters are trained with a part of the network.
+
+    classifier: the last layer. norms: that and every batch norm's scale and shift. blocks: that and the two blocks
+    before it. all: everything.
+    """
+    last = classifier(network)[1]
+    leaves = [module for module in network.modules() if not list(module.children())]
+    if part == "classifier":
+        return [last]
+    if part == "norms":
+        return [module for module in leaves if isinstance(module, _BatchNorm) or module is last]
+    if part == "all":
+        return leaves
+    layers = [layer for _, layer in named_layers(network) if list(layer.parameters())]
+    within = {id(module) for layer in layers[-1 - BLOCKS :] for module in layer.modules()}
+    return [module for module in leaves if id(module) in within]
+
+
+def train_only(network: nn.Module, part: Part) -> None:
+    """Let the part's parameters have gradients, and its batch norms follow the batches; all else stays as it is."""
+    network.eval().requires_grad_(False)
+    for module in modules_of(network, part):
+        module.train().requires_grad_(True)
+
+
+def trained_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """What training changes, so what a device has to store: the trainable parameters, their norms' statistics."""
+    found: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            found |= {f"{name}.{key}": value for key, value in module.named_buffers(recurse=False)}
+    return found
+
+
+def step(network: nn.Module, optimiser: torch.optim.Optimizer, inputs: Tensor, labels: Tensor) -> float:
+    """One optimiser step on (n, 3, H, W) normalised inputs and (n,) labels; returns the loss."""
+    optimiser.zero_grad(set_to_none=True)
+    loss = cross_entropy(network(inputs), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return float(loss.detach())
+
+
+def build_optimiser(network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW((p for p in network.parameters() if p.requires_grad), lr=learning_rate, weight_decay=0.0)
+
+
+def fine_tune(
+    network: nn.Module,
+    part: Part,
+    images_of: Callable[[int], np.ndarray],
+    labels: np.ndarray,
+    normalise: Normaliser,
+    config: TuningConfig,
+    seed: int,
+    *,
+    learning_rate: float | None = None,
+) -> None:
+    """Train a part of the network, which is changed, for `config.steps` steps.
+
+    images_of: returns the (n, 64, 64, 3) uint8 pictures of an epoch (from 0), augmented as one likes; labels: (n,)
+    int64. Epochs follow each other as long as there are steps; their order is a function of (seed, epoch).
+    learning_rate: in place of the part's own. Raises UserError if a loss is not finite.
+    """
+    train_only(network, part)
+    rate = getattr(config.learning_rate, part) if learning_rate is None else learning_rate
+    optimiser = build_optimiser(network, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: max(1 - done / config.steps, 0.0))
+    per_epoch, done, epoch = steps_per_epoch(len(labels), config.batch_size), 0, 0
+    while done < config.steps:
+        images = images_of(epoch)
+        for chosen in batch_indices(seed, epoch, len(labels), per_epoch)[: config.steps - done]:
+            inputs = normalise(torch.from_numpy(np.array(images[chosen])))
+            loss = step(network, optimiser, inputs, torch.from_numpy(labels[chosen]).to(normalise.device))
+            if not np.isfinite(loss):
+                raise UserError(f"the loss is {loss} at step {done + 1} with {part} trained; lower the rate {rate:g}")
+            schedule.step()
+            done += 1
+        epoch += 1
+    network.eval()

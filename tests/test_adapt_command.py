@@ -1,0 +1,126 @@
+"""`frugalnet adapt` on real folders of pictures, in processes of its own, and what can be done with the result."""
+
+import base64
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import requests
+import servers
+
+from frugalnet.use import adapt, weights
+
+
+def draw(path: Path, hue: tuple[int, int, int], seed: int, side: int = 96) -> None:
+    """A picture of blobs, mostly of one colour."""
+    generator = np.random.default_rng(seed)
+    image = np.full((side, side, 3), 90, np.uint8)
+    for _ in range(6):
+        x, y = generator.integers(0, side, 2).tolist()
+        cv2.circle(image, (x, y), int(generator.integers(8, 24)), hue, -1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for k in range(15):
+        draw(tmp_path / f"mine/red `things`/{k}.png", (40, 40, 220), k)
+        draw(tmp_path / f"mine/blue/{k}.jpg", (220, 40, 40), 100 + k)
+    return tmp_path / "mine"
+
+
+def frugalnet(*words: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "frugalnet.use.cli", *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(folder, tmp_path):
+    cut, copy = folder / "blue/cut.jpg", folder / "blue/copy.png"
+    cut.write_bytes((folder / "blue/0.jpg").read_bytes()[:200])
+    cv2.imwrite(str(copy), cv2.resize(cv2.imread(str(folder / "blue/1.jpg")), (200, 200)))
+    done = frugalnet("adapt", "mine", "--model", "depthwise", "--out", "net", cwd=tmp_path)
+    assert "of 6 held-out pictures classified correctly" in done.stdout
+    assert "naming always the commonest class: 50.0%" in done.stdout
+    assert "cut.jpg" in done.stderr
+    assert "copy.png: looks the same as mine/blue/1.jpg" in done.stderr
+    (stored,) = weights.of_folder(tmp_path / "net")
+    assert stored.classes.names == ["blue", "red `things`"]
+    assert stored.entry.top1 >= 5 / 6
+    card = (tmp_path / "net/README.md").read_text()
+    assert "- red \\`things\\` (15 pictures)" in card
+    assert done.stdout.splitlines()[0] in card
+
+    draw(tmp_path / "new.png", (40, 40, 220), 999)
+    (found,) = json.loads(frugalnet("predict", "new.png", "--weights", "net", "--json", cwd=tmp_path).stdout)
+    assert found["top"][0]["name"] == "red `things`"
+
+    said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path,
+                     code=1)  # fmt: skip
+    assert "cut.jpg" in said.stderr  # what is no picture ends it, and nothing is left
+    assert not (tmp_path / "exported").exists()
+    cut.unlink()
+    said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path)
+    assert "depthwise-0, compared on 17 pictures:" in said.stdout
+    assert "exported/model.onnx: " in said.stdout
+    assert {"model.onnx", "model.int8.onnx"} <= {path.name for path in (tmp_path / "exported").iterdir()}
+
+    port = servers.free_port()
+    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--weights", "net", "--port", str(port)]
+    with servers.started(command, port, tmp_path / "log", "/ping", cwd=tmp_path):
+        image = base64.b64encode((tmp_path / "new.png").read_bytes()).decode()
+        answer = requests.post(
+            f"http://127.0.0.1:{port}/invocations", json={"dataframe_records": [{"image": image}]}, timeout=60
+        )
+    assert answer.json()["predictions"][0]["classes"][0]["name"] == "red `things`"
+
+    assert "is there already" in frugalnet("adapt", "mine", "--out", "net", cwd=tmp_path, code=1).stderr
+
+
+def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(folder, tmp_path):
+    for out, part in (("a", "classifier"), ("b", "classifier"), ("c", "blocks")):
+        adapt.adapt(folder, weights.choose("depthwise"), part, tmp_path / out)
+    a, b, c = ((tmp_path / out / "depthwise-0.safetensors").read_bytes() for out in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda mine: None, "nowhere: no such folder"),
+        (lambda mine: [path.unlink() for path in mine.glob("blue/*")] and (mine / "blue").rmdir(),
+         "expected at least two folders, each with the pictures of a class; found only 'red `things`'"),
+        (lambda mine: [path.unlink() for path in sorted(mine.glob("blue/*"))[4:]],
+         "blue: 4 pictures are too few; expected at least 5"),
+        (lambda mine: (mine / "blue/99.png").write_bytes((mine / "red `things`/3.png").read_bytes()),
+         "looks the same as"),
+    ],
+)  # fmt: skip
+def test_folders_that_cannot_be_learned_are_refused_in_one_line(folder, tmp_path, spoil, said):
+    spoil(folder)
+    done = frugalnet("adapt", "nowhere" if said.startswith("nowhere") else "mine", cwd=tmp_path, code=1)
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+def test_plain_pictures_of_other_colours_do_not_look_the_same(tmp_path):
+    for k in range(6):
+        for name, value in (("dark", 10 + 12 * k), ("light", 150 + 12 * k)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"{k}.png"), np.full((64, 64, 3), value, np.uint8))
+    assert len(adapt.read(tmp_path).labels) == 12
+
+
+def test_a_fifth_of_each_class_is_held_out():
+    labels = np.repeat([0, 1, 2], [5, 10, 99])
+    held = adapt.hold_out(labels, 0)
+    assert [int(held[labels == c].sum()) for c in range(3)] == [1, 2, 20]
+    assert np.array_equal(held, adapt.hold_out(labels, 0))
+    assert not np.array_equal(held, adapt.hold_out(labels, 1))
