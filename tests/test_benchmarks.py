@@ -43,6 +43,7 @@ def test_scaling_stops_where_workers_are_used_less_than_half():
     assert stops_scaling({1: 8.0, 2: 4.0, 4: 3.0, 8: 3.0}) == 4
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_measures_steps_and_epochs_of_each_network(tmp_path, sample_archive):
     params = config.load(ROOT / "params.yaml")
     few = params.data.model_copy(update={"train_per_class": 20})

@@ -87,7 +87,14 @@ def test_each_network_learns(tmp_path, model):
     assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
 
 
-@pytest.mark.parametrize("model", sorted(set(models.available()) - {"alexnet", "depthwise", "residual"}))
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "resnet18" else [])
+        for name in models.available()
+        if name not in ("alexnet", "depthwise", "residual")
+    ],
+)
 def test_every_other_architecture_trains(tmp_path, model):
     recipe, few = RECIPE.model_copy(update={"epochs": 3, "batch_size": 16}), coloured_noise(64, 0)
     trainer = Trainer(model, 0, 4, 64, Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu")), recipe)

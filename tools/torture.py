@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,13 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def repro(project: Path, log: Path) -> "subprocess.Popen[bytes]":
+def repro(project: Path, log: Path, targets: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
     """Start `dvc repro` in a session of its own; its output goes to a file, which no process that lives on holds up."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "MLFLOW_", "DVC_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     with log.open("wb") as output:
         return subprocess.Popen(
-            ["dvc", "repro"],
+            ["dvc", "repro", *targets],
             cwd=project,
             env=environment | {"DVC_NO_ANALYTICS": "true"},
             stdout=output,
@@ -88,10 +88,12 @@ def repro(project: Path, log: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def hashes(project: Path) -> dict[str, str]:
-    """What dvc.lock records of every output that holds no time."""
+def hashes(project: Path, stages: Sequence[str] | None = None) -> dict[str, str]:
+    """What dvc.lock records of every output, of these stages or of all, that holds no time."""
     lock = YAML(typ="safe").load(project / "dvc.lock")
-    outputs = [output for stage in lock["stages"].values() for output in stage["outs"]]
+    outputs = [
+        output for name, stage in lock["stages"].items() if name in (stages or [name]) for output in stage["outs"]
+    ]
     return {output["path"]: output["md5"] for output in outputs if Path(output["path"]).name not in HOLDS_TIME}
 
 
@@ -169,13 +171,16 @@ def draw(seed: int, number: int, whole: "Whole") -> Plan:
     return Plan(stage, victim, sent, delay / 4 if trained else delay, disk, twin, trained)
 
 
-def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
-    """Play one round. Returns its plan, the stage that was struck, if any, and as `failure` what is wrong."""
+def play(project: Path, plan: Plan, whole: "Whole", targets: Sequence[str] = ()) -> dict[str, Any]:
+    """Play one round. Returns its plan, the stage that was struck, if any, and as `failure` what is wrong.
+
+    targets: the stages that are run, with what they need; none means all.
+    """
     done = asdict(plan) | {"struck": None, "checkpoints": 0, "dvc_lock_damaged": False}
     discard(project, plan.stage)
     logs = [project.parent / f"{project.name}.{name}.log" for name in ("first", "second", "last")]
     with bad_disk(project, plan.disk) as done["bad_disk"]:
-        started = list(zip(logs, [repro(project, log) for log in logs[: 1 + plan.twin]], strict=False))
+        started = list(zip(logs, [repro(project, log, targets) for log in logs[: 1 + plan.twin]], strict=False))
         at_work: list[tuple[Path, subprocess.Popen[bytes]]] = []
         while not at_work and any(dvc.poll() is None for _, dvc in started):
             time.sleep(0.02)
@@ -194,12 +199,12 @@ def play(project: Path, plan: Plan, whole: "Whole") -> dict[str, Any]:
         for _, dvc in started:
             dvc.wait()
         left = still_running(family)
-    last = repro(project, logs[2]).wait()
+    last = repro(project, logs[2], targets).wait()
     # DVC writes this file in place: killed at that moment, it leaves it empty and refuses to run (docs/reliability.md).
     if last and "Unable to read RWLock-file" in logs[2].read_text():
         done["dvc_lock_damaged"] = True
         (project / ".dvc/tmp/rwlock").unlink()
-        last = repro(project, logs[2]).wait()
+        last = repro(project, logs[2], targets).wait()
     said = "".join(log.read_text() for log in logs if log.exists())
     found = hashes(project) if last == 0 else {}
     if left:
