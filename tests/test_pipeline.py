@@ -234,8 +234,11 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     other = clone(tmp_path)
     params = (project / "params.yaml").read_text()
     (other / "params.yaml").write_text(params.replace("seeds:\n- 0\n", "seeds:\n- 0; touch struck\n"))
-    said = run(other, "dvc", "repro", "--force", code=255)
-    assert "download: params.yaml: seeds.0: " in said
+    shutil.copytree(project / "data", other / "data")  # so that the stage itself is reached
+    said = run(other, "dvc", "repro", "--force", "--single-item", "train@depthwise-0; touch struck", code=255)
+    assert "train: params.yaml: seeds.0: " in said
+    assert not (other / "struck").exists()
+    shutil.rmtree(other / "data")
     (other / "src/frugalnet/models/broken.py").write_text("def build(num_classes): return 1 / 0\n")
     (other / "params.yaml").write_text(params.replace("- depthwise\n", "- broken\n"))
     said = run(other, "dvc", "repro", code=255)

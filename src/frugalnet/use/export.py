@@ -38,15 +38,15 @@ def write(stored: Stored, images: NDArray[np.uint8], config: ExportConfig, folde
     normalise, network = load(stored)
     module = nn.Sequential(normalise, network.to(memory_format=torch.contiguous_format)).eval()
     spaced = np.linspace(0, len(images) - 1, min(config.calibration_images, len(images)))
-    with _quiet():
+    with quiet():
         _write_onnx(module, folder / FILES["onnx"])
         _write_int8(folder / FILES["onnx"], folder / FILES["int8"], images[spaced.astype(np.int64)])
-        arena = _write_executorch(module, folder / FILES["executorch"]) if has_executorch() else None
+        arena = write_executorch(module, folder / FILES["executorch"]) if has_executorch() else None
     return {"executorch": arena}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporters' chatter on deprecations and optimisation passes."""
     logging.disable(logging.WARNING)
     try:
@@ -104,7 +104,7 @@ def _write_int8(path: Path, out: Path, images: NDArray[np.uint8]) -> None:
     prepared.unlink()
 
 
-def _write_executorch(module: nn.Module, path: Path) -> int:
+def write_executorch(module: nn.Module, path: Path) -> int:
     """Returns the bytes of the arena that the program plans for its activations."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
