@@ -256,6 +256,20 @@ def test_a_server_that_stops_sending_is_given_up_in_time_and_each_wait_is_said(
     assert capfd.readouterr().err.count("trying again in") >= TRIES - 1
 
 
+def test_without_a_terminal_a_slow_download_says_now_and_then_how_far_it_is(
+    server: Server, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("frugalnet.data.download.STALL_SECONDS", 0.1)
+    monkeypatch.setattr("frugalnet.data.download.STALL_BYTES", 1)
+    server.bytes_a_second = len(PAYLOAD)
+    get(config(server.url), place)
+    told = re.findall(rf"^download: ([\d,]+) of {len(PAYLOAD):,} bytes$", capfd.readouterr().err, re.MULTILINE)
+    reached = [int(one.replace(",", "")) for one in told]
+    assert 2 <= len(reached) <= 10
+    assert reached == sorted(reached)
+    assert 0 < reached[0] < len(PAYLOAD)
+
+
 def test_a_redirect_to_a_file_is_refused(server: Server, place: Path) -> None:
     server.plan = ["file"]
     assert "No connection adapters were found for 'file:///etc/hostname'" in refused(config(server.url), place)

@@ -35,7 +35,7 @@ TUNING = TuningConfig(
     steps=200,
     batch_size=32,
     learning_rate=Rates.model_validate(
-        {"classifier": 1e-2, "norms": 3e-3, "blocks": 1e-3, "all": 1e-3, "scratch": 3e-3}
+        {"classifier": 1e-2, "norms": 1e-2, "blocks": 3e-3, "all": 3e-3, "scratch": 3e-3}
     ),
 )
 

@@ -27,7 +27,12 @@ def main() -> None:
     adapt.add_argument("folder", type=Path, metavar="FOLDER", help="holds a folder of pictures for each class")
     adapt.add_argument("--model", help="the network to start from (default: the most accurate)")
     adapt.add_argument("--weights", type=Path, help="a file or folder of weights to start from instead")
-    adapt.add_argument("--train", choices=("classifier", "norms", "blocks", "all"), default="all", help="default: all")
+    adapt.add_argument(
+        "--train",
+        choices=("classifier", "norms", "blocks", "all"),
+        default="classifier",
+        help="default: classifier, the best of few pictures (docs/adaptation.md)",
+    )
     adapt.add_argument("--seed", type=int, default=0, help="of the hold-out and the training (default: 0)")
     adapt.add_argument("--out", type=Path, help="the folder of weights to write (default: FOLDER-network)")
     adapt.set_defaults(call=_adapt)
