@@ -1,32 +1,18 @@
 """Compare all networks evaluated on the present data: figures, tables and one report."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from frugalnet import runs_page, tracking
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of, write_json
-from frugalnet.report import (
-    adaptation,
-    adaptation_section,
-    comparison,
-    device,
-    findings,
-    page,
-    results,
-    robustness,
-    summary,
-    tables,
-)
+from frugalnet.report import findings, page, summary, tables, whole
 
 
 def main() -> None:
     data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
-    compared = comparison.compare(results.load(Path("results")), sha256_of(data.sha256), data.validated_on)
-    changed = robustness.load(Path("results/robustness/robustness.json"))
-    compared = replace(compared, robustness=changed, adaptation=adaptation.load(Path("results")))
-    further = [*device.sections(compared.rows, Path("results")), *adaptation_section.sections(compared)]
+    compared = whole.load(Path("results"), sha256_of(data.sha256), data.validated_on)
+    further = whole.further_sections(compared, Path("results"))
     page.write(findings.find(compared), out, data.validation.images, further)
     write_json(Path("results/summary.json"), summary.summary(compared))
 

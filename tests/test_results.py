@@ -4,7 +4,8 @@ import fake_results
 import pytest
 
 from frugalnet.errors import UserError
-from frugalnet.report import comparison
+from frugalnet.files import write_json
+from frugalnet.report import comparison, whole
 from frugalnet.report import results as stored
 from tools import results
 
@@ -13,11 +14,25 @@ def compared(root):
     return comparison.compare(stored.load(root), "d" * 64, "validation split")
 
 
+def further(root):
+    """What the stages robustness and adapt leave."""
+    write_json(root / "robustness/robustness.json", fake_results.robustness(["alexnet", "depthwise", "residual"]))
+    for one in fake_results.adapted(["alexnet", "depthwise"]):
+        name = f"{one.model}-{one.scenario}"
+        write_json(root / "adapt" / name / "adapt.json", one.found)
+        write_json(root / "adapt_timing" / name / "timing.json", one.timing)
+
+
 def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     root = fake_results.make(tmp_path / "results", num_classes=200, n=2000, epochs=30)
     fake_results.export(root, models=("alexnet",))
-    folder = results.publish(root, compared(root), tmp_path / "docs")
-    assert "On a device" in (folder / "report.md").read_text()
+    further(root)
+    folder = results.publish(root, whole.load(root, "d" * 64, "validation split"), tmp_path / "docs")
+    markdown = (folder / "report.md").read_text()
+    for title in ("On a device", "Learning on the device", "One changed pixel fools"):
+        assert title in markdown
+    for path in ("robustness/robustness.json", "adapt/depthwise-unseen/adapt.json"):
+        assert (folder / path).read_bytes() == (root / path).read_bytes()
     for path in ("export/alexnet-0/export.json", "export_timing/alexnet-0/timing.json"):
         assert (folder / path).read_bytes() == (root / path).read_bytes()
     assert folder == tmp_path / "docs/modern"

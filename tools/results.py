@@ -2,7 +2,8 @@
 
 The report there has no image of the data set: its photographs are not ours to publish. Beside it, for each network,
 what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and
-per_class.csv. What was measured of its exported files is in export/ and export_timing/.
+per_class.csv. What was measured of its exported files is in export/ and export_timing/, of fine-tuning in adapt/ and
+adapt_timing/, and on changed pictures in robustness/.
 """
 
 import shutil
@@ -11,9 +12,13 @@ from pathlib import Path
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic, sha256_of
-from frugalnet.report import comparison, device, findings, page, results
+from frugalnet.report import comparison, findings, page, whole
 
 KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
+MEASURED = (
+    *("export/*/export.json", "export_timing/*/timing.json", "robustness/*.json"),
+    *("adapt/*/adapt.json", "adapt_timing/*/timing.json"),
+)
 FOLDER = Path("docs/results")
 
 
@@ -28,25 +33,23 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
     if len(recipes) > 1:
         raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
     with atomic(folder / recipes[0]) as partial:
-        page.write(findings.find(compared), partial, further=device.sections(compared.rows, root))
+        page.write(findings.find(compared), partial, further=whole.further_sections(compared, root))
         for record in compared.records:
             (partial / record.name).mkdir()
             for stage, names in KEPT.items():
                 for name in names:
                     shutil.copy(root / stage / record.name / name, partial / record.name / name)
-            for path in (
-                Path("export") / record.name / "export.json",
-                Path("export_timing") / record.name / "timing.json",
-            ):
-                if (root / path).is_file():
-                    (partial / path).parent.mkdir(parents=True)
-                    shutil.copy(root / path, partial / path)
+        for pattern in MEASURED:
+            for found in sorted(root.glob(pattern)):
+                copied = partial / found.relative_to(root)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(found, copied)
     return folder / recipes[0]
 
 
 def main() -> None:
     data, root = arrays.load(Path("data/arrays")), Path("results")
-    compared = comparison.compare(results.load(root), sha256_of(data.sha256), data.validated_on)
+    compared = whole.load(root, sha256_of(data.sha256), data.validated_on)
     print(publish(root, compared, FOLDER))
 
 
