@@ -254,7 +254,7 @@ def test_a_network_that_has_never_seen_the_classes_is_trained_without_them_and_o
     assert networks[0]["fc.weight"].shape[0] == 3
     assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
     assert capfd.readouterr().err.count("epoch 1/1") == 1  # the second came from the checkpoint
-    assert list(tmp_path.glob(".checkpoints/train/depthwise-0-*/*.ckpt"))
+    assert list(tmp_path.glob(".checkpoints/adapt/depthwise-0-*/*.ckpt"))
 
 
 @pytest.fixture(scope="module")

@@ -157,8 +157,12 @@ def memory(adapted: Sequence[Adapted], by_macs: Sequence[str]) -> str:
     for model in by_macs:
         peaks: dict[str, Any] = next((one.timing["peak_memory_bytes"] for one in adapted if one.model == model), {})
         if peaks.get("all") and peaks.get("classifier"):
-            shares.append(f"{ratio(peaks['classifier'] / peaks['all'])} for {model}")
-    return f"Training the classifier alone needs of a full step's memory {listed(shares)}." if shares else ""
+            shares.append(f"{ratio(peaks['classifier'] / peaks['all'])} ({model})")
+    return (
+        f"A step that trains the classifier alone takes {listed(shares)} of the memory of a full step."
+        if shares
+        else ""
+    )
 
 
 def summary(adapted: Sequence[Adapted], by_macs: Sequence[str]) -> dict[str, Any] | None:

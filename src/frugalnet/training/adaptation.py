@@ -23,6 +23,7 @@ from frugalnet.metrics.timing import peak_allocated
 from frugalnet.metrics.training_cost import saved_bytes, training_macs
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.finetuning import (
     PARTS,
     Part,
@@ -40,6 +41,7 @@ from frugalnet.training.trainer import TrainConfig, Trainer
 
 Scenario = Literal["seen", "unseen"]
 METHODS = (*PARTS, "scratch")
+_CHECKPOINTS = Path(".checkpoints/adapt")  # the last one stays: another adapt.steps needs no new training
 
 
 class AdaptConfig(TuningConfig):
@@ -95,7 +97,7 @@ def pretrain(
     config = config.model_copy(update={"distillation": 0.0})
     run = runs.describe(model, seed, data, views.sha256, config, run_on) | {"left_out": list(left_out)}
     run["fingerprint"] = sha256_of(run)
-    checkpoints = runs.checkpoints(root, run)
+    checkpoints = Checkpoints(root / _CHECKPOINTS / f"{model}-{seed}-{run['fingerprint'][:16]}")
     trainer = Trainer(model, seed, len(kept), len(chosen), normalise, config)
     with checkpoints.locked():
         fit(

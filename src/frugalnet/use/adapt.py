@@ -178,6 +178,6 @@ network always names one of these classes, whatever it is shown:
 {names}
 
     frugalnet predict --weights FOLDER photo.jpg
-    frugalnet export --weights FOLDER --pictures PICTURES OUT
+    frugalnet export OUT --weights FOLDER --pictures PICTURES
     frugalnet serve --weights FOLDER
 """
