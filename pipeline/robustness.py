@@ -11,20 +11,26 @@ from frugalnet import compute, config, models
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import write_json
-from frugalnet.metrics import perturbations
+from frugalnet.metrics import counts, perturbations
+from frugalnet.metrics.one_pixel import Classify
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.inference import infer, load_weights
+from frugalnet.use.runtimes import FILES, open_runtime
 
 
 def main() -> None:
     params = config.load()
     device, data, out = compute.setup(params.compute), arrays.load(Path("data/arrays")), Path("results/robustness")
-    normalise, networks = Normaliser(data.mean, data.std, device), {}
+    normalise, networks = Normaliser(data.mean, data.std, device), dict[str, Classify]()
     for model in params.model.names:
         name = f"{model}-{min(params.seeds)}"
         network = load_weights(models.build(model, len(data.class_ids)), Path("models") / f"{name}.safetensors")
         network.to(device).to(memory_format=torch.channels_last)
         networks[name] = partial(infer, network, normalise=normalise)
+    if params.robustness.int8:
+        frugal = min(params.model.names, key=lambda model: counts.macs(models.build(model), (3, 64, 64)))
+        file = Path("results/export") / f"{frugal}-{min(params.seeds)}" / FILES["int8"]
+        networks[f"{frugal} int8-{min(params.seeds)}"] = open_runtime("int8", file)
     start, labels = time.perf_counter(), np.array(data.validation.labels)
     result = perturbations.measure(networks, data.validation.images, labels, params.robustness)
     write_json(out / "robustness.json", result)

@@ -16,7 +16,7 @@ from frugalnet.metrics.perturbations import RobustnessConfig, measure
 from frugalnet.report import claims, findings, page, robustness, robustness_section
 
 GREY = np.full((16, 16, 3), 128, np.uint8)
-FEW = RobustnessConfig(seed=0, pictures=3, pixels=[1], candidates=20, generations=4, corrupted=4)
+FEW = RobustnessConfig(seed=0, pictures=3, pixels=[1], candidates=20, generations=4, corrupted=4, int8=False)
 
 
 def darkness_at(x: int, y: int, enough: float):
@@ -202,6 +202,17 @@ def test_the_verdict_names_a_difference_only_if_it_is_significant(full):
     assert "not significantly different (McNemar’s exact p\u00a01.0000)" in robustness.verdict(
         replace(full, robustness=same)
     )
+
+
+def test_a_quantised_network_is_a_row_of_its_own_and_compared_with_itself(full, tmp_path):
+    measured = fake_results.robustness(["alexnet", "depthwise", "residual", "residual int8"])  # 22 and 28 of 40 fooled
+    quantised = replace(full, robustness=measured)
+    said = robustness.verdict(quantised).replace("\u00a0", " ")
+    assert "as int8, residual on 70.0 % (54.6 to 81.9 %), significantly different (p 0.0312)" in said
+    assert robustness.verdict(full).split(";")[0] == robustness.verdict(quantised).split(";")[0]
+    assert "alexnet and residual int8" in robustness.summary(quantised)["mcnemar"]
+    page.write(findings.find(quantised), tmp_path / "out")
+    assert "| residual (int8) | 70.0" in (tmp_path / "out/report.md").read_text()
 
 
 def test_a_single_network_has_a_verdict_too(full):

@@ -25,6 +25,7 @@ class RobustnessConfig(Config):
     candidates: int = Field(ge=5, le=10_000)  # of a generation
     generations: int = Field(ge=1, le=1000)  # after the first, at most
     corrupted: int = Field(ge=0)  # to corrupt, of all
+    int8: bool  # whether the network with the fewest MACs is measured as int8 too
 
 
 def measure(

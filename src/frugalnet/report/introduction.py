@@ -7,7 +7,7 @@ from frugalnet.report.robustness import one_pixel
 from frugalnet.report.wording import human, interval, listed, percent, signed_points
 
 PEAK_MEMORY, ENERGY = "peak_memory_train_step_bytes", "energy_joules_per_training_image"
-SAYS = {
+SAYS: dict[str, str] = {
     "one_pixel": "A single changed pixel can lead to a misclassification",
     "device_training": "Training on the device fits a network to the few kinds of input that it meets",
     "smaller_is_enough": "Trained there, a smaller network can do",
@@ -73,7 +73,7 @@ def _power_and_memory() -> Judge:
     return Judge((), rule, decide, depends_on_training=False)
 
 
-JUDGES = {
+JUDGES: dict[str, Judge] = {
     "one_pixel": _one_pixel(),
     "device_training": _device_training(),
     "smaller_is_enough": _smaller_is_enough(),

@@ -1,6 +1,7 @@
 """What was measured on pictures that are not clean: attacks and corruptions of the networks compared."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from frugalnet.metrics.robustness import accuracy_kept, median_queries, success_
 from frugalnet.metrics.statistics import Interval, mcnemar
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.wording import interval, listed, p_value, percent
+
+INT8 = " int8"  # at the end of the name of a quantised network
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -33,9 +36,17 @@ def attacks(measured: dict[str, Any], row: Row, pixels: int, method: str = "evol
 
 
 def measured_rows(comparison: Comparison) -> list[Row]:
-    """The networks that were attacked or corrupted."""
+    """The networks that were attacked or corrupted, and then what is quantised of them, as networks of their own."""
     measured = (comparison.robustness or {}).get("networks", {})
-    return [row for row in comparison.rows if row.records[0].name in measured]
+    rows = [
+        one for quantised in (False, True) for row in comparison.rows if (one := _quantised(row) if quantised else row)
+    ]
+    return [row for row in rows if row.records[0].name in measured]
+
+
+def _quantised(row: Row) -> Row:
+    name = row.model + INT8
+    return replace(row, model=name, records=[replace(record, model=name) for record in row.records])
 
 
 def one_pixel(comparison: Comparison) -> dict[str, Interval]:
@@ -59,21 +70,21 @@ def summary(comparison: Comparison) -> dict[str, Any] | None:
     if measured is None:
         return None
     for row in measured_rows(comparison):
-        figures: dict[str, Any] = {}
+        found_of: dict[str, Any] = {}
         for pixels in measured["pixels"] if measured["attacked"] else ():
             for method in ("evolution", "random"):
                 found, queries = attacks(measured, row, pixels, method)
-                figures[f"{method}_{pixels}"] = asdict(success_rate(found)) | {
+                found_of[f"{method}_{pixels}"] = asdict(success_rate(found)) | {
                     "median_queries": median_queries(found, queries)
                 }
         if measured["corrupted"]:
             clean, corrupted, kinds = corruptions(measured, row)
-            figures |= {"clean_top1": float(clean.mean()), "corrupted_top1": float(corrupted.mean())}
-            figures["kept"] = asdict(accuracy_kept(clean, corrupted))
-            figures["kept_by_kind"] = {
+            found_of |= {"clean_top1": float(clean.mean()), "corrupted_top1": float(corrupted.mean())}
+            found_of["kept"] = asdict(accuracy_kept(clean, corrupted))
+            found_of["kept_by_kind"] = {
                 kind: asdict(accuracy_kept(clean, corrupted[[i]])) for i, kind in enumerate(kinds)
             }
-        networks[row.model] = figures
+        networks[row.model] = found_of
     scope = {key: measured[key] for key in ("seed", "pixels", "candidates", "generations")}
     sizes = {key: len(measured[key]) for key in ("attacked", "corrupted")}
     return {**scope, **sizes, "verdict": verdict(comparison), "networks": networks, "mcnemar": paired(comparison)}
@@ -89,7 +100,8 @@ def paired(comparison: Comparison) -> dict[str, float]:
 
 def verdict(comparison: Comparison) -> str:
     """One sentence: of the network with the fewest MACs, and whether it fails more often than the one with the most."""
-    measured, rows, rates = comparison.robustness, measured_rows(comparison), one_pixel(comparison)
+    measured, rates = comparison.robustness, one_pixel(comparison)
+    rows = [row for row in measured_rows(comparison) if not row.model.endswith(INT8)]
     if not measured or not rows:
         return ""
     small, large = min(rows, key=lambda row: (row.macs, -row.top1.mean)), max(rows, key=lambda row: row.macs)
@@ -102,6 +114,7 @@ def verdict(comparison: Comparison) -> str:
             text += f" and {large.model} on {_share(rates[large.model])} of the same pictures, {how} different"
             text += f" (McNemar’s exact p\u00a0{p_value(p)})"
         parts.append(text)
+        parts += [_against_itself(measured, row, rates) for row in rows if row.model + INT8 in rates]
     if measured["corrupted"]:
         kept = {
             row.model: accuracy_kept(*corruptions(measured, row)[:2])
@@ -112,6 +125,13 @@ def verdict(comparison: Comparison) -> str:
         )
     sentence = "; ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def _against_itself(measured: dict[str, Any], row: Row, rates: Mapping[str, Interval]) -> str:
+    """Whether a network breaks more easily once it is quantised."""
+    p = mcnemar(attacks(measured, row, 1)[0], attacks(measured, _quantised(row), 1)[0])
+    how = "significantly" if p < 0.05 else "not significantly"
+    return f"as int8, {row.model} on {_share(rates[row.model + INT8])}, {how} different (p\u00a0{p_value(p)})"
 
 
 def _share(value: Interval) -> str:

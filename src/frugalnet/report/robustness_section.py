@@ -1,6 +1,6 @@
 """The section "When the picture is not clean": a verdict, a table, two charts and the most telling pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from frugalnet.metrics.robustness import accuracy_kept, fooled_within, median_qu
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.drawing import data_url
 from frugalnet.report.figures import Chart, Line, colours, end_labels
-from frugalnet.report.robustness import attacks, corruptions, measured_rows, one_pixel, paired, verdict
+from frugalnet.report.robustness import INT8, attacks, corruptions, measured_rows, one_pixel, paired, verdict
 from frugalnet.report.tables import Cell, Table
 from frugalnet.report.wording import count, interval, p_value, percent
 
@@ -39,17 +39,28 @@ def blocks(comparison: Comparison, images: NDArray[np.uint8] | None) -> list[str
     if not measured["attacked"] and measured["pictures"]:
         found.append(NO_PICTURE)
     if one_pixel(comparison):
-        found += [_by_queries(measured, rows, comparison.rows), BY_QUERIES]
+        found += [_by_queries(measured, rows, _colours(comparison)), BY_QUERIES]
     if measured["corrupted"]:
-        found += [_by_kind(measured, rows, comparison.rows), BY_KIND]
+        found += [_by_kind(measured, rows, _colours(comparison)), BY_KIND]
     if images is not None and one_pixel(comparison):
         pairs = [pair for row in rows for pair in _pairs(measured, row, images)]
         found += [PICTURES, Pictures(pairs)] if pairs else []
     return found
 
 
+def _colours(comparison: Comparison) -> dict[str, str]:
+    """The colour of each measured row: quantised, a network keeps its own."""
+    of = colours(comparison.rows)
+    return {row.model: of[row.model.removesuffix(INT8)] for row in measured_rows(comparison)}
+
+
+def _name(row: Row) -> Cell:
+    below = ("int8",) if row.model.endswith(INT8) else ()
+    return Cell(row.model.removesuffix(INT8), below, style="network")
+
+
 def _table(comparison: Comparison, rows: Sequence[Row]) -> Table:
-    measured, header, body = comparison.robustness or {}, ["Network"], [[Cell(r.model, style="network")] for r in rows]
+    measured, header, body = comparison.robustness or {}, ["Network"], [[_name(r)] for r in rows]
     for pixels in measured["pixels"] if measured["attacked"] else ():
         for method in ("evolution", "random"):
             header.append(f"{'Fooled by' if method == 'evolution' else 'By random tries,'} {count(pixels, 'pixel')}")
@@ -76,8 +87,8 @@ def _table(comparison: Comparison, rows: Sequence[Row]) -> Table:
     return Table(TITLE, tuple(header), body, note=note)
 
 
-def _by_queries(measured: dict[str, Any], rows: Sequence[Row], all_rows: Sequence[Row]) -> Chart:
-    limit, colour, lines, ends = measured["candidates"] * (1 + measured["generations"]), colours(all_rows), [], {}
+def _by_queries(measured: dict[str, Any], rows: Sequence[Row], colour: Mapping[str, str]) -> Chart:
+    limit, lines, ends = measured["candidates"] * (1 + measured["generations"]), list[Line](), {}
     for row in rows:
         for method in ("random", "evolution"):
             steps, shares = fooled_within(*attacks(measured, row, 1, method))
@@ -92,8 +103,8 @@ def _by_queries(measured: dict[str, Any], rows: Sequence[Row], all_rows: Sequenc
     return replace(chart, labels=end_labels(ends, top, chart.height))
 
 
-def _by_kind(measured: dict[str, Any], rows: Sequence[Row], all_rows: Sequence[Row]) -> Chart:
-    colour, kept, kinds = colours(all_rows), {}, list[str]()
+def _by_kind(measured: dict[str, Any], rows: Sequence[Row], colour: Mapping[str, str]) -> Chart:
+    kept, kinds = {}, list[str]()
     for row in rows:
         clean, corrupted, kinds = corruptions(measured, row)
         kept[row.model] = [100 * float(one.mean() / max(clean.mean(), 1e-9)) for one in corrupted]
