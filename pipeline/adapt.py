@@ -19,8 +19,11 @@ def main(model: str, scenario: str) -> None:
     out, timing = (Path(f"results/{kind}") / f"{model}-{scenario}" for kind in ("adapt", "adapt_timing"))
     found: dict[str, Any] = {"measured": False}
     costs: dict[str, Any] = {"measured": False}
-    if params.adapt.draws:
-        device, data, views = compute.setup(params.compute), arrays.load(Path("data/arrays")), Views(Path("data/views"))
+    data, views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
+    if params.adapt.draws and (lacks := adaptation.lacking(params.adapt, data)):
+        print(f"adapt: nothing is measured: {lacks}")
+    elif params.adapt.draws:
+        device = compute.setup(params.compute)
         seed, root = params.seeds[0], tracking.project_root()
         if scenario == "seen":
             network = models.build(model, len(data.class_ids))

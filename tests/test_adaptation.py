@@ -16,7 +16,15 @@ from frugalnet.metrics.counts import macs
 from frugalnet.metrics.draws import over_draws
 from frugalnet.metrics.training_cost import saved_bytes, training_macs
 from frugalnet.report import adaptation, adaptation_section, claims, findings, page
-from frugalnet.training.adaptation import METHODS, AdaptConfig, choose_pictures, draw_classes, measure, pretrain
+from frugalnet.training.adaptation import (
+    METHODS,
+    AdaptConfig,
+    choose_pictures,
+    draw_classes,
+    lacking,
+    measure,
+    pretrain,
+)
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.finetuning import (
     PARTS,
@@ -193,17 +201,23 @@ def test_intervals_over_draws_cover_draws_and_pictures():
     assert paired.low == pytest.approx(-paired.high, abs=0.3)
 
 
-def test_draws_share_no_class_and_too_many_are_refused():
+def test_draws_share_no_class_and_a_larger_choice_holds_the_smaller_one():
     drawn = draw_classes(FEW, 7)
     assert len({c for draw in drawn for c in draw}) == 4
-    with pytest.raises(UserError, match="2 draws of 3 classes each are too many for 7 classes"):
-        draw_classes(FEW.model_copy(update={"classes": 3}), 7)
     labels = np.repeat(np.arange(3), 10)
     few, more = (choose_pictures(labels, [2, 0], n, 5) for n in (3, 6))
     assert set(few) < set(more)
     assert labels[few].tolist() == [2] * 3 + [0] * 3
-    with pytest.raises(UserError, match=r"adapt\.pictures: 11 of each class, but one has only 10"):
-        choose_pictures(labels, [1], 11, 5)
+
+
+def test_what_small_data_lack_is_said(data):
+    assert lacking(FEW, data) is None
+    assert "2 draws of 3 classes each are too many for 7 classes" in lacking(
+        FEW.model_copy(update={"classes": 3}), data
+    )
+    assert "11 pictures of each class to train on, but one has only 10" in lacking(
+        FEW.model_copy(update={"pictures": [4, 11]}), data
+    )
 
 
 def test_the_experiment_learns_what_can_be_learned_and_says_the_same_twice(data, views):

@@ -56,30 +56,31 @@ class AdaptConfig(TuningConfig):
     unseen_epochs: int = Field(ge=1)  # at most, of the training without the drawn classes
 
 
-def draw_classes(config: AdaptConfig, num_classes: int) -> list[list[int]]:
-    """The classes of each draw, sorted. Raises UserError if there are too few: two have to be left to train on."""
-    if config.draws * config.classes > num_classes - 2:
-        raise UserError(
-            f"params.yaml: adapt: {config.draws} draws of {config.classes} classes each are too many for "
-            f"{num_classes} classes, of which two have to be left; lower adapt.draws or adapt.classes"
+def lacking(config: AdaptConfig, data: Dataset) -> str | None:
+    """What the data, which may be a small part, do not have enough of for the experiment; None if nothing."""
+    if config.draws * config.classes > len(data.class_ids) - 2:
+        return (
+            f"{config.draws} draws of {config.classes} classes each are too many for {len(data.class_ids)} classes, of "
+            "which two have to be left; lower adapt.draws or adapt.classes"
         )
+    fewest, wanted = int(np.bincount(data.train.labels).min()), max(config.pictures)
+    if wanted > fewest:
+        return f"{wanted} pictures of each class to train on, but one has only {fewest}; lower adapt.pictures"
+    return None
+
+
+def draw_classes(config: AdaptConfig, num_classes: int) -> list[list[int]]:
+    """The classes of each draw, sorted; as `lacking` wants, there are enough."""
     order = np.random.default_rng(config.seed).permutation(num_classes)
     drawn = order[: config.draws * config.classes].reshape(config.draws, config.classes)
     return [sorted(draw.tolist()) for draw in drawn]
 
 
 def choose_pictures(labels: NDArray[np.int64], classes: Sequence[int], count: int, seed: int) -> NDArray[np.int64]:
-    """The indices of `count` pictures of each class, by class; those of a smaller count are among them.
-
-    Raises UserError if a class has fewer.
-    """
-    found = []
-    for c in classes:
-        of_class = np.random.default_rng([seed, c]).permutation(np.flatnonzero(labels == c))
-        if len(of_class) < count:
-            raise UserError(f"params.yaml: adapt.pictures: {count} of each class, but one has only {len(of_class)}")
-        found.append(of_class[:count])
-    return np.concatenate(found)
+    """The indices of `count` pictures of each class, by class; those of a smaller count are among them."""
+    return np.concatenate(
+        [np.random.default_rng([seed, c]).permutation(np.flatnonzero(labels == c))[:count] for c in classes]
+    )
 
 
 def pretrain(
