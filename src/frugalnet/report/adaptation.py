@@ -1,6 +1,6 @@
 """What learning on a device was worth: the outcomes of the stage `adapt`, as figures and sentences."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,10 @@ def of(adapted: Iterable[Adapted], scenario: str, model: str) -> Adapted | None:
     return next((one for one in adapted if (one.scenario, one.model) == (scenario, model)), None)
 
 
-def verdict(adapted: Sequence[Adapted], by_macs: Sequence[str]) -> list[str]:
+def verdict(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> list[str]:
     """Sentences: is it worth training on the device, and is a small network enough there?
 
-    by_macs: the models, from the fewest MACs to the most.
+    by_macs: the MACs of each model, the fewest first.
     """
     models = [model for model in by_macs if any(one.model == model for one in adapted)]
     if not models:
@@ -115,7 +115,7 @@ def verdict(adapted: Sequence[Adapted], by_macs: Sequence[str]) -> list[str]:
             f"each: {points(gain)} {what} from scratch{_unless(gain)}."
         )
     largest = of(adapted, "seen", large)
-    if seen and largest and small != large:
+    if seen and largest and by_macs[small] < by_macs[large]:
         gap = difference(seen, ("all", seen.most), largest, ("restricted", 0))
         if gap:
             found.append(f"A smaller network {_enough(gap)}: {small}, fine-tuned, {_against(gap, large)}.")
@@ -151,7 +151,7 @@ def _share(value: Interval) -> str:
     return f"{percent(value.estimate)} ({interval(value)})"
 
 
-def memory(adapted: Sequence[Adapted], by_macs: Sequence[str]) -> str:
+def memory(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> str:
     """What a training step holds beside the weights, everything trained against the classifier alone."""
     shares = []
     for model in by_macs:
@@ -165,7 +165,7 @@ def memory(adapted: Sequence[Adapted], by_macs: Sequence[str]) -> str:
     )
 
 
-def summary(adapted: Sequence[Adapted], by_macs: Sequence[str]) -> dict[str, Any] | None:
+def summary(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> dict[str, Any] | None:
     """Every figure of the section that holds no time, ready for JSON; None if nothing was measured."""
     if not adapted:
         return None

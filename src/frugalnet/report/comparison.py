@@ -224,9 +224,9 @@ class Comparison:
     adaptation: Sequence[Adapted] = ()  # of the stages adapt; empty: not measured
 
     @property
-    def by_macs(self) -> list[str]:
-        """The models, from the fewest MACs to the most; of equally many the more accurate one first."""
-        return [row.model for row in sorted(self.rows, key=lambda row: (row.macs, -row.top1.mean))]
+    def by_macs(self) -> dict[str, int]:
+        """The MACs of each model, the fewest first; of equally many the more accurate one first."""
+        return {row.model: row.macs for row in sorted(self.rows, key=lambda row: (row.macs, -row.top1.mean))}
 
     @property
     def records(self) -> list[Record]:

@@ -28,7 +28,7 @@ def _one_pixel() -> Judge:
 
 def _device_training() -> Judge:
     def decide(comparison: Comparison) -> Judgement | None:
-        found = of(comparison.adaptation, "seen", comparison.by_macs[0])
+        found = of(comparison.adaptation, "seen", next(iter(comparison.by_macs)))
         gain = difference(found, ("all", found.most), found, ("restricted", 0)) if found else None
         if found is None or gain is None:
             return None
@@ -44,8 +44,9 @@ def _device_training() -> Judge:
 
 def _smaller_is_enough() -> Judge:
     def decide(comparison: Comparison) -> Judgement | None:
-        small, large = (of(comparison.adaptation, "seen", comparison.by_macs[end]) for end in (0, -1))
-        if small is None or large is None or small is large:
+        by_macs = [*comparison.by_macs]
+        small, large = (of(comparison.adaptation, "seen", by_macs[end]) for end in (0, -1))
+        if small is None or large is None or comparison.by_macs[small.model] == comparison.by_macs[large.model]:
             return None
         gap = difference(small, ("all", small.most), large, ("restricted", 0))
         if gap is None:
@@ -60,14 +61,13 @@ def _smaller_is_enough() -> Judge:
 
 def _power_and_memory() -> Judge:
     def decide(comparison: Comparison) -> Judgement | None:
-        said = []
-        for row in (row for model in (comparison.by_macs[-1], comparison.by_macs[0]) if (row := comparison.row(model))):
-            memory, joules = (row.figure(f"{key}") for key in (PEAK_MEMORY, ENERGY))
-            energy = "not measured" if joules is None else f"{human(float(str(joules)))}J an image"
-            said.append(
-                f"{row.model}: {'not measured' if memory is None else human(float(str(memory))) + 'B'}, {energy}"
-            )
-        return f"memory of a training step, energy of training: {'; '.join(said)}", "not measured"
+        models, said = [*comparison.by_macs], []
+        for model in dict.fromkeys((models[-1], models[0])):
+            row = comparison.row(model)
+            memory, joules = (row.cost.get(key) if row else None for key in (PEAK_MEMORY, ENERGY))
+            energy = f"{human(joules)}J an image" if joules else "energy not measured"
+            said.append(f"{model} {human(memory)}B, {energy}" if memory else f"{model} not measured")
+        return f"a training step: {'; '.join(said)}", "not measured"
 
     rule = "not judged: memory and energy are told, but what a device allows is not known"
     return Judge((), rule, decide, depends_on_training=False)
