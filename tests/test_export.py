@@ -31,7 +31,7 @@ def project(tmp_path_factory, sample_archive) -> Path:
 def written(project: Path, name: str, data: Dataset | None = None, out: Path | None = None) -> Path:
     out = out or project / "results/export" / name
     data = data or arrays.load(project / "data/arrays")
-    export.write(weights.of_run(project, name), data, CONFIG, out)
+    export.write(weights.of_run(project, name), data.train.images, CONFIG, out)
     return out
 
 

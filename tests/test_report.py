@@ -236,7 +236,7 @@ def test_comparison_json_holds_the_findings(written, sample_findings):
     found = json.loads((written / "comparison.json").read_text())
     assert found["recommendation"] == sample_findings.recommendation
     assert [claim["key"] for claim in found["claims"]] == [claim.key for claim in sample_findings.claims]
-    assert len({claim["key"] for claim in found["claims"]}) == 18
+    assert len({claim["key"] for claim in found["claims"]}) == 21
     assert [one["top1"]["mean"] for one in found["networks"]] == [
         row.top1.mean for row in sample_findings.comparison.rows
     ]
