@@ -1,6 +1,7 @@
 """The files for other runtimes: the network's own classes, the same bytes, a gate, and real measurements."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset, Split
+from frugalnet.errors import UserError
 from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.use import export, exported, runtimes, weights
 from frugalnet.use.export import ExportConfig
@@ -120,6 +122,15 @@ def test_the_executorch_program_gives_pytorchs_classes(project):
     expected = runtimes.open_runtime("pytorch", paths(project)["pytorch"])(images)
     found = runtimes.open_runtime("executorch", paths(project)["executorch"])(images)
     assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_a_killed_measurement_of_memory_is_one_clear_line(project, tmp_path, monkeypatch):
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    with pytest.raises(UserError, match=r"model\.onnx: the process that measures its memory ended by signal 9; rerun"):
+        runtimes.peak_memory("onnx", paths(project)["onnx"])
 
 
 def test_a_picture_survives_its_encoding(project):

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalnet.errors import UserError
+
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, 64, 64, 3) RGB → (N, classes) logits
 FILES = {"onnx": "model.onnx", "int8": "model.int8.onnx", "executorch": "model.pte"}  # in results/export/<network>
 FORMATS = ("pytorch", *FILES)
@@ -80,9 +82,13 @@ def peak_memory(kind: str, path: Path) -> dict[str, int]:
     """Resident bytes of a new process that only runs a network, one image at a time.
 
     peak: the most it ever held. before: what Python and NumPy held before the runtime was loaded.
+    Raises UserError if that process fails, for example because it is killed.
     """
     command = [sys.executable, "-m", "frugalnet.use.runtimes", kind, str(path)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        how = f"by signal {-done.returncode}" if done.returncode < 0 else f"with exit code {done.returncode}"
+        raise UserError(f"{path}: the process that measures its memory ended {how}; rerun, or try: {' '.join(command)}")
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return found
 
