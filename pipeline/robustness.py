@@ -21,16 +21,17 @@ from frugalnet.use.runtimes import FILES, open_runtime
 def main() -> None:
     params = config.load()
     device, data, out = compute.setup(params.compute), arrays.load(Path("data/arrays")), Path("results/robustness")
-    normalise, networks = Normaliser(data.mean, data.std, device), dict[str, Classify]()
+    normalise, networks, macs = Normaliser(data.mean, data.std, device), dict[str, Classify](), dict[str, int]()
     for model in params.model.names:
         name = f"{model}-{min(params.seeds)}"
         network = load_weights(models.build(model, len(data.class_ids)), Path("models") / f"{name}.safetensors")
         network.to(device).to(memory_format=torch.channels_last)
+        macs[model] = counts.macs(network, (3, 64, 64))
         networks[name] = partial(infer, network, normalise=normalise)
     if params.robustness.int8:
-        frugal = min(params.model.names, key=lambda model: counts.macs(models.build(model), (3, 64, 64)))
-        file = Path("results/export") / f"{frugal}-{min(params.seeds)}" / FILES["int8"]
-        networks[f"{frugal} int8-{min(params.seeds)}"] = open_runtime("int8", file)
+        frugal, seed = min(macs, key=lambda model: macs[model]), min(params.seeds)
+        file = Path("results/export") / f"{frugal}-{seed}" / FILES["int8"]
+        networks[f"{frugal} int8-{seed}"] = open_runtime("int8", file)
     start, labels = time.perf_counter(), np.array(data.validation.labels)
     result = perturbations.measure(networks, data.validation.images, labels, params.robustness)
     write_json(out / "robustness.json", result)

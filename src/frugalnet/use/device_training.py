@@ -62,6 +62,7 @@ def write(stored: Stored, count: int, kept: Sequence[int] | None, batch_size: in
         (partial / STEP).write_bytes(program.buffer)
 
 
+@quiet()  # what is experimental says so at every call
 def train(
     folder: Path,
     images: NDArray[np.uint8],
@@ -77,19 +78,6 @@ def train(
     images: (N, 64, 64, 3) uint8; labels: (N,). batch_size: as the step was written, N at least as large; what is left
     of an epoch after whole batches is left out. rate: SGD's, without momentum.
     """
-    with quiet():  # what is experimental says so at every call
-        return _train(folder, images, labels, batch_size, steps, rate, seed)
-
-
-def _train(
-    folder: Path,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    batch_size: int,
-    steps: int,
-    rate: float,
-    seed: int,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], list[float]]:
     from executorch.extension.training import _load_for_executorch_for_training, get_sgd_optimizer
 
     features = torch.from_numpy(open_runtime("executorch", folder / FEATURES)(images))
