@@ -1,5 +1,6 @@
 """Fine-tuning, its costs and its figures against cases made by hand; the experiment; the section of the report."""
 
+import shutil
 from dataclasses import replace
 
 import fake_results
@@ -250,7 +251,7 @@ def test_the_experiment_learns_what_can_be_learned_and_says_the_same_twice(data,
         views,
         FEW.model_copy(update={"steps": 2, "scratch_steps": 2}),
     )
-    assert {one["method"] for one in unseen["outcomes"]} == set(METHODS)
+    assert {one["method"] for one in unseen["outcomes"]} == set(PARTS)  # scratch is in the first scenario, "seen"
     rates = FEW.learning_rate.model_copy(update={"all": 1e30})
     explosive = FEW.model_copy(update={"learning_rate": rates})
     with pytest.raises(UserError, match=r"adapt\.learning_rate\.all: the loss is"):
@@ -299,6 +300,23 @@ def test_the_section_says_what_the_figures_say(full, tmp_path):
         assert "classifier, last two blocks" in text
     assert adaptation_section.sections(replace(full, adaptation=())) == []
     assert findings.find(replace(full, adaptation=())).summary()["adaptation"] is None
+
+
+def test_training_from_scratch_is_told_of_the_scenario_that_does_not_hold_it(tmp_path):
+    whole = fake_results.adapted(["depthwise"])
+    for one in whole:
+        found, timing = dict(one.found), dict(one.timing)
+        if one.scenario == "unseen":
+            found["outcomes"] = [o for o in found["outcomes"] if o["method"] != "scratch"]
+            timing["trainings"] = [t for t in timing["trainings"] if t["method"] != "scratch"]
+        write_json(tmp_path / "adapt" / one.scenario / "adapt.json", found)
+        write_json(tmp_path / "adapt_timing" / one.scenario / "timing.json", timing)
+    seen, unseen = adaptation.load(tmp_path)
+    assert unseen.accuracy("scratch", 50) == seen.accuracy("scratch", 50) == whole[1].accuracy("scratch", 50)
+    assert unseen.seconds("scratch") == seen.seconds("scratch")
+    shutil.rmtree(tmp_path / "adapt/seen")
+    with pytest.raises(UserError, match="no training from scratch of depthwise: run `dvc repro`"):
+        adaptation.load(tmp_path)
 
 
 def test_gains_count_pictures_that_are_paired(full):

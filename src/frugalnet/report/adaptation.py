@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalnet.errors import UserError
 from frugalnet.files import read_json
 from frugalnet.metrics.draws import over_draws
 from frugalnet.metrics.statistics import Interval, Quantiles, quantiles
@@ -61,12 +62,31 @@ class Adapted:
 
 
 def load(results: Path) -> list[Adapted]:
-    """What the stages `adapt` measured, by scenario and model. Raises UserError if a file is damaged or missing."""
+    """What the stages `adapt` measured, by scenario and model. Raises UserError if a file is damaged or missing.
+
+    Training from scratch, which one scenario holds, is told in the others too.
+    """
     found = []
     for path in sorted((results / "adapt").glob("*/adapt.json")):
         adapted = Adapted(read_json(path), read_json(results / "adapt_timing" / path.parent.name / "timing.json"))
         found += [adapted] if adapted.found["measured"] else []
+    complete = {one.model: one for one in found if one.right("scratch", one.most)}
+    if lacking := sorted({one.model for one in found} - complete.keys()):
+        raise UserError(f"{results / 'adapt'}: no training from scratch of {', '.join(lacking)}: run `dvc repro`")
+    found = [one if one.right("scratch", one.most) else _with_scratch(one, complete[one.model]) for one in found]
     return sorted(found, key=lambda one: (one.scenario, one.model))
+
+
+def _with_scratch(one: Adapted, other: Adapted) -> Adapted:
+    """One scenario's outcomes with those of training from scratch from another scenario of the same network."""
+    outcomes, trainings = (
+        [*mine, *(line for line in theirs if line["method"] == "scratch")]
+        for mine, theirs in (
+            (one.found["outcomes"], other.found["outcomes"]),
+            (one.timing["trainings"], other.timing["trainings"]),
+        )
+    )
+    return Adapted(one.found | {"outcomes": outcomes}, one.timing | {"trainings": trainings})
 
 
 def difference(first: Adapted, method: tuple[str, int], second: Adapted, other: tuple[str, int]) -> Interval | None:

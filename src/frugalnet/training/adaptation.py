@@ -121,12 +121,13 @@ def measure(
     for each validation picture of a draw's classes, by class: 1 if it was classified correctly.
     - general, restricted (only "seen"): the network as it is, and its answers among the draw's classes alone.
     - classifier, norms, blocks, all: that part fine-tuned, see `finetuning.modules_of`; scratch: everything, from
-      random weights. For each number of pictures a class.
+      random weights, so the same in every scenario and only done in the first. For each number of pictures a class.
     """
     draws, normalise = draw_classes(config, len(data.class_ids)), Normaliser(data.mean, data.std, torch.device("cpu"))
     found: dict[str, Any] = {"measured": True, "model": model, "scenario": scenario, **config.model_dump()}
     outcomes, seconds, joules = [], [], []
-    todo = [(d, n, m) for d in range(len(draws)) for n in config.pictures for m in METHODS]
+    methods = METHODS if scenario == config.scenarios[0] else PARTS
+    todo = [(d, n, m) for d in range(len(draws)) for n in config.pictures for m in methods]
     for d, n, method in tqdm(todo, f"adapt {model}, {scenario}", unit=" trainings", disable=None):
         validation, labels = _of_classes(data.validation, draws[d])
         if scenario == "seen" and (n, method) == (config.pictures[0], METHODS[0]):
