@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from frugalnet import compute, config, models, tracking
+from frugalnet import compute, config, models, project
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import write_json
@@ -24,7 +24,7 @@ def main(model: str, scenario: str) -> None:
         print(f"adapt: nothing is measured: {lacks}")
     elif params.adapt.draws:
         device = compute.setup(params.compute)
-        seed, root = params.seeds[0], tracking.project_root()
+        seed, root = params.seeds[0], project.project_root()
         if scenario == "seen":
             network = models.build(model, len(data.class_ids))
             network = load_weights(network, Path("models") / f"{model}-{seed}.safetensors")

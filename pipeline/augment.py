@@ -11,7 +11,7 @@ from frugalnet.errors import run_stage
 def main() -> None:
     from frugalnet import config
 
-    params = config.load()
+    params = config.load(try_policy=True)
     images, views = Path("data/arrays/train_images.npy"), Path("data/views")
     write_views(images, views, params.augment, processes=params.compute.processes)
     contact_sheet(

@@ -179,7 +179,7 @@ def test_a_policy_that_cannot_work_is_refused_and_the_key_named(transform: dict[
 
 
 def test_what_takes_minutes_is_refused_by_key_after_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("frugalnet.data.augment.TRIAL_SECONDS", 1)
+    monkeypatch.setattr("frugalnet.data.policy.TRIAL_SECONDS", 1)
     endless = {"name": "GridDistortion", "p": 0.1, "num_steps": 10**8}
     with pytest.raises(UserError, match=r"augment\.policy\.1: GridDistortion takes more than 1\.0 GB or 1 s for 20 im"):
         policy(POLICY[0], endless)

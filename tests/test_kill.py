@@ -20,7 +20,7 @@ from dvc.utils.hydra import compose_and_dump
 from frugalnet.data.arrays import NormaliseConfig, normalise
 from frugalnet.data.augment import write_views
 from frugalnet.data.sample import write_sample
-from frugalnet.tracking import connect
+from frugalnet.mlflow_store import connect
 
 ROOT = Path(__file__).parents[1]
 RESULTS = [
@@ -198,7 +198,9 @@ def test_checkpoints_of_other_parameters_are_not_used(project):
     assert np.isfinite(np.loadtxt(project / RESULTS[1], delimiter=",", skiprows=1)).all()
 
 
-@pytest.mark.parametrize(("place", "kilobytes"), [(".checkpoints", 1100), ("models", 4)])
+@pytest.mark.parametrize(
+    ("place", "kilobytes"), [pytest.param(".checkpoints", 1100, marks=pytest.mark.slow), ("models", 4)]
+)
 def test_a_full_disk_is_said_and_costs_only_what_it_could_not_hold(project, uninterrupted, place, kilobytes):
     with small_disk(project / place, kilobytes):
         said = train(project, code=1)
@@ -216,6 +218,7 @@ def test_a_full_disk_is_said_and_costs_only_what_it_could_not_hold(project, unin
     assert_one_run_with_the_whole_curve(project)
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_said_and_costs_no_training(project, uninterrupted):
     with small_disk(project / "models", 4, read_only=True):
         said = train(project, code=1)
@@ -225,6 +228,7 @@ def test_a_read_only_folder_is_said_and_costs_no_training(project, uninterrupted
     assert results(project) == uninterrupted
 
 
+@pytest.mark.slow
 def test_data_are_only_read(project, uninterrupted):
     with read_only(project / "data"):
         train(project)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frugalnet import tracking
+from frugalnet import mlflow_store
 from frugalnet.files import sha256
-from frugalnet.tracking import connect
+from frugalnet.mlflow_store import connect
 from tools.torture import STAGES, Plan, Whole, clone, hashes, play
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +122,7 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     note = tracked.data.tags["mlflow.note.content"]
     assert note.startswith("The network **depthwise**, trained for 2 epochs with the recipe demo on sample: 10 classes")
     assert f"top-1 {metrics['top1']:.1%}".replace("%", "\u00a0%") in note
-    _, comparisons = connect(project, tracking.COMPARISONS)
+    _, comparisons = connect(project, mlflow_store.COMPARISONS)
     (comparison,) = client.search_runs([comparisons])
     page = f"#/experiments/{comparisons}/runs/{comparison.info.run_id}/artifacts/compare/report.html"
     assert f"[report]({page}?" in note
@@ -303,9 +303,13 @@ def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_pa
     assert "data/views: SHA-256 111111111111 in the run" in refused
     assert refused.count("\n") == 1
 
+
+@pytest.mark.slow
+def test_what_is_trained_again_to_other_weights_is_said_with_what_may_be_the_cause(project, tmp_path):
+    recorded = json.loads((project / "results/train/depthwise-0/run.json").read_text())
     other = recorded | {"environment": recorded["environment"] | {"torch": "1.0"}, "weights_sha256": "2" * 64}
     (tmp_path / "environment.json").write_text(json.dumps(other))
-    differs = run(project, *again, str(tmp_path / "environment.json"), code=1)
-    assert f"epoch 1/{recorded['train']['epochs']}: " in differs  # the second time, too, from nothing
+    differs = run(project, sys.executable, "-m", "frugalnet.reproduce", str(tmp_path / "environment.json"), code=1)
+    assert f"epoch 1/{recorded['train']['epochs']}: " in differs
     assert "the bits may differ: torch: 1.0 in the run" in differs
-    assert f"expected weights with SHA-256 {'2' * 64}, trained {weights}" in differs
+    assert f"expected weights with SHA-256 {'2' * 64}, trained {recorded['weights_sha256']}" in differs

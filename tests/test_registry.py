@@ -17,7 +17,7 @@ import servers
 import trained
 
 import frugalnet
-from frugalnet import registry, tracking
+from frugalnet import mlflow_store, registry, tracking
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
@@ -93,7 +93,7 @@ def register(folder: Path, name: str) -> None:
 
 
 def test_a_version_leads_to_its_run_its_figures_its_data_and_its_files(project, tmp_path):
-    client, _ = tracking.connect(project)
+    client, _ = mlflow_store.connect(project)
     found = client.get_model_version("frugalnet-depthwise", "1")
     run = read_json(project / "results/train/depthwise-0/run.json")
     metrics = read_json(project / "results/evaluate/depthwise-0/metrics.json")
@@ -121,14 +121,14 @@ def test_a_version_leads_to_its_run_its_figures_its_data_and_its_files(project, 
 
 def test_a_network_is_registered_once(project):
     register(project, NAMES[0])
-    client, _ = tracking.connect(project)
+    client, _ = mlflow_store.connect(project)
     assert len(client.search_model_versions("name = 'frugalnet-depthwise'")) == 1
 
 
 def test_the_command_moves_the_aliases_and_says_why(project, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"no network is champion: run `python -m frugalnet.promote`"):
         registry.find(project, "champion")
-    client, _ = tracking.connect(project)
+    client, _ = mlflow_store.connect(project)
     client.set_registered_model_alias("frugalnet-alexnet", "frugal", "1")
     environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(trained.ROOT / "src")}
     command = [sys.executable, "-m", "frugalnet.promote"]
@@ -144,7 +144,7 @@ def test_the_command_moves_the_aliases_and_says_why(project, monkeypatch, capsys
 
 
 def test_predict_takes_the_network_of_a_run(project, tmp_path, monkeypatch, capsys):
-    client, _ = tracking.connect(project)
+    client, _ = mlflow_store.connect(project)
     (found,) = client.search_model_versions("name = 'frugalnet-depthwise'")
     monkeypatch.setenv("DVC_ROOT", str(project))
     pixels = np.array(arrays.load(project / "data/arrays").validation.images[0])
@@ -170,7 +170,7 @@ def test_predict_takes_the_network_of_a_run(project, tmp_path, monkeypatch, caps
 @pytest.fixture(scope="module")
 def server(project, tmp_path_factory) -> Iterator[str]:
     """The address of `frugalnet serve` for the frugal network."""
-    client, _ = tracking.connect(project)
+    client, _ = mlflow_store.connect(project)
     client.set_registered_model_alias("frugalnet-depthwise", "frugal", "1")
     port = servers.free_port()
     environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(trained.ROOT / "src")}

@@ -11,9 +11,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from frugalnet import runs_page, tracking
+from frugalnet import mlflow_store, project, runs_page, tracking
 from frugalnet.errors import Interrupted, UserError
-from frugalnet.tracking import connect, dotted_keys, provenance
+from frugalnet.mlflow_store import connect
+from frugalnet.project import provenance
+from frugalnet.tracking import dotted_keys
 
 RUN = {
     "model": "depthwise",
@@ -149,7 +151,7 @@ def test_a_comparison_does_not_stand_among_the_trainings(tmp_path):
         compared.log_results({"top1/alexnet": 0.5})
     client, runs = all_runs(tmp_path)
     assert runs == []
-    (run,) = client.search_runs([connect(tmp_path, tracking.COMPARISONS)[1]])
+    (run,) = client.search_runs([connect(tmp_path, mlflow_store.COMPARISONS)[1]])
     assert run.info.run_name == "alexnet, residual · sample"
 
 
@@ -212,7 +214,7 @@ def test_a_run_leads_back_to_its_training_not_to_where_it_was_evaluated(tmp_path
     timing = {**trained, "dvc_stage": "train@depthwise-0", "dvc_experiment": "first", "epoch_seconds": [1.0]}
     training_run(tmp_path, {**RUN, "weights_sha256": "w"}, **timing).log_history(ROWS)
     (run,) = all_runs(tmp_path)[1]
-    assert {key: run.data.tags[key] for key in tracking.PROVENANCE} == {
+    assert {key: run.data.tags[key] for key in project.PROVENANCE} == {
         **trained,
         "dvc_stage": "train@depthwise-0",
         "dvc_experiment": "first, second",
@@ -327,7 +329,9 @@ def test_a_database_that_is_gone_in_mid_run_costs_nothing(tmp_path, capfd):
 
 
 def test_processes_that_start_at_once_share_one_experiment(tmp_path):
-    code = "import sys; from pathlib import Path; from frugalnet.tracking import connect; connect(Path(sys.argv[1]))"
+    code = (
+        "import sys; from pathlib import Path; from frugalnet.mlflow_store import connect; connect(Path(sys.argv[1]))"
+    )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert all_runs(tmp_path)[1] == []

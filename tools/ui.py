@@ -12,7 +12,7 @@ import urllib.request
 import webbrowser
 from pathlib import Path
 
-from frugalnet import runs_page, tracking
+from frugalnet import mlflow_store, runs_page
 from frugalnet.errors import in_one_line
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     is_remote = server.startswith("http")
     address = server.rstrip("/") if is_remote else f"http://{host}:{port}"
-    _, experiment_id = tracking.connect(Path())
+    _, experiment_id = mlflow_store.connect(Path())
     page = f"{address}/{runs_page.page(experiment_id)}"
     print(f"Trainings: {page}", flush=True)
     if os.environ.get("OPEN"):

@@ -116,13 +116,14 @@ def _check_yaml(path: Path, text: str) -> None:
             raise UserError(f"{path}: values are nested more than {_MAX_DEPTH} deep; frugalnet's own are five deep")
 
 
-def load(path: Path = Path("params.yaml")) -> Params:
+def load(path: Path = Path("params.yaml"), *, try_policy: bool = False) -> Params:
     """Read all parameters, and try every network that they name: a stage refuses them before any work.
 
-    Raises UserError, naming each wrong key, or the architecture's file.
+    try_policy: try the augmentation policy, too, which takes a second: for the first stage, and for the one that uses
+    it. Raises UserError, naming each wrong key, or the architecture's file.
     """
     try:
-        params = Params.model_validate_json(_json(path))
+        params = Params.model_validate_json(_json(path), context={"untried_policy": not try_policy})
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200} (found: {UserError(repr(e['input']))!s:.80})"

@@ -27,7 +27,8 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 from frugalnet.errors import UserError
-from frugalnet.tracking import TrackedRun, connect
+from frugalnet.mlflow_store import connect
+from frugalnet.tracking import TrackedRun
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PREFIX = "frugalnet-"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from frugalnet import compute, tracking
+from frugalnet import compute, mlflow_store, project
 from frugalnet.compute import ComputeConfig
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, run_stage
@@ -117,8 +117,8 @@ def compare(run: Mapping[str, Any], found: str) -> None:
 
 
 def main(run_id: str) -> None:
-    root = tracking.project_root()
-    run = read_json(Path(run_id)) if run_id.endswith(".json") else tracking.artifact(root, run_id, "run.json")
+    root = project.project_root()
+    run = read_json(Path(run_id)) if run_id.endswith(".json") else mlflow_store.artifact(root, run_id, "run.json")
     compare(run, retrain(run, root))
 
 

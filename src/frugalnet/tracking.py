@@ -1,24 +1,16 @@
-"""MLflow: each training is one run, found again by what determines it. The only importer of mlflow.
+"""MLflow: each training is one run, found again by what determines it.
 
 Tracking never costs a result: a failure is reported in one line, and the next call, in this process or in a later
 stage, logs what is missing.
 """
 
-import fcntl
 import json
 import os
-import re
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-# Training waits while a tracking server does not answer: give up quickly.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 import mlflow
 import mlflow.pytorch
@@ -29,42 +21,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 from torch import nn
 
-from frugalnet.errors import Interrupted, UserError
-from frugalnet.files import read_json
-from frugalnet.runs_page import VIEW, view
+from frugalnet.errors import Interrupted
+from frugalnet.mlflow_store import COMPARISONS, EXPERIMENT, connect
+from frugalnet.project import PROVENANCE
+from frugalnet.project import project_root as project_root  # for pipeline.train
+from frugalnet.project import provenance as provenance
 
-EXPERIMENT = "frugalnet"  # the trainings
-COMPARISONS = "frugalnet · comparisons"
-PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
 _NOTE = "mlflow.note.content"  # the run's description in the UI
 _BATCH = 1000  # the most metrics that MLflow takes in one call
 _PAUSE_SECONDS = 300  # after a failure: MLflow itself retries a locked database for half a minute
-
-
-def project_root() -> Path:
-    """The repository's folder, also where a stage works in a temporary copy (`dvc exp run --temp`, `--queue`)."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
-
-
-def provenance() -> dict[str, str]:
-    """Tags that lead back from what this process makes, with the keys `PROVENANCE`, as far as they are known."""
-    # Untracked files count, for one may be an architecture. DVC's lock does not: the very run writes it.
-    paths = [line[3:] for line in _git("status", "--porcelain", "--", ".", ":!dvc.lock").splitlines()]
-    found = (
-        _git("rev-parse", "HEAD").strip(),
-        ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""),
-        os.environ.get("DVC_EXP_NAME", ""),
-        os.environ.get("DVC_STAGE", ""),
-    )
-    return {key: value for key, value in zip(PROVENANCE, found, strict=True) if value}
-
-
-def _git(*arguments: str) -> str:
-    """What git prints; nothing where git or a repository is missing."""
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return ""
 
 
 def training_run(root: Path, run: Mapping[str, Any], trained: Mapping[str, Any]) -> "TrackedRun":
@@ -149,7 +114,7 @@ class TrackedRun:
             self._retry_at = 0.0  # what could not be logged gets one more chance
         killed = kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)
         status = "FINISHED" if kind is None else "KILLED" if killed else "FAILED"
-        self._log("its end", lambda run_id: self._of_another or self._client.set_terminated(run_id, status))
+        self.call("its end", lambda run_id: self._of_another or self._client.set_terminated(run_id, status))
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Log the figures of those epochs that the run does not hold yet, at step `epoch`.
@@ -172,7 +137,7 @@ class TrackedRun:
                 self._client.log_param(run_id, "train_macs", sum(int(row["train_macs"]) for row in rows))
             self._steps |= {int(row["epoch"]) for row in missing}
 
-        self._log("its curves", log)
+        self.call("its curves", log)
 
     def log_results(self, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()) -> None:
         """Log final figures, and files and folders as artifacts. A second call replaces the first."""
@@ -186,7 +151,7 @@ class TrackedRun:
                 else:
                     self._client.log_artifact(run_id, str(path))
 
-        self._log("its results", log)
+        self.call("its results", log)
 
     def describe(self, text: str) -> None:
         """Append Markdown to the run's description, after its `note`. A second call replaces the first.
@@ -198,7 +163,7 @@ class TrackedRun:
             if self._client.get_run(run_id).data.tags.get(_NOTE, "").startswith(self.note):
                 self._client.set_tag(run_id, _NOTE, f"{self.note}\n\n{text}")
 
-        self._log("its description", log)
+        self.call("its description", log)
 
     def link(self, path: str) -> str:
         """The address, within the UI, of an artifact; empty where MLflow has not answered yet."""
@@ -227,7 +192,7 @@ class TrackedRun:
                     )
                 self._client.set_tag(run_id, "model_uri", info.model_uri)
 
-        self._log("its model", log)
+        self.call("its model", log)
 
     def identify(self, key: str, value: str) -> None:
         """Add a tag by which the run is found.
@@ -241,14 +206,10 @@ class TrackedRun:
             self._run_id = None
             self._client.set_tag(self._open(), key, value)
 
-        self._log(key, log)
+        self.call(key, log)
         self.log_history(self._rows)
 
     def call(self, what: str, call: Callable[[str], object]) -> None:
-        """Call with the run's id, as the methods above do: what fails is reported, and tried again later."""
-        self._log(what, call)
-
-    def _log(self, what: str, call: Callable[[str], object]) -> None:
         """Call with the run's id, after those that failed before. What fails is said once, and tried again later."""
         self._pending.append((what, call))
         if time.monotonic() < self._retry_at:
@@ -320,31 +281,6 @@ class TrackedRun:
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
-def connect(root: Path, name: str = EXPERIMENT) -> tuple[mlflow.MlflowClient, str]:
-    """A client and the id of an experiment, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
-
-    Database and experiment are created under a lock: processes that start together would race. It lies beside a SQLite
-    database, which several clones of the project may share.
-    """
-    store = root / "mlruns"
-    store.mkdir(parents=True, exist_ok=True)
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri or f"sqlite:///{store / 'mlflow.db'}")
-    database = re.match(r"sqlite:///([^?]+)", uri or "")
-    shared = Path(database[1]) if database else store / "mlflow.db"
-    shared.parent.mkdir(parents=True, exist_ok=True)
-    with shared.with_name(f".{shared.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client = mlflow.MlflowClient()
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            location = None if uri else (store / "artifacts").as_uri()
-            experiment = client.get_experiment(client.create_experiment(name, artifact_location=location))
-        if name == EXPERIMENT and experiment.tags.get(VIEW) != (saved := view(experiment.creation_time)):
-            client.set_experiment_tag(experiment.experiment_id, VIEW, saved)
-        return client, experiment.experiment_id
-
-
 def _curve(key: str) -> str:
     """A figure's name in the UI, which sorts sections by name: curves stand first, the schedule after the results."""
     return key if "/" in key else f"{'schedule' if key == 'learning_rate' else 'curves'}/{key}"
@@ -361,18 +297,3 @@ def dotted_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= dotted_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def artifact(root: Path, run_id: str, name: str) -> Any:
-    """The JSON file of that name among a run's artifacts. Raises UserError if there is no such run or file."""
-    client, _ = connect(root)
-    try:
-        listed = client.list_artifacts(run_id)
-        listed += [inner for folder in listed if folder.is_dir for inner in client.list_artifacts(run_id, folder.path)]
-        paths = [file.path for file in listed if Path(file.path).name == name]
-        if paths:
-            with tempfile.TemporaryDirectory() as folder:
-                return read_json(Path(client.download_artifacts(run_id, paths[0], folder)))
-    except MlflowException as error:
-        raise UserError(f"MLflow: run '{run_id}': {' '.join(str(error).split())}") from error
-    raise UserError(f"MLflow: run '{run_id}' has no {name}: it is not an evaluated training run")

@@ -11,7 +11,7 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.data.augment import Transform, build_policy
+from frugalnet.data.policy import Transform, build_policy
 from frugalnet.errors import UserError
 
 SEVERITIES = 5

@@ -107,9 +107,9 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _downloaded(run_id: str, folder: Path) -> Path:
-    from frugalnet import registry, tracking
+    from frugalnet import project, registry
 
-    return registry.download(tracking.project_root(), run_id, folder)
+    return registry.download(project.project_root(), run_id, folder)
 
 
 def _adapt(arguments: argparse.Namespace) -> int:
@@ -143,10 +143,10 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace) -> None:
     """Serve a network with MLflow's own server, until Ctrl-C: a registered one, or one of a file or folder."""
-    from frugalnet import registry, tracking
+    from frugalnet import project, registry
 
     if not arguments.weights:
-        registry.serve_registered(tracking.project_root(), arguments.alias, arguments.host, arguments.port)
+        registry.serve_registered(project.project_root(), arguments.alias, arguments.host, arguments.port)
     from frugalnet.use import weights
 
     stored = weights.choose(None, arguments.weights)

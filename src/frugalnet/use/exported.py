@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,8 @@ def measure(paths: Mapping[str, Path], arenas: Mapping[str, int | None], config:
         for kind in sorted(runs, key=FORMATS.index, reverse=number % 2 == 1):
             taken = [_milliseconds(runs[kind], image) for _ in range(config.latencies_per_round)]
             samples[kind] += taken if number >= 0 else []
-    memory = {kind: peak_memory(kind, path) for kind, path in paths.items()}
+    with ThreadPoolExecutor() as pool:  # processes that run beside one another hold no more
+        memory = dict(zip(paths, pool.map(peak_memory, paths, paths.values()), strict=True))
     return {
         kind: {
             "latency_ms": asdict(quantiles(samples[kind])),

@@ -1,0 +1,62 @@
+"""MLflow's database and experiments: connecting to them, and reading a run's files."""
+
+import fcntl
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# Training waits while a tracking server does not answer: give up quickly.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from frugalnet.errors import UserError
+from frugalnet.files import read_json
+from frugalnet.runs_page import VIEW, view
+
+EXPERIMENT = "frugalnet"  # the trainings
+COMPARISONS = "frugalnet · comparisons"
+
+
+def connect(root: Path, name: str = EXPERIMENT) -> tuple[mlflow.MlflowClient, str]:
+    """A client and the id of an experiment, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
+
+    Database and experiment are created under a lock: processes that start together would race. It lies beside a SQLite
+    database, which several clones of the project may share.
+    """
+    store = root / "mlruns"
+    store.mkdir(parents=True, exist_ok=True)
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri or f"sqlite:///{store / 'mlflow.db'}")
+    database = re.match(r"sqlite:///([^?]+)", uri or "")
+    shared = Path(database[1]) if database else store / "mlflow.db"
+    shared.parent.mkdir(parents=True, exist_ok=True)
+    with shared.with_name(f".{shared.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            location = None if uri else (store / "artifacts").as_uri()
+            experiment = client.get_experiment(client.create_experiment(name, artifact_location=location))
+        if name == EXPERIMENT and experiment.tags.get(VIEW) != (saved := view(experiment.creation_time)):
+            client.set_experiment_tag(experiment.experiment_id, VIEW, saved)
+        return client, experiment.experiment_id
+
+
+def artifact(root: Path, run_id: str, name: str) -> Any:
+    """The JSON file of that name among a run's artifacts. Raises UserError if there is no such run or file."""
+    client, _ = connect(root)
+    try:
+        listed = client.list_artifacts(run_id)
+        listed += [inner for folder in listed if folder.is_dir for inner in client.list_artifacts(run_id, folder.path)]
+        paths = [file.path for file in listed if Path(file.path).name == name]
+        if paths:
+            with tempfile.TemporaryDirectory() as folder:
+                return read_json(Path(client.download_artifacts(run_id, paths[0], folder)))
+    except MlflowException as error:
+        raise UserError(f"MLflow: run '{run_id}': {' '.join(str(error).split())}") from error
+    raise UserError(f"MLflow: run '{run_id}' has no {name}: it is not an evaluated training run")

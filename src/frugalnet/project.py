@@ -1,0 +1,33 @@
+"""The project that this process works for, and the commit, experiment and stage that lead back to it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
+
+
+def project_root() -> Path:
+    """The repository's folder, also where a stage works in a temporary copy (`dvc exp run --temp`, `--queue`)."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def provenance() -> dict[str, str]:
+    """Tags that lead back from what this process makes, with the keys `PROVENANCE`, as far as they are known."""
+    # Untracked files count, for one may be an architecture. DVC's lock does not: the very run writes it.
+    paths = [line[3:] for line in _git("status", "--porcelain", "--", ".", ":!dvc.lock").splitlines()]
+    found = (
+        _git("rev-parse", "HEAD").strip(),
+        ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""),
+        os.environ.get("DVC_EXP_NAME", ""),
+        os.environ.get("DVC_STAGE", ""),
+    )
+    return {key: value for key, value in zip(PROVENANCE, found, strict=True) if value}
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; nothing where git or a repository is missing."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""
