@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from conftest import POLICY, augmentation
 from numpy.typing import NDArray
@@ -281,17 +282,49 @@ def test_what_is_not_whole_never_takes_the_folders_name(
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
 
 
+def augmenting(folder: Path, config: AugmentConfig) -> list[str]:
+    """The command that writes the views of images.npy."""
+    (folder / "script.py").write_text(
+        "import sys\nfrom pathlib import Path\nfrom frugalnet.data.augment import AugmentConfig, write_views\n"
+        "from frugalnet.errors import UserError\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        config = AugmentConfig.model_validate_json(sys.argv[1])\n"
+        "        write_views(Path('images.npy'), Path('views'), config, processes=2)\n"
+        "    except UserError as error:\n"
+        "        sys.exit(str(error))\n"
+    )
+    return [sys.executable, str(folder / "script.py"), config.model_dump_json()]
+
+
+@pytest.mark.parametrize(
+    ("child", "said"),
+    [
+        ("script.py", "augment: the process that tries the policy was killed, short of memory?; run it again\n"),
+        ("forkserver", "an augmenting process was killed, short of memory?; try fewer compute.processes\n"),
+    ],
+)
+def test_a_process_that_is_killed_as_it_starts_is_said_in_one_line(tmp_path: Path, child: str, said: str) -> None:
+    saved(tmp_path / "images.npy", 1100)
+    command = augmenting(tmp_path, augmentation(views=2))
+    parent = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    killed = False
+    while not killed:
+        assert parent.poll() is None, "it was done before its process could be killed"
+        with contextlib.suppress(psutil.NoSuchProcess):  # another one, which has ended
+            for process in psutil.Process(parent.pid).children():
+                if child in " ".join(process.cmdline()):
+                    process.kill()
+                    killed = True
+    assert parent.communicate(timeout=60)[1] == said
+    assert parent.returncode == 1
+    assert not (tmp_path / "views").exists()
+
+
 def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     images = saved(tmp_path / "images.npy", 1100)
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom frugalnet.data.augment import AugmentConfig, write_views\n"
-        "if __name__ == '__main__':\n"
-        "    config = AugmentConfig.model_validate_json(sys.argv[1])\n"
-        "    write_views(Path('images.npy'), Path('views'), config, processes=2)\n"
-    )
     config = augmentation(views=2)
-    command = [sys.executable, str(script), config.model_dump_json()]
+    command = augmenting(tmp_path, config)
     killed = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
     while not [p for p in tmp_path.glob("views.*.partial/view_0.npy") if p.stat().st_size > 1000]:
         assert killed.poll() is None, "it was done before it could be killed"

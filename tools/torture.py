@@ -210,7 +210,7 @@ def play(project: Path, plan: Plan, whole: "Whole", targets: Sequence[str] = ())
     if left:
         done["failure"] = f"still running {END_SECONDS} s after DVC's end: {left}"
     elif "Traceback" in said:
-        done["failure"] = f"a traceback: {said[-1500:]}"
+        done["failure"] = f"a traceback: {said[said.index('Traceback') :][:3000]}"
     elif last:
         done["failure"] = f"dvc repro ended with {last}: {logs[2].read_text()[-1500:]}"
     elif found != whole.hashes:

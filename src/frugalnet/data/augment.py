@@ -133,7 +133,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: in
                 task.result()
                 bar.update(CHUNK)
         return {name: [task.result() for task in view] for name, view in tasks.items()}
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, EOFError, ConnectionError) as error:  # the last two: the server itself
         raise UserError("an augmenting process was killed, short of memory?; try fewer compute.processes") from error
     finally:
         executor.shutdown(cancel_futures=True)

@@ -10,6 +10,7 @@ import difflib
 import inspect
 import multiprocessing
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -117,9 +118,12 @@ def check_policy(policy: Sequence[Transform]) -> None:
     try:
         while refusal is None:
             position, refusal = receiver.recv()
-    except EOFError:  # it was ended, by one of its bounds
+    except EOFError:  # it was ended, by one of its bounds or, as these send other signals, by somebody else
+        trial.join()
         refusal = (
-            f"augment.policy.{position}: {policy[position].name} takes more than {TRIAL_BYTES / 1e9:.1f} GB or "
+            "augment: the process that tries the policy was killed, short of memory?; run it again"
+            if trial.exitcode == -signal.SIGKILL
+            else f"augment.policy.{position}: {policy[position].name} takes more than {TRIAL_BYTES / 1e9:.1f} GB or "
             f"{TRIAL_SECONDS} s for {TRIAL_IMAGES} images; choose smaller arguments"
         )
     finally:
