@@ -135,9 +135,9 @@ def strike(dvc: psutil.Process, victim: str, sent: signal.Signals) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         below = dvc.children(recursive=True)
         stages = [one for one in below if "pipeline." in " ".join(one.cmdline()[:4])]
-        workers = [
-            one for one in below if stages and one.pid not in {stage.pid for stage in stages} and one.name() != "sh"
-        ]
+        # Python's resource tracker, killed alone, is replaced by one that prints tracebacks (docs/reliability.md).
+        others = [one for one in below if one.name() != "sh" and "resource_tracker" not in " ".join(one.cmdline())]
+        workers = [one for one in others if stages and one.pid not in {stage.pid for stage in stages}]
         stage = stages[-1:] or [dvc]  # between two stages, and where a stage has no worker
         chosen = {"dvc": [dvc], "all": [*below, dvc], "stage": stage, "worker": workers[-1:] or stage}[victim]
         for process in chosen:

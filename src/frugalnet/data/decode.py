@@ -116,7 +116,7 @@ def decode_members(
             for task, histogram in zip(tasks, histograms, strict=True):
                 counts[task.output] += histogram
                 bar.update(len(task.members))
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, ConnectionError) as error:
         raise UserError("a decoding process was killed, short of memory?; try fewer compute.processes") from error
     finally:
         executor.shutdown(cancel_futures=True)
