@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from frugalnet.data.corruptions import KINDS, corrupt
 from frugalnet.errors import UserError
 from frugalnet.files import write_json
-from frugalnet.metrics import robustness as figures
+from frugalnet.metrics import perturbation_figures as figures
 from frugalnet.metrics.one_pixel import Outcome, attack
 from frugalnet.metrics.perturbations import RobustnessConfig, measure
 from frugalnet.report import claims, findings, page, robustness, robustness_section

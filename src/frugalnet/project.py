@@ -1,9 +1,10 @@
-"""The project that this process works for, and the commit, experiment and stage that lead back to it."""
+"""The project that this process works for: its folder, what leads back to its commit, and its rule of choice."""
 
 import os
 import subprocess
 from pathlib import Path
 
+NEAR = 0.05  # top-1 that a network may lose against the best one and still be recommended for its cost
 PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
 
 

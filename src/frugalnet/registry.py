@@ -28,12 +28,12 @@ from mlflow.types.schema import AnyType
 
 from frugalnet.errors import UserError
 from frugalnet.mlflow_store import connect
+from frugalnet.project import NEAR
 from frugalnet.tracking import TrackedRun
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PREFIX = "frugalnet-"
 ALIASES = ("champion", "frugal")
-WITHIN = 0.05  # of the champion's top-1
 
 # A picture is either an image file or its pixels, 64×64×3 integers in 0..255. MLflow's own check of a nested array of
 # integers takes a second a picture, so the model checks them itself.
@@ -120,7 +120,7 @@ def choose(versions: Sequence[Version]) -> dict[str, Choice]:
         groups.setdefault((one.model, one.trained), {})[one.seed] = one
     networks = [(sum(v.top1 for v in s.values()) / len(s), s[min(s)], s) for s in groups.values()]
     best = max(networks, key=lambda one: (one[0], -one[1].macs))
-    near = [one for one in networks if one[0] >= best[0] - WITHIN - 1e-9]
+    near = [one for one in networks if one[0] >= best[0] - NEAR - 1e-9]
     least = min(near, key=lambda one: (one[1].macs, -one[0]))
 
     def choice(chosen: tuple[float, Version, dict[int, Version]], why: str) -> Choice:
@@ -130,7 +130,7 @@ def choose(versions: Sequence[Version]) -> dict[str, Choice]:
 
     return {
         "champion": choice(best, f"the highest top-1 of {len(networks)}"),
-        "frugal": choice(least, f"the fewest MACs of {len(near)} within {100 * WITHIN:g} points of {best[0]:.2%}"),
+        "frugal": choice(least, f"the fewest MACs of {len(near)} within {100 * NEAR:g} points of {best[0]:.2%}"),
     }
 
 

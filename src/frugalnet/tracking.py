@@ -24,7 +24,7 @@ from torch import nn
 from frugalnet.errors import Interrupted
 from frugalnet.mlflow_store import COMPARISONS, EXPERIMENT, connect
 from frugalnet.project import PROVENANCE
-from frugalnet.project import project_root as project_root  # for pipeline.train
+from frugalnet.project import project_root as project_root  # for the stages
 from frugalnet.project import provenance as provenance
 
 _NOTE = "mlflow.note.content"  # the run's description in the UI

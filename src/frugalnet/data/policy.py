@@ -1,7 +1,7 @@
 """A policy of augmentation: albumentations transforms by name, tried before they are used.
 
-Only this module imports albumentations, and only within functions: the processes that augment import it without torch,
-which saves seconds.
+albumentations is imported within functions only: the processes that augment import it without torch, which saves
+seconds.
 """
 
 from __future__ import annotations

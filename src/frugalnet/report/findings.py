@@ -8,12 +8,11 @@ import numpy as np
 
 from frugalnet.metrics.classes import Rank, ranks
 from frugalnet.metrics.statistics import pareto_front
+from frugalnet.project import NEAR
 from frugalnet.report import adaptation, robustness
 from frugalnet.report.claims import EASIEST, HARDEST, Claim, judge
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
-
-NEAR = 0.05  # accuracy that a network may lose and still be recommended for its cost
 
 
 @dataclass(frozen=True)

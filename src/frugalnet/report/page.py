@@ -169,13 +169,13 @@ def _sections(found: Findings, images: Images | None) -> tuple[Chart, list[Secti
     def confusion(row: Row) -> Heatmap:
         return figures.heatmap(f"confusion_{row.model}", f"Confusion of {row.model}", row.confusion, order, names)
 
-    accuracy: list[Block] = [tables.networks(rows, "Accuracy and cost", tables.SUMMARY), SUMMARY]
-    accuracy += [tables.networks(rows, "More on accuracy", tables.ACCURACY), ACCURACY]
+    accuracy: list[Block] = [tables.networks(rows, "Accuracy and cost", tables.SUMMARY), SUMMARY_NOTE]
+    accuracy += [tables.networks(rows, "More on accuracy", tables.ACCURACY), ACCURACY_NOTE]
     accuracy += [tables.differences(found), PAIRED] if comparison.differences else []
     answer, *others = (figures.cost_chart(rows, key) for key in figures.COST_AXES)
     costs: list[Block] = [Grid(others, 3), FRONT]
-    costs += [tables.networks(rows, "More on cost", tables.COST), COST]
-    training: list[Block] = [tables.networks(rows, "Training as it ran", tables.TRAINING), TRAINING]
+    costs += [tables.networks(rows, "More on cost", tables.COST), COST_NOTE]
+    training: list[Block] = [tables.networks(rows, "Training as it ran", tables.TRAINING), TRAINING_NOTE]
     training += [tables.training_cost(rows), REACHED]
     galleries: list[Block] = []
     if images is not None:
@@ -221,12 +221,12 @@ TERMS = (
     "with no more MACs. Dominated: significantly less accurate than a network with no more MACs. Significant: the "
     "95 % interval of the difference, paired by image, excludes zero."
 )
-SUMMARY = (
+SUMMARY_NOTE = (
     "Marked: the best of each column. Below top-1: its 95 % interval (bootstrap over images and seeds, 10,000 "
     "resamples). ± is the standard deviation over seeds. Below medians: 5th to 95th percentile and number of "
     "measurements, in rounds that alternate between the networks."
 )
-ACCURACY = (
+ACCURACY_NOTE = (
     "Top-5: the true class is among the five highest scores. Macro accuracy: the mean of the classes’ accuracies. "
     "Calibration error: the mean gap between confidence and accuracy, in 15 equal bins of confidence. Training top-1: "
     "of the last epoch, on augmented images, while the weights change."
@@ -237,12 +237,12 @@ FRONT = (
     "horizontal ones 5th to 95th percentiles. Networks of equal cost are drawn side by side. A training step is the "
     "forward and backward pass of one batch."
 )
-COST = (
+COST_NOTE = (
     "Keras, as in the paper, also counts the running mean and variance of batch norms, which are not trained. Medians "
     "after warm-up, in rounds that alternate between the networks; one batch has the size stated under “cost measured "
     "on”. Backward excludes the optimiser. CPU time is that of all threads. Energy is read from a hardware counter."
 )
-TRAINING = (
+TRAINING_NOTE = (
     "Medians over epochs and seeds; “all epochs” is their sum. The networks were trained one after another, maybe on "
     "different machines or under other load, so these times cannot be compared with each other."
 )

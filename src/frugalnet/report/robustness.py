@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
-from frugalnet.metrics.robustness import accuracy_kept, median_queries, success_rate
+from frugalnet.metrics.perturbation_figures import accuracy_kept, median_queries, success_rate
 from frugalnet.metrics.statistics import Interval, mcnemar
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.wording import interval, listed, p_value, percent

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.metrics.one_pixel import change
-from frugalnet.metrics.robustness import accuracy_kept, fooled_within, median_queries, success_rate
+from frugalnet.metrics.perturbation_figures import accuracy_kept, fooled_within, median_queries, success_rate
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.drawing import data_url
 from frugalnet.report.figures import Chart, Line, colours, end_labels
