@@ -1,10 +1,12 @@
-"""The committed weights and records are those of today's training code."""
+"""The committed weights and records are those of today's training code, and the settings in the docs those of conf/."""
 
 import json
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import compose_and_dump
 
+from frugalnet import config
 from frugalnet.files import sha256
 from frugalnet.training.runs import source_sha256
 
@@ -37,3 +39,24 @@ def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(name):
     assert sha256(ROOT / "weights" / STORED[name]["file"]) == STORED[name]["sha256"] == run["weights_sha256"]
     assert STORED[name]["top1"] == metrics["top1"]
     assert STORED[name]["data_sha256"] == run["data_sha256"]
+
+
+def row(page: str, choice: str) -> str:
+    (line,) = [line for line in (ROOT / page).read_text().splitlines() if line.startswith(f"| `{choice}`")]
+    return line
+
+
+@pytest.mark.parametrize("choice", ["demo", "quick", "full"])
+def test_the_docs_state_the_settings_of_each_choice(choice, tmp_path):
+    groups = [f"robustness={choice}", f"adapt={choice}"]
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", groups)
+    params = config.load(tmp_path / "params.yaml")
+    attack, adapt = params.robustness, params.adapt
+    numbers, tries = ", ".join(map(str, attack.pixels)), attack.candidates * (attack.generations + 1)
+    cells = [attack.pictures, numbers, f"{attack.candidates} × {attack.generations + 1}", f"{tries:,}"]
+    stated = f"| {' | '.join(map(str, cells))} | {attack.corrupted:,} |"
+    assert row("docs/robustness.md", choice).endswith(stated)
+    epochs = adapt.unseen_epochs if "unseen" in adapt.scenarios else ""
+    cells = [", ".join(adapt.scenarios), f"{adapt.draws} × {adapt.classes}", ", ".join(map(str, adapt.pictures))]
+    stated = f"| {' | '.join(cells)} | {adapt.steps}, {adapt.scratch_steps:,} | {epochs}".rstrip() + " |"
+    assert row("docs/adaptation.md", choice).endswith(stated)
