@@ -142,8 +142,12 @@ def test_what_pydantic_quotes_is_cut(tmp_path):
         config.load(path)
 
 
-def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tmp_path):
-    compose(tmp_path / "params.yaml", "train.epochs=0")
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("train.epochs=0", "params.yaml: train.epochs"), ("augment.policy.0.name=Flop", "augment.policy.0.name")],
+)
+def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tmp_path, override, key):
+    compose(tmp_path / "params.yaml", override)
     stage = subprocess.run(
         [sys.executable, "-m", "pipeline.download"],
         cwd=tmp_path,
@@ -152,6 +156,6 @@ def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tm
         text=True,
     )
     assert stage.returncode == 1
-    assert stage.stderr.startswith("download: params.yaml: train.epochs: ")
+    assert stage.stderr.startswith(f"download: {key}: ")
     assert stage.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
