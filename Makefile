@@ -98,7 +98,7 @@ lock: ## update the lock files from pyproject.toml (needs uv): versions and hash
 	cp requirements-try.lock requirements-device.lock # so that the order in which extras are installed is the same
 	$(COMPILE) --extra device -o requirements-device.lock
 
-COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml
+COMPILE = uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml
 
 .venv/installed: .venv/locked pyproject.toml
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .

@@ -1,0 +1,32 @@
+"""The lock files, as the oldest supported pip reads them."""
+
+import re
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def _locked(lock: Path) -> dict[str, Requirement]:
+    found = re.findall(r"^([a-z0-9][^\\\n]*==[^\\\n]*?) \\$", lock.read_text(), re.MULTILINE)
+    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, found)}
+
+
+@pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements*.lock")), ids=lambda lock: lock.stem)
+def test_a_lock_pins_the_extras_that_its_packages_ask_for(lock: Path) -> None:
+    """Otherwise pip 23 takes the newest release for `coverage[toml]`, and refuses it for its lack of a hash."""
+    locked = _locked(lock)
+    assert len(locked) > 100
+    asked: dict[str, set[str]] = {}
+    for distribution in distributions():
+        if canonicalize_name(distribution.name) in locked:
+            for requirement in map(Requirement, distribution.requires or ()):
+                if requirement.extras and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+                    asked.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
+    assert "toml" in asked["coverage"]
+    missing = {name: extras - locked[name].extras for name, extras in asked.items() if extras - locked[name].extras}
+    assert not missing
