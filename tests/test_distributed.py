@@ -29,9 +29,9 @@ from test_training import RECIPE, TRAIN, VALIDATION, bits, images_of
 
 from frugalnet import config
 from frugalnet.distributed import launch
-from frugalnet.distributed.asynchronous import DONE, JOIN, STOP, GlobalNetwork
 from frugalnet.distributed.exchange import shard
 from frugalnet.distributed.launch import Ddp, GlobalNet, LaunchConfig
+from frugalnet.distributed.parameter_server import DONE, JOIN, STOP, GlobalNetwork
 from frugalnet.distributed.replicas import synchronise_batch_norm
 from frugalnet.distributed.worker import Worker
 from frugalnet.errors import UserError
