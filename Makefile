@@ -91,12 +91,12 @@ params: .venv/installed ## restore params.yaml to the defaults in conf/
 
 lock: ## update the lock files from pyproject.toml (needs uv): versions and hashes, all platforms
 	$(COMPILE) -o requirements.lock
-	cp requirements.lock requirements-try.lock # the versions to prefer
-	$(COMPILE) --extra try -o requirements-try.lock
-	cp requirements.lock requirements-team.lock
-	$(COMPILE) --extra team -o requirements-team.lock
-	cp requirements-try.lock requirements-device.lock # so that the order in which extras are installed is the same
-	$(COMPILE) --extra device -o requirements-device.lock
+	cp requirements.lock extras.partial # the versions to prefer
+	$(COMPILE) --all-extras -o extras.partial
+	for extra in device team try; do \
+		cp extras.partial requirements-$$extra.lock && $(COMPILE) --extra $$extra -o requirements-$$extra.lock || exit 1; \
+	done # the extras agree on every version, so they can be installed together and in any order
+	rm extras.partial
 
 COMPILE = uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml
 

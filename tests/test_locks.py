@@ -30,3 +30,11 @@ def test_a_lock_pins_the_extras_that_its_packages_ask_for(lock: Path) -> None:
     assert "toml" in asked["coverage"]
     missing = {name: extras - locked[name].extras for name, extras in asked.items() if extras - locked[name].extras}
     assert not missing
+
+
+def test_extras_can_be_installed_together() -> None:
+    versions: dict[str, set[str]] = {}
+    for lock in ROOT.glob("requirements-*.lock"):
+        for name, requirement in _locked(lock).items():
+            versions.setdefault(name, set()).add(str(requirement.specifier))
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
