@@ -33,6 +33,10 @@ def page_of_two_trainings(tmp_path) -> Iterator[str]:
     paths = os.pathsep.join(map(str, (ROOT / "src", ROOT)))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment |= {"PORT": str(port), "PYTHONPATH": paths, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    browser = tmp_path / "browser"  # what OPEN=1 calls with the page's address
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n', encoding="utf-8")
+    browser.chmod(0o755)
+    environment |= {"OPEN": "1", "BROWSER": str(browser)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     with subprocess.Popen(
         [sys.executable, "-m", "tools.ui"],
@@ -51,6 +55,13 @@ def page_of_two_trainings(tmp_path) -> Iterator[str]:
             time.sleep(0.5)
         yield address
         os.killpg(server.pid, signal.SIGKILL)
+
+
+def test_open_opens_the_page_once_the_server_answers(page_of_two_trainings, tmp_path):
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "opened").is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert (tmp_path / "opened").read_text(encoding="utf-8").strip() == page_of_two_trainings
 
 
 def test_the_page_shows_the_best_training_first_its_columns_and_the_charts_in_order(page_of_two_trainings):

@@ -25,21 +25,24 @@ def main() -> None:
     page = f"{address}/{runs_page.page(experiment_id)}"
     print(f"Trainings: {page}", flush=True)
     if os.environ.get("OPEN"):
-        subprocess.Popen([sys.executable, "-m", "tools.ui", f"{address}/health", page])
+        if is_remote:
+            webbrowser.open(page)
+        else:
+            subprocess.Popen([sys.executable, "-m", "tools.ui", f"{address}/health", page, str(os.getpid())])
     if not is_remote:
         store = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
         os.execvp("mlflow", ["mlflow", "ui", "--host", host, "--port", port, "--backend-store-uri", store])
 
 
-def open_page(health: str, page: str) -> None:
-    """Open the page in a browser as soon as the server answers; give up after a minute."""
-    for _ in range(60):
+def open_page(health: str, page: str, server: str) -> None:
+    """Open the page in a browser as soon as the server answers. server: its process, this one's parent."""
+    while os.getppid() == int(server):
         try:
             with urllib.request.urlopen(health, timeout=5):
                 webbrowser.open(page)
                 return
         except OSError:
-            time.sleep(1)
+            time.sleep(0.5)
 
 
 if __name__ == "__main__":
