@@ -1,4 +1,4 @@
-"""A team at work, on real parts: PostgreSQL, MLflow's server with passwords, an SSH server, two clones.
+"""A team at work, on real parts: PostgreSQL, MLflow's server with passwords, SSH and S3 servers, three clones.
 
 The server is started by the command in compose.yaml. Debian's packages postgresql and openssh-server are needed.
 """
@@ -208,6 +208,28 @@ def test_what_one_pushed_another_pulls_and_has_nothing_to_do(team):
     team.run("bob", "dvc", "pull")
     assert "Data and pipelines are up to date" in team.run("bob", "dvc", "repro")
     assert "Data and pipelines are up to date" in team.run("bob", "dvc", "status")
+
+
+def test_a_remote_on_s3_serves_a_third_member_and_refuses_a_wrong_key(team):
+    port, folder, (key, secret) = servers.free_port(), team.folder / "s3", ("the-key", "the-secret-key")
+    (folder / "frugalnet").mkdir(parents=True)
+    rclone = str(Path(sys.executable).with_name("rclone"))
+    serve = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}", str(folder)]
+    team.join("carol")
+    with servers.started(serve, port, team.folder / "s3.log"):
+        for user in ("alice", "carol"):
+            team.run(user, "dvc", "remote", "add", "--local", "bucket", "s3://frugalnet")
+            team.run(user, "dvc", "remote", "modify", "--local", "bucket", "endpointurl", f"http://127.0.0.1:{port}")
+            team.run(user, "dvc", "remote", "modify", "--local", "bucket", "access_key_id", key)
+            team.run(user, "dvc", "remote", "modify", "--local", "bucket", "secret_access_key", secret)
+        team.run("alice", "dvc", "push", "--remote", "bucket", "--all-commits")
+        team.run("carol", "dvc", "remote", "modify", "--local", "bucket", "secret_access_key", "another-secret")
+        said = team.run("carol", "dvc", "pull", "--remote", "bucket", code=255)
+        assert "Traceback" not in said
+        assert not (team.folder / "carol/frugalnet/models").exists()
+        team.run("carol", "dvc", "remote", "modify", "--local", "bucket", "secret_access_key", secret)
+        team.run("carol", "dvc", "pull", "--remote", "bucket")
+    assert "Data and pipelines are up to date" in team.run("carol", "dvc", "repro")
 
 
 def test_runs_of_both_stand_side_by_side_with_their_files_on_the_server(team):
