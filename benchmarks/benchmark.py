@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 from torch import Tensor
 from tqdm import tqdm
 
@@ -51,6 +52,16 @@ def limit(trainer: Trainer, batch: tuple[Tensor, Tensor], steps: int) -> float:
     for _ in range(steps):
         trainer.train_batch(*batch)
     return time.monotonic() - started
+
+
+def wait_for_workers() -> None:
+    """Wait until the loaders' workers have filled their queues: until then they take time from the next contestant."""
+    workers, before = psutil.Process().children(recursive=True), -1.0
+    while before != (used := sum(sum(worker.cpu_times()[:2]) for worker in workers)) or any(
+        worker.status() == psutil.STATUS_RUNNING for worker in workers
+    ):
+        before = used
+        time.sleep(0.3)
 
 
 def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path) -> dict[str, dict[str, list[float]]]:
@@ -89,7 +100,7 @@ def measure(data: Data, params: Params, rounds: int, steps: int, temporary: Path
             for rival, loader in loaders.items():
                 theirs[name, rival](loader, in_flight)  # use up the batches prepared before
                 sample[rival].append(BATCH_SIZE * steps / theirs[name, rival](loader, steps))
-                time.sleep(1.5)  # let its workers fill their queue
+                wait_for_workers()
     return samples
 
 

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from dvc.utils.hydra import compose_and_dump
 
+from benchmarks import benchmark
 from benchmarks.distributed import Exchange, all_reduce_seconds, epoch_seconds, stops_scaling
 from frugalnet import config
 from frugalnet.data import arrays
@@ -41,6 +43,16 @@ def test_an_epoch_is_the_share_of_its_images_and_what_is_said():
 
 def test_scaling_stops_where_workers_are_used_less_than_half():
     assert stops_scaling({1: 8.0, 2: 4.0, 4: 3.0, 8: 3.0}) == 4
+
+
+def test_nothing_is_measured_before_the_loaders_workers_rest(tmp_path):
+    busy = "import sys, time\nwhile time.process_time() < 1.5: pass\nopen(sys.argv[1], 'w')\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", busy, str(tmp_path / "rests")]) as worker:
+        while not psutil.Process(worker.pid).cpu_times().user:
+            pass
+        benchmark.wait_for_workers()
+        assert (tmp_path / "rests").exists()
+        worker.kill()
 
 
 @pytest.mark.slow
