@@ -249,7 +249,7 @@ def test_a_wrong_password_is_said_in_one_line_and_costs_no_training(team):
     before = len(team.runs())
     said = team.run("alice", *experiment("refused", "train.learning_rate=0.3"), password="wrong-password")
     lines = [line for line in said.splitlines() if line.startswith("tracking: ")]
-    assert len(lines) == 3, "train, evaluate and compare each say it once"
+    assert len(lines) == 4, "train, evaluate, export and compare each say it once"
     assert "not authenticated" in lines[0]
     assert "Traceback" not in said
     assert (team.folder / "alice/frugalnet/models/depthwise-0.safetensors").is_file()
