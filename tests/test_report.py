@@ -328,3 +328,15 @@ def test_seven_networks_of_three_seeds_are_reported_within_half_a_minute(tmp_pat
     found = comparison.compare(results.load(root), "d" * 64, "validation split")
     page.write(findings.find(found), tmp_path / "out", images)
     assert time.perf_counter() - start < 30
+
+
+def test_each_commit_is_named_once_with_all_files_that_differed_from_it(tmp_path):
+    root = fake_results.make(tmp_path, models=("alexnet", "depthwise", "residual"), seeds=(0,))
+    for name, commit, changed in (("alexnet-0", "b", ""), ("depthwise-0", "a", "x, y"), ("residual-0", "a", "y, z")):
+        path = root / "train" / name / "timing.json"
+        provenance = {"mlflow.source.git.commit": commit, "git_uncommitted_changes": changed}
+        path.write_text(json.dumps(json.loads(path.read_text()) | provenance))
+    records = results.load(root)
+    run = records[0].run
+    facts = findings.find(comparison.compare(records, run["data_sha256"], run["validated_on"])).facts
+    assert facts["commit"] == "a with uncommitted changes: x, y, z; b"

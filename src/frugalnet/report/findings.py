@@ -59,18 +59,21 @@ def find(comparison: Comparison) -> Findings:
 
 def _facts(comparison: Comparison) -> dict[str, str]:
     run, records = comparison.first.run, comparison.records
-    commits = {
-        commit
-        + (f" with uncommitted changes: {changed}" if (changed := r.timing.get("git_uncommitted_changes")) else "")
-        for r in records
-        if (commit := r.timing.get("mlflow.source.git.commit"))
-    }
+    commits: dict[str, set[str]] = {}  # with the files that differed from it when networks were trained
+    for record in records:
+        if commit := record.timing.get("mlflow.source.git.commit"):
+            changed = record.timing.get("git_uncommitted_changes") or ""
+            commits.setdefault(commit, set()).update(filter(None, changed.split(", ")))
     networks = [
         f"{row.model} (seed{'s' if len(row.seeds) > 1 else ''} {', '.join(map(str, row.seeds))})"
         for row in comparison.rows
     ]
     return {
-        "commit": ", ".join(sorted(commits)) or "not stated",
+        "commit": "; ".join(
+            commit + (f" with uncommitted changes: {', '.join(sorted(changed))}" if changed else "")
+            for commit, changed in sorted(commits.items())
+        )
+        or "not stated",
         "data": f"{run['data']}, {run['num_classes']} classes: {run['n_train']:,} training images, "
         f"{run['n_validation']:,} of the {run['validated_on']}",
         "data hash": run["data_sha256"],
