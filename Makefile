@@ -53,7 +53,7 @@ results: .venv/installed ## copy results and weights to docs/results/RECIPE, wei
 	python -m tools.cards
 
 readme: .venv/installed ## fill the README's tables from docs/results
-	python -m tools.readme docs/results/comparison.json
+	python -m tools.readme docs/results/$(or $(RECIPE),modern)/comparison.json
 
 lint: .venv/installed ## run linters, type check and the check of import directions
 	ruff check .

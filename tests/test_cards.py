@@ -41,7 +41,7 @@ def test_the_figures_of_a_card_are_those_of_its_own_weights(stored):
     assert f"Weights: `weights/{stored.entry.file}`, seed 0." in body
     assert f"{100 * stored.entry.top1:.2f}\u00a0% (Wilson 95 % interval " in body
     assert "| energy of training | not measured |" in body
-    assert "## On a device" not in body
+    assert "## On a device" in body
 
 
 def test_the_card_shows_measured_energy_and_the_exported_formats(tmp_path):
@@ -49,6 +49,7 @@ def test_the_card_shows_measured_energy_and_the_exported_formats(tmp_path):
     record = shutil.copytree(record_of(stored, ROOT / "docs/results"), tmp_path / "modern/depthwise-0")
     (record / "timing.json").unlink()
     write_json(record / "timing.json", {"epoch_joules": [1000.0, 2000.0]})
+    assert "## On a device" not in cards.card(stored, record)
     fake_results.export(record.parent, models=("depthwise",))
     text = cards.card(stored, record)
     assert "| energy of training | 3 kJ |" in text

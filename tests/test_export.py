@@ -10,6 +10,7 @@ import pytest
 import trained
 from PIL import Image
 
+from frugalnet import models
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
@@ -47,6 +48,22 @@ def test_the_onnx_file_gives_pytorchs_logits_for_any_number_of_images(project):
     run = runtimes.open_runtime("onnx", paths(project)["onnx"])
     for count in (1, 3, 200):
         assert np.allclose(run(images[:count]), expected[:count], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", models.available())
+def test_every_architecture_leaves_pytorch(project, model):
+    data, name = arrays.load(project / "data/arrays"), f"{model}-7"
+    trained.finish(project, data, name)
+    (project / "results/export" / name).mkdir()
+    written(project, name)
+    images = np.array(data.validation.images[:50])
+    given = {kind: runtimes.open_runtime(kind, path)(images) for kind, path in paths(project, name).items()}
+    expected = given.pop("pytorch")
+    assert set(given) == {"onnx", "int8"} | ({"executorch"} if runtimes.has_executorch() else set())
+    assert np.abs(given.pop("int8") - expected).max() < np.abs(expected).max()
+    for logits in given.values():
+        assert np.allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_the_same_network_gives_the_same_bytes_whatever_it_is_validated_on_and_no_path_of_this_machine(

@@ -9,7 +9,6 @@ from frugalnet.errors import UserError, run_stage
 from frugalnet.files import atomic
 from frugalnet.metrics.statistics import Interval, SeedMean
 from frugalnet.report.wording import (
-    DURATIONS,
     MILLISECONDS,
     NOT_MEASURED,
     interval,
@@ -25,7 +24,7 @@ CLAIMS = ("parameters_ratio", "alexnet_validation", "depthwise_validation", "res
 _WHOLE = (200, "validation split")
 _HEADER = (
     *("network", "seeds", "epochs", "top-1 (95 % interval)", "top-5", "parameters, trainable"),
-    *("MACs per image", "latency, batch 1", "training"),
+    *("MACs per image", "latency, batch 1", "training step"),
 )
 
 
@@ -34,7 +33,7 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
     found = figures["networks"]
     macs = scale([one["macs"] for one in found], prefixed(""))
     latencies = _column([one["latency_ms"] and one["latency_ms"]["median"] for one in found], MILLISECONDS)
-    trainings = _column([one["train_seconds"] and one["train_seconds"]["mean"] for one in found], DURATIONS)
+    steps = _column([one["train_step_ms"] and one["train_step_ms"]["median"] for one in found], MILLISECONDS)
     networks = [
         (
             f"`{one['model']}`",
@@ -45,9 +44,9 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
             f"{one['parameters_trainable']:,}",
             macs(one["macs"]),
             latency,
-            training,
+            step,
         )
-        for one, latency, training in zip(found, latencies, trainings, strict=True)
+        for one, latency, step in zip(found, latencies, steps, strict=True)
     ]
     claims = {claim["key"]: claim for claim in figures["claims"]}
     judged = [[markdown(claims[key][column]) for column in ("says", "measured", "outcome")] for key in CLAIMS]

@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,8 +63,11 @@ def _onnx(path: Path) -> Run:
 
 def _executorch(path: Path) -> Run:
     import torch
-    from executorch.extension.pybindings import portable_lib
-    from executorch.runtime import Runtime
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that its Python API is experimental: the lock holds its version
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
 
     torch.set_num_threads(1)
     portable_lib._unsafe_reset_threadpool(1)
