@@ -100,12 +100,17 @@ def test_a_version_leads_to_its_run_its_figures_its_data_and_its_files(project, 
     for key in ("weights_sha256", "data_sha256", "fingerprint", "seed"):
         assert found.tags[key] == str(run[key])
     assert (float(found.tags["top1"]), int(found.tags["macs"])) == (metrics["top1"], metrics["macs"])
+    assert found.description == (
+        f"depthwise-0: top-1 {metrics['top1']:.2%} on the validation split of sample, {metrics['macs'] / 1e6:.2f} M "
+        "MACs an image. Beside the weights: model.int8.onnx, model.onnx."
+    )
     of_run = client.get_run(found.run_id)
     assert of_run.data.tags["fingerprint"] == run["fingerprint"]
     (given,) = of_run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("sample", run["data_sha256"][:12])
     logged_models = client.search_logged_models([of_run.info.experiment_id])
     (logged,) = [one for one in logged_models if one.source_run_id == found.run_id]
+    assert logged.name == "depthwise-0-served"
     assert {metric.key: metric.value for metric in logged.metrics} == {"final/top1": metrics["top1"]}
 
     for name, files in zip(NAMES, ({"model.onnx", "model.int8.onnx"}, {"model.onnx"}), strict=True):

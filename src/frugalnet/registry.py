@@ -57,10 +57,12 @@ def register(
     example: bytes,
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
+    description: str,
 ) -> None:
     """Log a folder of weights as a served model of the run, and as a version of its registered model, once.
 
-    example: an image file. tags: of the version; `weights_sha256` and `files_sha256` tell whether it is there already.
+    example: an image file. tags and description: of the version; `weights_sha256` and `files_sha256` tell whether it is
+    there already.
     """
     name = PREFIX + model
 
@@ -71,7 +73,7 @@ def register(
             return
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
-                name="served",
+                name=f"{folder.name}-served",
                 loader_module="frugalnet.use.served",
                 data_path=str(folder),
                 signature=SIGNATURE,
@@ -79,7 +81,8 @@ def register(
                 pip_requirements=["frugalnet"],
             )
             mlflow.log_metrics(dict(metrics), model_id=info.model_id)
-        mlflow.register_model(info.model_uri, name, tags=dict(tags))
+        version = mlflow.register_model(info.model_uri, name, tags=dict(tags)).version
+        client.update_model_version(name, version, description)
 
     tracked.call(f"its version of {name}", log)
 
