@@ -82,7 +82,8 @@ def test_layers_have_their_fractions_of_macs_and_time(rows):
 
 
 def test_an_accuracy_that_some_seeds_reached_says_how_many(rows):
-    reached = [replace(rows[0].reached[0], epochs=None, seeds_reached=1), replace(rows[0].reached[1], seconds=None)]
+    reached = [replace(rows[0].reached[0], epochs=None, seeds_reached=1), rows[0].reached[1]]
     (row,) = tables.training_cost([replace(rows[0], reached=reached)]).rows
     assert row[1].text == "1 of 2 seeds"
-    assert row[2].below[1] == NOT_MEASURED
+    assert len(row[2].below) == 1, "MACs, and no times: those of separate trainings do not compare"
+    assert "TMACs" in row[2].below[0] or "GMACs" in row[2].below[0]

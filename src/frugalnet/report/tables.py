@@ -169,12 +169,10 @@ def training_cost(rows: Sequence[Row]) -> Table:
     def cell(one: Reached) -> Cell:
         if one.epochs is None or one.macs is None:
             return Cell(f"{one.seeds_reached} of {one.seeds} seeds" if one.seeds_reached else "not reached")
-        time = NOT_MEASURED if one.seconds is None else seconds(one.seconds)
-        return Cell(count(one.epochs, "epoch"), (macs(one.macs), time))
+        return Cell(count(one.epochs, "epoch"), (macs(one.macs),))
 
     every = [one for row in rows for one in row.reached]
     macs = scale([one.macs for one in every if one.macs] or [1], prefixed("MACs"))
-    seconds = scale([one.seconds for one in every if one.seconds] or [1], DURATIONS)
     milestones = [percent(one.milestone, 0) for one in rows[0].reached]
     body = [[_network(row), *map(cell, row.reached)] for row in rows]
     return Table("Training cost of reaching an accuracy", ("Validation top-1", *milestones), body)
