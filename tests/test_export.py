@@ -88,19 +88,33 @@ def test_calibration_looks_at_training_images(project, tmp_path):
     assert (again / "model.int8.onnx").read_bytes() != paths(project)["int8"].read_bytes()
 
 
+def test_calibration_looks_at_as_many_images_as_the_configuration_says(project, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(export, "_write_int8", lambda path, out, images: seen.append(images))
+    stored, images = weights.of_run(project, "depthwise-0"), arrays.load(project / "data/arrays").train.images
+    export.write(stored, images, CONFIG, tmp_path)
+    assert len(np.unique(seen[0], axis=0)) == CONFIG.calibration_images
+    assert np.array_equal(seen[0][-1], images[-1]), "evenly spaced, over all classes"
+
+
 def test_accuracy_loss_and_the_classes_that_lose_most_are_those_of_the_logits(project):
     """Another network's file in the place of int8's: what it loses is known."""
     data = arrays.load(project / "data/arrays")
-    labels, images = np.array(data.validation.labels), np.array(data.validation.images)
-    right = {
-        name: runtimes.open_runtime("pytorch", paths(project, name)["pytorch"])(images).argmax(1) == labels
-        for name in ("depthwise-0", "depthwise-1")
+    images = np.array(data.validation.images)
+    better, worse = "depthwise-0", "depthwise-1"
+    predicted = {
+        name: runtimes.open_runtime("pytorch", paths(project, name)["pytorch"])(images).argmax(1)
+        for name in (better, worse)
     }
-    worse, better = sorted(right, key=lambda name: right[name].mean())
+    labels = predicted[better].copy()  # as if the better network were right on all images but 20
+    labels[:20] = (labels[:20] + 1) % len(data.class_ids)
+    data = replace(data, validation=Split(images, labels))
+    right = {name: classes == labels for name, classes in predicted.items()}
     given = {"pytorch": paths(project, better)["pytorch"], "int8": paths(project, worse)["onnx"]}
     found = exported.evaluate(given, data, CONFIG)
     one = found["formats"]["int8"]
     lost = 100 * (right[better].mean() - right[worse].mean())
+    assert lost > 5
     assert one["top1"] == right[worse].mean()
     assert one["loss_points"]["estimate"] == pytest.approx(lost)
     assert one["loss_points"]["low"] < lost < one["loss_points"]["high"]

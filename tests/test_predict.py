@@ -171,6 +171,17 @@ def test_red_stays_left_and_the_top_bright(data, changes):
     assert np.abs(np.array(quarters) - expected).max() < 12
 
 
+def test_a_wide_or_high_picture_is_cropped_around_its_centre_and_not_squeezed(tmp_path):
+    stripes = np.zeros((64, 192, 3), np.uint8)
+    for number in range(3):  # red, green, blue
+        stripes[:, 64 * number : 64 * (number + 1), number] = 255
+    for name, pixels in (("wide", stripes), ("high", stripes.swapaxes(0, 1))):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{name}.png")
+        read = pictures.open_file(str(tmp_path / f"{name}.png"))
+        assert read.pixels.shape == (64, 64, 3)
+        assert np.array_equal(read.pixels, np.full((64, 64, 3), (0, 255, 0)))
+
+
 def test_transparent_pixels_become_white_and_sixteen_bits_eight(tmp_path):
     half = picture(64, 64).convert("RGBA")
     half.putalpha(Image.fromarray(np.repeat(np.uint8([255, 0]), 32)[None].repeat(64, 0)))

@@ -240,6 +240,7 @@ WRONG = {
     "a number": (records({"image": 5}), "not compatible with model signature"),
     "floats": (records({"pixels": (np.array(PIXELS) / 255).tolist()}), "multiply pixels in 0..1 by 255"),
     "too large": (records({"pixels": (np.array(PIXELS) + 56).tolist()}), "found 256..256"),
+    "negative": (records({"pixels": (np.array(PIXELS) - 201).tolist()}), "found -1..-1"),
     "another shape": (records({"pixels": PIXELS[:63]}), "found the shape 63×64×3"),
     "ragged": (records({"pixels": [1, [2]]}), "lists of different lengths"),
     "both": (records({"pixels": PIXELS, "image": ""}), "expected either image or pixels"),
