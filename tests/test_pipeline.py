@@ -162,6 +162,8 @@ def test_dvc_shows_metrics_experiments_and_plots(project):
     assert "first" in table
     assert "depthwise" in table
     assert max(map(len, table.splitlines())) <= 120
+    header = next(line for line in table.splitlines() if "Experiment" in line)
+    assert header.split() == ["Experiment", "best", "top1", "depthwise", "train.epochs"]
     run(project, "dvc", "plots", "show", "--out", "plots")
     page = (project / "plots" / "index.html").read_text()
     assert "results_compare_curves_csv" in page
