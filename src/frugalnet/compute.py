@@ -92,7 +92,7 @@ def bits_depend_on(device: torch.device, config: ComputeConfig) -> dict[str, Any
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "deterministic": config.deterministic or device.type == "cpu",
         "compiled": compile_mode(device, config) or False,
-        "cpu": cpu_model_name(),  # with the same instructions, kernels are still chosen by maker and cache sizes
+        "cpu": cpu_model_name(),  # two models with the same instructions gave other bits (docs/log.md)
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
