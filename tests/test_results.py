@@ -4,9 +4,10 @@ import fake_results
 import pytest
 
 from frugalnet.errors import UserError
-from frugalnet.files import write_json
+from frugalnet.files import read_history, read_json, write_json
 from frugalnet.report import comparison, whole
 from frugalnet.report import results as stored
+from frugalnet.report.wording import percent
 from tools import results
 
 
@@ -43,6 +44,38 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     for name in ("alexnet-0", "residual-1"):
         assert {path.name for path in (folder / name).iterdir()} == set(sum(results.KEPT.values(), ()))
     assert (folder / "alexnet-0/run.json").read_bytes() == (root / "train/alexnet-0/run.json").read_bytes()
+
+
+def test_the_papers_claims_are_judged_by_the_networks_of_the_papers_recipe(tmp_path):
+    whole_split = {"num_classes": 200, "n": 2000}
+    papers = {**whole_split, "epochs": 100, "recipe": {"recipe": "paper"}, "seeds": (0,)}
+    paper = fake_results.make(tmp_path / "paper", models=("depthwise", "residual"), **papers)
+    study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
+    docs = tmp_path / "docs"
+
+    def outcomes(root):
+        folder = results.publish(root, compared(root), docs)
+        return {claim["key"]: claim for claim in read_json(folder / "comparison.json")["claims"]}, folder
+
+    alone, folder = outcomes(study)
+    assert "experiment" not in (folder / "report.md").read_text()
+    judged, _ = outcomes(paper)
+    together, folder = outcomes(study)
+    changed = {key for key in together if together[key] != alone[key]}
+    assert changed == {"depthwise_training", "residual_training", "residual_validation"}
+    for key in changed:
+        assert alone[key]["outcome"] == "not tested"
+        assert together[key]["outcome"] == judged[key]["outcome"] != "not tested"
+        assert together[key]["measured"] == f"{judged[key]['measured']} after 100 epochs of recipe paper"
+    markdown = (folder / "report.md").read_text()
+    assert "## The paper’s experiment" in markdown
+    assert "figures/experiment_depthwise.png" in markdown
+    last = read_history(paper / "train/depthwise-0/history.csv")[-1]
+    here, expected = (last["train_top1"], last["validation_top1"]), (percent(0.48, 0), percent(0.33, 0))
+    figures = " | ".join(f"{percent(a)} | {b}" for a, b in zip(here, expected, strict=True))
+    assert f"| depthwise-0 | 100 | {figures} |" in markdown
+    assert (folder / "figures/experiment_depthwise.png").stat().st_size > 5_000
+    assert "experiment" not in (docs / "paper/report.md").read_text()
 
 
 def test_sample_data_and_mixed_recipes_are_refused_and_what_is_there_is_kept(tmp_path):

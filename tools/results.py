@@ -3,16 +3,20 @@
 The report there has no image of the data set: its photographs are not ours to publish. Beside it, for each network,
 what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and
 per_class.csv. What was measured of its exported files is in export/ and export_timing/, of fine-tuning in adapt/ and
-adapt_timing/, and on changed pictures in robustness/.
+adapt_timing/, and on changed pictures in robustness/. Claims that depend on the paper's recipe are judged by the
+networks in docs/results/paper, if there are any.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic, sha256_of
 from frugalnet.report import comparison, findings, page, whole
+from frugalnet.report.claims import PAPER_RECIPE
+from frugalnet.report.experiment import Experiment
 
 KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
 MEASURED = (
@@ -32,18 +36,23 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
     recipes = sorted({row.recipe for row in compared.rows})
     if len(recipes) > 1:
         raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
+    found, further = findings.find(compared), [*whole.further_sections(compared, root)]
+    papers = folder / PAPER_RECIPE
+    if recipes[0] != PAPER_RECIPE and papers.is_dir():
+        experiment = Experiment(papers)
+        found, further = replace(found, claims=experiment.judge(found.claims)), [experiment.section(), *further]
     with atomic(folder / recipes[0]) as partial:
-        page.write(findings.find(compared), partial, further=whole.further_sections(compared, root))
+        page.write(found, partial, further=further)
         for record in compared.records:
             (partial / record.name).mkdir()
             for stage, names in KEPT.items():
                 for name in names:
                     shutil.copy(root / stage / record.name / name, partial / record.name / name)
         for pattern in MEASURED:
-            for found in sorted(root.glob(pattern)):
-                copied = partial / found.relative_to(root)
+            for path in sorted(root.glob(pattern)):
+                copied = partial / path.relative_to(root)
                 copied.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(found, copied)
+                shutil.copy(path, copied)
     return folder / recipes[0]
 
 

@@ -5,7 +5,7 @@ read off curves, so each claim carries the rule by which it is judged.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from frugalnet.metrics.classes import ranks
@@ -20,6 +20,7 @@ HARDEST = ("plunger", "Chihuahua", "reel", "bucket", "bow tie")  # section 4.3
 PAPER_CLASSES = 200
 PAPER_EPOCHS = 100
 PAPER_RECIPE = "paper"
+_PAPERS = f"{PAPER_EPOCHS} epochs of recipe {PAPER_RECIPE}"
 SLIGHTLY_HIGHER = "higher by at most 5 points; undecided if the interval includes zero"
 A_THIRD = "forward and backward passes: the ratio within a quarter of the paper's"
 LONGER = "forward and backward passes: a longer median; undecided if medians are within 2 % and the ranges overlap"
@@ -235,6 +236,17 @@ def judge(comparison: Comparison) -> list[Claim]:
     return table
 
 
+def tested_by(claims: Sequence[Claim], others: Sequence[Claim]) -> list[Claim]:
+    """The claims; those that are "not tested" are taken from `others`, of networks trained with the paper's recipe."""
+    found = {one.key: one for one in others if one.outcome in ("agrees", "differs", "undecided")}
+    return [
+        replace(found[one.key], measured=f"{found[one.key].measured} after {_PAPERS}")
+        if one.outcome == "not tested" and one.key in found
+        else one
+        for one in claims
+    ]
+
+
 def _decided(comparison: Comparison, judge: Judge) -> Judgement:
     run = comparison.first.run
     if run["is_sample"]:
@@ -249,7 +261,6 @@ def _decided(comparison: Comparison, judge: Judge) -> Judgement:
     if judgement is None:
         return "not measured", "not measured"
     trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
-    papers = f"{PAPER_EPOCHS} epochs of recipe {PAPER_RECIPE}"
-    if judge.depends_on_training and list(trained) != [papers]:
-        return f"{judgement[0]} after {' and '.join(trained)}, not {papers}", "not tested"
+    if judge.depends_on_training and list(trained) != [_PAPERS]:
+        return f"{judgement[0]} after {' and '.join(trained)}, not {_PAPERS}", "not tested"
     return judgement
