@@ -304,6 +304,11 @@ def test_the_tool_writes_the_lowest_seed_of_each_network_of_a_finished_study(pro
         UserError, match=r"^resnet18-0: no finished run; there are alexnet-0, depthwise-0, depthwise-3$"
     ):
         tool.main(["resnet18-0"])
+    run = read_json(Path("results/train/depthwise-3/run.json"))
+    run["train"]["recipe"] = "paper"
+    write_json(Path("results/train/depthwise-3/run.json"), run)
+    tool.main(["depthwise-3"])
+    assert [one.name for one in weights.of_folder(Path("docs/results/paper/weights"))] == ["depthwise-3"]
     monkeypatch.setattr(tool, "MAX_BYTES", 1_000_000)
     tool.main([])
     assert [one.name for one in weights.of_folder(Path("weights"))] == ["depthwise-0"]

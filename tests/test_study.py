@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.utils.hydra import compose_and_dump
@@ -11,34 +12,37 @@ from frugalnet.files import sha256
 from frugalnet.training.runs import source_sha256
 
 ROOT = Path(__file__).parents[1]
-RECORDS = {path.parent.name: path for path in sorted((ROOT / "docs/results/modern").glob("*/run.json"))}
-STORED = {
-    entry["file"].removesuffix(".safetensors"): entry
-    for entry in json.loads((ROOT / "weights/weights.json").read_text(encoding="utf-8"))["networks"]
-}
+RESULTS = ROOT / "docs/results"
+RECORDS = sorted(path.parent.relative_to(RESULTS) for path in RESULTS.glob("*/*/run.json"))
+STORED = [
+    (path.parent, entry)
+    for path in (ROOT / "weights/weights.json", *sorted(RESULTS.glob("*/weights/weights.json")))
+    for entry in json.loads(path.read_text(encoding="utf-8"))["networks"]
+]
 
 
-def test_every_stored_network_has_a_record_of_its_training():
-    assert STORED
-    assert STORED.keys() <= RECORDS.keys()
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", RECORDS)
-def test_todays_code_is_what_a_recorded_run_was_trained_by(name):
-    run = json.loads(RECORDS[name].read_text(encoding="utf-8"))
+@pytest.mark.parametrize("record", RECORDS, ids=str)
+def test_todays_code_is_what_a_recorded_run_was_trained_by(record):
+    run = read(RESULTS / record / "run.json")
     assert run["source_sha256"] == source_sha256(run["model"]), (
-        f"what decides the weights (SOURCES in training/runs.py, or the architecture's file) has changed since {name} "
-        f"was trained: take the change back, or train again, with `dvc repro`, and replace weights/ and docs/results/"
+        f"what decides the weights (SOURCES in training/runs.py, or the architecture's file) has changed since "
+        f"{record} was trained: take the change back, or train again, with `dvc repro`, and replace weights/ and "
+        "docs/results/"
     )
 
 
-@pytest.mark.parametrize("name", STORED)
-def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(name):
-    run = json.loads(RECORDS[name].read_text(encoding="utf-8"))
-    metrics = json.loads(RECORDS[name].with_name("metrics.json").read_text(encoding="utf-8"))
-    assert sha256(ROOT / "weights" / STORED[name]["file"]) == STORED[name]["sha256"] == run["weights_sha256"]
-    assert STORED[name]["top1"] == metrics["top1"]
-    assert STORED[name]["data_sha256"] == run["data_sha256"]
+@pytest.mark.parametrize(("folder", "entry"), STORED)
+def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(folder, entry):
+    name = entry["file"].removesuffix(".safetensors")
+    record = RESULTS / entry["recipe"]["recipe"] / name
+    run, metrics = read(record / "run.json"), read(record / "metrics.json")
+    assert sha256(folder / entry["file"]) == entry["sha256"] == run["weights_sha256"]
+    assert entry["top1"] == metrics["top1"]
+    assert entry["data_sha256"] == run["data_sha256"]
 
 
 def row(page: str, choice: str) -> str:

@@ -37,6 +37,17 @@ def test_committed_weights_give_the_committed_results(project, capsys):
     assert capsys.readouterr().out.startswith("depthwise-0: top-1 ")
 
 
+def test_weights_beside_the_results_of_a_recipe_are_evaluated_too(project, capsys):
+    paper = project / "docs/results/paper"
+    shutil.copytree(project / "docs/results/modern", paper)
+    shutil.copytree(project / "weights", paper / "weights")
+    verify.main(project)
+    assert capsys.readouterr().out.count("depthwise-0: top-1 ") == 2
+    (paper / "weights/depthwise-0.safetensors").write_bytes(b"other")
+    with pytest.raises(UserError, match="not the weights of depthwise-0 that are described"):
+        verify.main(project)
+
+
 def test_another_figure_is_named(project):
     record = project / "docs/results/modern" / NAME
     metrics, table = read_json(record / "metrics.json"), read_table(record / "per_class.csv")

@@ -1,7 +1,7 @@
 """Evaluate the committed weights again and compare with the committed results: python -m tools.verify.
 
-Needs the images in data/arrays, as `dvc repro normalise` leaves them. Top-1, top-5 and the number of correct images of
-every class must be the same.
+Weights are in weights/ and docs/results/RECIPE/weights. Needs the images in data/arrays, as `dvc repro normalise`
+leaves them. Top-1, top-5 and the number of correct images of every class must be the same.
 """
 
 from pathlib import Path
@@ -49,7 +49,8 @@ def verify(stored: Stored, record: Path, data: Dataset) -> str:
 
 def main(root: Path) -> None:
     data = arrays.load(root / "data/arrays")
-    for folder in sorted(path.parent for path in (root / "weights").rglob("weights.json")):
+    described = [root / "weights/weights.json", *sorted((root / "docs/results").glob("*/weights/weights.json"))]
+    for folder in (path.parent for path in described):
         for stored in weights.of_folder(folder):
             print(verify(stored, record_of(stored, root / "docs/results"), data))
 

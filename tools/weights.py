@@ -1,6 +1,7 @@
 """Fill weights/ from the project's finished runs: python -m tools.weights [NAME …], for example residual-0.
 
 By default it takes the lowest seed of each network whose file is at most 10 MB: git keeps every version for ever.
+Networks of the paper's recipe are there to be verified, not used: they go to docs/results/paper/weights.
 """
 
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import read_json
+from frugalnet.report.claims import PAPER_RECIPE
 from frugalnet.use import weights
 
-FOLDER = Path("weights")
+FOLDER, RESULTS = Path("weights"), Path("docs/results")
 MAX_BYTES = 10_000_000
 
 
@@ -23,9 +25,11 @@ def main(names: list[str]) -> None:
     if read_json(Path("data/arrays/dataset.json"))["is_sample"]:
         raise UserError("data/arrays holds sample data; weights trained on them do not belong in weights/")
     chosen = [weights.of_run(Path(), name) for name in names] or _default(evaluated)
-    weights.write(FOLDER, chosen)
+    is_papers = {stored.entry.recipe["recipe"] for stored in chosen} == {PAPER_RECIPE}
+    folder = RESULTS / PAPER_RECIPE / "weights" if is_papers else FOLDER
+    weights.write(folder, chosen)
     for stored in chosen:
-        print(f"{FOLDER / stored.entry.file}: top-1 {stored.entry.top1:.2%}, {stored.path.stat().st_size:,} bytes")
+        print(f"{folder / stored.entry.file}: top-1 {stored.entry.top1:.2%}, {stored.path.stat().st_size:,} bytes")
 
 
 def _default(evaluated: list[str]) -> list[weights.Stored]:
