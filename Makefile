@@ -37,7 +37,7 @@ test-all: lint ## run linters, type check and all tests
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (ten minutes)
 	python -m benchmarks.benchmark
 
-bench-serve: .venv/installed ## measure the load that the server of `make serve` bears (two minutes)
+bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
 	python -m benchmarks.serving
 
 push-hf: .venv/installed ## publish a network of weights/ on Hugging Face: make push-hf MODEL=depthwise REPO=user/name
@@ -64,13 +64,13 @@ lint: .venv/installed ## run linters, type check and the check of import directi
 torture: .venv/installed ## crash test of the whole pipeline: make torture ROUNDS=50; resumes in .torture
 	python -m tools.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
 
-verify: .venv/installed ## evaluate the committed weights again; RETRAIN=residual-0 trains one again (data/arrays, data/views)
+verify: .venv/installed ## evaluate the committed weights; RETRAIN=residual-0 retrains one (needs data/arrays, data/views)
 	@case "$(RETRAIN)" in \
 		"") python -m tools.verify;; \
 		*) python -m frugalnet.reproduce "docs/results/$${RECIPE:-modern}/$(RETRAIN)/run.json";; \
 	esac
 
-team-test: .venv/installed ## a team's servers and two members, on real PostgreSQL and SSH (as root; EXTRAS=team)
+team-test: .venv/installed ## test a team's set-up with real PostgreSQL, MLflow, SSH and S3 servers (as root; EXTRAS=team)
 	pytest -m slow tests/test_team.py
 
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
@@ -82,7 +82,7 @@ ui: .venv/installed ## serve the MLflow UI and print the page to open; OPEN=1 op
 serve: .venv/installed ## answer HTTP requests with the registry's champion on http://127.0.0.1:5001 (docs/serving.md)
 	@exec frugalnet serve --host $${HOST:-127.0.0.1} --port $${PORT:-5001}
 
-try: .venv/installed ## show pictures to the networks in a browser, on http://127.0.0.1:7860 (make install EXTRAS=try)
+try: .venv/installed ## classify pictures in a browser, on http://127.0.0.1:7860 (make install EXTRAS=try)
 	@exec frugalnet try --port $${PORT:-7860}
 
 params: .venv/installed ## restore params.yaml to the defaults in conf/
