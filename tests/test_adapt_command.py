@@ -49,7 +49,7 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     cv2.imwrite(str(copy), cv2.resize(cv2.imread(str(folder / "blue/1.jpg")), (200, 200)))
     done = frugalnet("adapt", "mine", "--model", "depthwise", "--out", "net", cwd=tmp_path)
     assert "of 6 held-out pictures classified correctly" in done.stdout
-    assert "naming always the commonest class: 50.0%" in done.stdout
+    assert "always predicting the most common class: 50.0%" in done.stdout
     assert "cut.jpg" in done.stderr
     assert "copy.png: looks the same as mine/blue/1.jpg" in done.stderr
     (stored,) = weights.of_folder(tmp_path / "net")

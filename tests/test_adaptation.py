@@ -283,7 +283,7 @@ def test_the_section_says_what_the_figures_say(full, tmp_path):
         "On a device that meets 4 classes, residual goes from 33.8 % (19.0 to 49.1 %) to 63.7 % ("
     )
     assert "adds 15.0 points (" in said[0]
-    assert "residual learns there to 78.8 % (" in said[1]
+    assert "residual reaches 78.8 % (" in said[1]
     assert "47.5 points (" in said[1]
     assert said[2].startswith("A smaller network is enough: residual, fine-tuned, is 20.0 points (")
     (section,) = adaptation_section.sections(full)

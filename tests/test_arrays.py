@@ -180,7 +180,7 @@ def test_two_at_the_same_time_leave_one_whole_folder_and_the_second_says_that_it
     os.kill(first.pid, signal.SIGSTOP)  # until the second has come as far
     second = start(project, *WORK)
     assert second.stderr is not None
-    assert second.stderr.readline() == f"data/arrays: waiting for process {first.pid}, which writes it\n"
+    assert second.stderr.readline() == f"data/arrays: waiting for process {first.pid}, which is writing it\n"
     os.kill(first.pid, signal.SIGCONT)
     for process in (first, second):
         assert (process.communicate()[1], process.returncode) == ("", 0)

@@ -45,9 +45,9 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("~seeds", "seeds", "required"),
         ("seeds=[]", "seeds", "at least 1 item"),
         ("seeds=[-1]", "seeds.0", "greater than or equal to 0"),
-        ("seeds=[0,0]", "seeds", "0 is there 2 times"),
+        ("seeds=[0,0]", "seeds", "0 appears 2 times"),
         ("model.names=[alexnett]", "model.names", "'alexnett' is not one of: alexnet, depthwise"),
-        ("model.names=[residual,residual]", "model.names", "residual is there 2 times"),
+        ("model.names=[residual,residual]", "model.names", "residual appears 2 times"),
         ("compute.device=tpu", "compute.device", "'auto', 'cpu', 'cuda' or 'mps'"),
         ("data.md5=abc", "data.md5", "pattern"),
         ("data.classes=1", "data.classes", "greater than or equal to 2"),
@@ -131,7 +131,7 @@ def test_of_very_many_errors_the_first_are_told_and_long_lists_are_checked_soon(
     with pytest.raises(UserError, match=r"seeds\.9: .*; and 990 more$"):
         config.load(path)
     path.write_text(text.replace("seeds:\n- 0\n", f"seeds: {[*range(20_000), 7]}\n"))
-    with pytest.raises(UserError, match=r"seeds: .*7 is there 2 times"):
+    with pytest.raises(UserError, match=r"seeds: .*7 appears 2 times"):
         config.load(path)
 
 

@@ -79,7 +79,7 @@ def test_a_second_process_waits_for_the_first_and_names_it_and_both_leave_a_whol
     first = writer(tmp_path, "first")
     assert first.stdout.readline() == "writing\n"
     second = writer(tmp_path, "second")
-    assert second.stderr.readline() == f"out: waiting for process {first.pid}, which writes it\n"
+    assert second.stderr.readline() == f"out: waiting for process {first.pid}, which is writing it\n"
     assert [path.name for path in tmp_path.glob("*.partial")] == [f"out.{first.pid}.partial"]
     first.communicate("")
     second.communicate("")

@@ -158,7 +158,7 @@ def test_a_picture_of_64_pixels_is_decoded_as_the_pipeline_decodes_it(sample_arc
                 "JPEG",
                 exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0",
             ),
-            ("turned as its EXIF data say",),
+            ("EXIF orientation applied",),
         ),
     ],
     ids=["larger", "large JPEG", "CMYK", "palette", "WebP", "animated", "EXIF rotation"],

@@ -131,7 +131,7 @@ def test_a_network_is_registered_once(project):
 
 
 def test_the_command_moves_the_aliases_and_says_why(project, monkeypatch, capsys):
-    with pytest.raises(UserError, match=r"no network is champion: run `python -m frugalnet.promote`"):
+    with pytest.raises(UserError, match=r"no network has the alias champion: run `dvc repro`, then"):
         registry.find(project, "champion")
     client, _ = mlflow_store.connect(project)
     client.set_registered_model_alias("frugalnet-alexnet", "frugal", "1")

@@ -32,7 +32,7 @@ _MAX_TOLD = 10  # errors in one message
 def _once(values: list[T]) -> list[T]:
     (value, count), *_ = Counter(values).most_common(1)
     if count > 1:
-        raise ValueError(f"{value} is there {count} times")
+        raise ValueError(f"{value} appears {count} times")
     return values
 
 

@@ -32,7 +32,7 @@ class Interrupted(Exception):
     """A signal asked the process to stop, and what it had reached is saved."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; a checkpoint is written: run again to resume")
+        super().__init__(f"stopped by {signal.Signals(number).name}; a checkpoint is written; rerun to resume")
         self.exit_code = 128 + number
 
 

@@ -65,7 +65,9 @@ def locked(path: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                print(f"{path}: waiting for process {file.read().decode() or '?'}, which writes it", file=sys.stderr)
+                print(
+                    f"{path}: waiting for process {file.read().decode() or '?'}, which is writing it", file=sys.stderr
+                )
                 fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink == 0:
                 continue  # the process that held it has removed the file: lock the new one

@@ -69,8 +69,8 @@ def _exit_with_parent() -> None:
 def end_with_parent() -> None:
     """Have SIGTERM sent to this process when the process that started it dies.
 
-    DVC starts a stage through a shell, and not every shell makes way for its command: the parent of a shell is watched
-    too. The kernel's own parent-death signal would not see it.
+    DVC starts a stage through a shell. Some shells replace themselves with their command, others stay as its parent, so
+    the parent of a shell is watched too. The kernel's own parent-death signal would not notice that it died.
     """
     threading.Thread(target=_watch, args=(_ancestors(),), daemon=True).start()
 
@@ -85,6 +85,6 @@ def _ancestors() -> list[int]:
     parent = os.getppid()
     try:
         name, _, fields = Path(f"/proc/{parent}/stat").read_text().rpartition(")")
-    except OSError:  # no /proc: macOS, whose zsh makes way
+    except OSError:  # no /proc: macOS, whose zsh replaces itself
         return [parent]
     return [parent, int(fields.split()[1])] if name.endswith("sh") else [parent]

@@ -1,4 +1,4 @@
-"""The project that this process works for: its folder, what leads back to its commit, and its rule of choice."""
+"""The project that this process works for: its folder, its provenance, and its rule for recommending a network."""
 
 import os
 import subprocess

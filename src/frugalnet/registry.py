@@ -176,7 +176,7 @@ def find(root: Path, alias: str) -> tuple[str, str]:
             version = client.get_registered_model(model.name).aliases.get(alias)
             if version is not None:
                 return str(model.name), str(version)
-    raise UserError(f"no network is {alias}: run `python -m frugalnet.promote`, after `dvc repro`")
+    raise UserError(f"no network has the alias {alias}: run `dvc repro`, then `python -m frugalnet.promote`")
 
 
 def download(root: Path, run_id: str, folder: Path) -> Path:

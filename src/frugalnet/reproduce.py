@@ -1,7 +1,7 @@
 """Train a recorded run again and compare the bits: python -m frugalnet.reproduce RUN_ID (an MLflow run, or a run.json).
 
-Nothing is checked out or changed. If today's code, data or views are not the run's, that is said, with what to do, and
-nothing is trained. Another environment (torch, CPU instructions, …) is said and tried.
+Nothing is checked out or changed. If the present code, data or views differ from the run's, the command says what to do
+and trains nothing. A different environment (torch, CPU instructions, …) is reported, and the run is trained anyway.
 """
 
 import tempfile
@@ -59,11 +59,11 @@ def retrain(run: Mapping[str, Any], root: Path) -> str:
     if missing := {"train", "environment", "weights_sha256", *_INPUTS} - run.keys():
         raise UserError(f"not the record of a finished run: it has no {', '.join(sorted(missing))}; give a run.json")
     if "distributed" in run:
-        raise UserError(f"{runs.name(run)} was trained by several workers, which is not repeated here: use `dvc repro`")
+        raise UserError(f"{runs.name(run)} was trained by several workers, which is not supported: use `dvc repro`")
     try:
         recipe = TrainConfig.model_validate(run["train"])
     except ValidationError as error:
-        raise UserError(f"{runs.name(run)}: its recipe is not one of this version's; check out its commit") from error
+        raise UserError(f"{runs.name(run)}: this version does not accept its recipe; check out its commit") from error
     environment = run["environment"]
     on_gpu = environment["device"] not in ("cpu", "mps")
     settings = ComputeConfig(

@@ -228,7 +228,7 @@ class TrackedRun:
                 if reason != TrackedRun._said:
                     print(
                         f"tracking: {self.name}: {what} could not be logged ({reason}). Results are on disk; the next "
-                        f"call tries again. If there is none, run: dvc repro --force --single-item {stage}",
+                        f"call tries again. If no call follows, run: dvc repro --force --single-item {stage}",
                         file=sys.stderr,
                     )
                 TrackedRun._said = reason

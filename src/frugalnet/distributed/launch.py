@@ -165,6 +165,6 @@ def start(workers: int, config: LaunchConfig, work: Callable[..., str | None], *
             rank, failure = error.get_first_failure()
             message: Any = failure.message  # text after a signal, a dictionary with a stack trace after an exception
             reason = str(message["message"] if isinstance(message, dict) else message).strip().splitlines()[-1]
-            raise UserError(f"worker {rank} failed, and launch.restarts allows no other start: {reason}") from None
+            raise UserError(f"worker {rank} failed, and launch.restarts allows no further restart: {reason}") from None
     for message in filter(None, messages.values()):
         raise UserError(message)

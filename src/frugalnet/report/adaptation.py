@@ -131,8 +131,8 @@ def verdict(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> list[str]
         assert gain
         what = "more than" if gain.estimate >= 0 else "less than"
         found.append(
-            f"Classes that it has never seen, {small} learns there to {_share(tuned)} from {unseen.most} pictures "
-            f"each: {points(gain)} {what} from scratch{_unless(gain)}."
+            f"On classes that it has never seen, {small} reaches {_share(tuned)} after fine-tuning on {unseen.most} "
+            f"pictures of each: {points(gain)} {what} from scratch{_unless(gain)}."
         )
     largest = of(adapted, "seen", large)
     if seen and largest and by_macs[small] < by_macs[large]:
@@ -143,7 +143,7 @@ def verdict(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> list[str]
 
 
 def _trained(seen: Adapted, gain: Interval) -> str:
-    what = "Fine-tuning all of it on " + count(seen.most, "picture") + " of each, which its training had shown it,"
+    what = "Fine-tuning all of it on " + count(seen.most, "picture") + " of each, taken from its training set,"
     if not gain.excludes_zero:
         return f"{what} makes no significant difference: {_signed(gain)}."
     return f"{what} {'adds' if gain.estimate > 0 else 'costs'} {points(gain)}."

@@ -10,7 +10,7 @@ PEAK_MEMORY, ENERGY = "peak_memory_train_step_bytes", "energy_joules_per_trainin
 SAYS: dict[str, str] = {
     "one_pixel": "A single changed pixel can lead to a misclassification",
     "device_training": "Training on the device fits a network to the few kinds of input that it meets",
-    "smaller_is_enough": "Trained there, a smaller network can do",
+    "smaller_is_enough": "Trained on the device, a smaller network is enough",
     "power_and_memory": "Power and memory limit training on a device",
 }
 
@@ -69,7 +69,7 @@ def _power_and_memory() -> Judge:
             said.append(f"{model} {human(memory)}B, {energy}" if memory else f"{model} not measured")
         return f"a training step: {'; '.join(said)}", "not measured"
 
-    rule = "not judged: memory and energy are told, but what a device allows is not known"
+    rule = "not judged: memory and energy are reported, but the limits of a device are not known"
     return Judge((), rule, decide, depends_on_training=False)
 
 

@@ -134,8 +134,8 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
     commonest = np.bincount(found.labels[held]).max() / n
     said = (
         f"{right} of {n} held-out pictures classified correctly: {right / n:.1%} (95 % interval {low:.1%} to "
-        f"{high:.1%}); naming always the commonest class: {commonest:.1%}. Trained {part} on {len(held) - n} pictures "
-        f"of {len(found.names)} classes in {seconds:.1f} s."
+        f"{high:.1%}); always predicting the most common class: {commonest:.1%}. Trained {part} on "
+        f"{len(held) - n} pictures of {len(found.names)} classes in {seconds:.1f} s."
     )
     entry = Entry(
         file=f"{stored.entry.model}-{seed}.safetensors",

@@ -15,15 +15,15 @@ def main() -> None:
         prog="frugalnet", description="Classify pictures with a trained network, fine-tune it, export it, or serve it."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    predict = commands.add_parser("predict", help="say what is in pictures", description=_predict.__doc__)
+    predict = commands.add_parser("predict", help="classify pictures", description=_predict.__doc__)
     predict.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, a folder, or - for standard input")
     predict.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
     predict.add_argument("--weights", type=Path, help="a .safetensors file, or a folder of weights, to use instead")
-    predict.add_argument("--run", metavar="RUN_ID", help="the network of an MLflow run that was exported")
+    predict.add_argument("--run", metavar="RUN_ID", help="the exported network of an MLflow run")
     predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes to name (default: 5)")
     predict.add_argument("--json", action="store_true", help="print one JSON array instead of text")
     predict.set_defaults(call=_predict)
-    adapt = commands.add_parser("adapt", help="fine-tune a network on own pictures", description=_adapt.__doc__)
+    adapt = commands.add_parser("adapt", help="fine-tune a network on your own pictures", description=_adapt.__doc__)
     adapt.add_argument("folder", type=Path, metavar="FOLDER", help="holds a folder of pictures for each class")
     adapt.add_argument("--model", help="the network to start from (default: the most accurate)")
     adapt.add_argument("--weights", type=Path, help="a file or folder of weights to start from instead")
@@ -31,9 +31,9 @@ def main() -> None:
         "--train",
         choices=("classifier", "norms", "blocks", "all"),
         default="classifier",
-        help="default: classifier, the best of few pictures (docs/adaptation.md)",
+        help="what to train (default: classifier, the best with few pictures; docs/adaptation.md)",
     )
-    adapt.add_argument("--seed", type=int, default=0, help="of the hold-out and the training (default: 0)")
+    adapt.add_argument("--seed", type=int, default=0, help="seed of the hold-out and the training (default: 0)")
     adapt.add_argument("--out", type=Path, help="the folder of weights to write (default: FOLDER-network)")
     adapt.set_defaults(call=_adapt)
     export = commands.add_parser("export", help="write a network for other runtimes", description=_export.__doc__)
@@ -45,12 +45,14 @@ def main() -> None:
     )
     export.set_defaults(call=_export)
     serve = commands.add_parser("serve", help="answer HTTP requests", description=_serve.__doc__)
-    serve.add_argument("--weights", type=Path, help="a file or folder of weights to serve; no registry is asked")
+    serve.add_argument(
+        "--weights", type=Path, help="a file or folder of weights to serve instead of a registered network"
+    )
     serve.add_argument("--alias", choices=("champion", "frugal"), default="champion", help="default: champion")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=_positive, default=5001, help="default: 5001")
     serve.set_defaults(call=_serve)
-    page = commands.add_parser("try", help="show pictures to the networks in a browser", description=_try.__doc__)
+    page = commands.add_parser("try", help="classify pictures in a browser", description=_try.__doc__)
     page.add_argument("--weights", type=Path, help="a folder of weights to use instead")
     page.add_argument("--port", type=_positive, default=7860, help="default: 7860")
     page.set_defaults(call=_try)
@@ -66,8 +68,8 @@ def _positive(text: str) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    """Name what is in each picture. Pictures of any size are turned as their EXIF data say, centre-cropped, and scaled
-    to 64×64 pixels. Exits with 1 if a picture cannot be classified; the others still are."""
+    """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
+    centre-cropped and scaled to 64×64 pixels. Exits with 1 if a picture cannot be classified; the others still are."""
     import torch  # here: --help needs none of it
 
     from frugalnet.use import classifier, pictures, weights
@@ -114,7 +116,7 @@ def _downloaded(run_id: str, folder: Path) -> Path:
 
 def _adapt(arguments: argparse.Namespace) -> int:
     """Fine-tune a trained network on the pictures in FOLDER, a folder for each class, on the CPU. A fifth of the
-    pictures is held out and tells the accuracy. Writes a folder of weights for predict, export and serve."""
+    pictures is held out to measure the accuracy. Writes a folder of weights for predict, export and serve."""
     import torch
 
     from frugalnet.use import adapt, weights
@@ -129,8 +131,8 @@ def _adapt(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    """Write a network as ONNX, as ONNX of eight-bit integers and, where the extra `device` is installed, for
-    ExecuTorch; and say on how many of the pictures each names another class than PyTorch does."""
+    """Write a network as ONNX, as int8 ONNX and, if the extra `device` is installed, for ExecuTorch. Print on how many
+    of the pictures each file predicts another class than PyTorch."""
     import torch
 
     from frugalnet.use import exported, weights
@@ -142,7 +144,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    """Serve a network with MLflow's own server, until Ctrl-C: a registered one, or one of a file or folder."""
+    """Serve a network with MLflow's own server until Ctrl-C: a registered one, or one from a file or folder."""
     from frugalnet import project, registry
 
     if not arguments.weights:
@@ -156,7 +158,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _try(arguments: argparse.Namespace) -> None:
-    """Serve a page on this machine that shows a picture to all networks of a folder of weights, until Ctrl-C."""
+    """Serve a page on this machine until Ctrl-C, on which all networks of a folder of weights classify a picture."""
     from frugalnet.use import page, weights
 
     page.serve(weights.of_folder(arguments.weights or weights.project_folder()), arguments.port)

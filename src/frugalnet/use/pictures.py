@@ -62,7 +62,7 @@ def open_file(name: str) -> Picture:
 
 
 def read(data: bytes, name: str) -> Picture:
-    """The picture in the bytes of an image file, turned as its EXIF data say, centre-cropped and scaled to 64×64.
+    """The picture in the bytes of an image file, with its EXIF orientation applied, centre-cropped and scaled to 64×64.
 
     A picture of 64×64 pixels keeps its pixels. Raises UserError, with `name`, for what is no picture, is cut off, or
     is too small or too large.
@@ -109,7 +109,7 @@ def _prepare(image: Image.Image, name: str) -> Picture:
     image.draft("RGB", (4 * SIDE, 4 * SIDE))  # a large JPEG is decoded at a fraction of its size
     turned = ImageOps.exif_transpose(image)
     if image.getexif().get(0x0112, 1) != 1:
-        changes.append("turned as its EXIF data say")
+        changes.append("EXIF orientation applied")
     if turned.mode.startswith("I;16"):
         turned = Image.fromarray((np.asarray(turned) // 257).astype(np.uint8))
     if turned.has_transparency_data:
