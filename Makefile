@@ -52,8 +52,8 @@ results: .venv/installed ## copy results and weights to docs/results/RECIPE, wei
 	python -m tools.weights
 	python -m tools.cards
 
-readme: .venv/installed ## fill the README's tables from docs/results
-	python -m tools.readme docs/results/$(or $(RECIPE),modern)/comparison.json
+readme: .venv/installed ## fill the README's tables and draw its charts from docs/results
+	python -m tools.readme docs/results/modern/comparison.json $(wildcard docs/results/frontier/comparison.json)
 
 lint: .venv/installed ## run linters, type check and the check of import directions
 	ruff check .

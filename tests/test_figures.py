@@ -173,3 +173,9 @@ def test_best_and_worst_draws_few_classes_and_no_mistakes(tmp_path, rows, images
 
 def test_an_empty_chart_is_known_as_such():
     assert Chart("a", "b", "c").is_empty
+
+
+def test_equal_costs_that_are_whole_numbers_are_drawn_side_by_side():
+    dots = [figures.Dot(name, "#000000", 74_000, 40.0, (39.0, 41.0), ()) for name in ("a", "b")]
+    first, second = figures.scatter("name", "title", "parameters", dots).points
+    assert first.x < 74_000 < second.x

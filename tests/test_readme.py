@@ -9,20 +9,42 @@ from frugalnet.report import claims
 from tools import readme
 
 ROOT = Path(__file__).parents[1]
-FIGURES = json.loads((ROOT / "docs/results/modern/comparison.json").read_text(encoding="utf-8"))
+FIGURES, *OTHERS = [
+    json.loads(path.read_text(encoding="utf-8"))
+    for recipe in ("modern", "frontier")
+    if (path := ROOT / f"docs/results/{recipe}/comparison.json").is_file()
+]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_says_what_the_committed_figures_say():
-    assert readme.fill(TEXT, readme.tables(FIGURES)) == TEXT, "run `make readme`"
+    assert readme.fill(TEXT, readme.tables(FIGURES, *OTHERS)) == TEXT, "run `make readme`"
 
 
 def test_another_figure_makes_another_readme():
     first, *others = FIGURES["networks"]
     changed = first | {"top1": {"mean": 0.999, "deviation": None, "n": 1}}
-    assert readme.fill(TEXT, readme.tables(FIGURES | {"networks": [changed, *others]})) != TEXT
+    assert readme.fill(TEXT, readme.tables(FIGURES | {"networks": [changed, *others]}, *OTHERS)) != TEXT
     judged = [claim | {"outcome": "undecided"} for claim in FIGURES["claims"]]
-    assert readme.fill(TEXT, readme.tables(FIGURES | {"claims": judged})) != TEXT
+    assert readme.fill(TEXT, readme.tables(FIGURES | {"claims": judged}, *OTHERS)) != TEXT
+
+
+def test_networks_of_another_recipe_stand_in_the_same_table_and_charts():
+    first, *_ = FIGURES["networks"]
+    other = FIGURES | {"networks": [first | {"recipe": "other", "macs": 1000}], "facts": FIGURES["facts"]}
+    table = readme.tables(FIGURES, other)["results"].splitlines()
+    assert table[2 + len(FIGURES["networks"])].startswith("| `alexnet` | other | 30 | 1 |")
+    charts = {chart.name: chart for chart in readme.charts(FIGURES, other)}
+    assert set(charts) == {"accuracy_parameters_trainable", "accuracy_macs"}
+    added = next(point for point in charts["accuracy_macs"].points if point.name == "alexnet (other)")
+    assert (added.x, added.y) == (pytest.approx(1000), 100 * first["top1"]["mean"])
+    assert len({point.colour for point in charts["accuracy_macs"].points}) == 2
+    assert (
+        f"[other](conf/train/other.yaml), commit {'0' * 10};"
+        in readme.tables(FIGURES, other | {"facts": FIGURES["facts"] | {"commit": f"{'0' * 40}; {'1' * 40}"}})[
+            "results"
+        ]
+    )
 
 
 def test_a_readme_without_its_marks_is_refused():
@@ -31,9 +53,10 @@ def test_a_readme_without_its_marks_is_refused():
 
 
 def test_the_readme_has_five_claims_and_two_lines_of_facts_and_is_short():
-    found = readme.tables(FIGURES)
+    found = readme.tables(FIGURES, *OTHERS)
+    networks = sum(len(each["networks"]) for each in (FIGURES, *OTHERS))
     assert len(found["claims"].splitlines()) == 2 + 5
-    assert len(found["results"].splitlines()) == 2 + len(FIGURES["networks"]) + 1 + 2
+    assert len(found["results"].splitlines()) == 2 + networks + 1 + 2
     assert len(TEXT.splitlines()) <= 130
 
 
@@ -59,16 +82,27 @@ def test_what_compare_writes_fills_the_readme_and_sample_data_do_not(tmp_path, m
     )
     real = figures(tmp_path, "real", measured=False, num_classes=200)
     sample, subset = figures(tmp_path, "sample", is_sample=True), figures(tmp_path, "subset")
+    summary = json.loads(Path(real).read_text())
+    other = str(tmp_path / "other.json")
+    Path(other).write_text(json.dumps(summary | {"facts": summary["facts"] | {"data hash": "c" * 64}}))
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         readme.main(real)
         text = Path("README.md").read_text().replace("\u00a0", " ")
-        assert text.startswith("a\n<!-- results -->\n| network | seeds |")
-        assert "| `alexnet` | 2 | 8 | 46.2 ± 0.2 % (" in text
+        assert text.startswith("a\n<!-- results -->\n| network | recipe |")
+        assert "| `alexnet` | modern | 8 | 2 | 46.2 ± 0.2 % (" in text
         assert text.count("not measured |") == 2 * 3 + 2  # latencies and steps; a claim of speed, and its outcome
         assert "\nData: tiny-imagenet, 200 classes: " in text
         assert "| Shortcuts raise validation accuracy slightly | residual higher by 1." in text
         assert "\nold\n" not in text
+        for key in ("macs", "parameters_trainable"):
+            assert Path(f"docs/results/accuracy_{key}.png").stat().st_size > 5_000
+    with pytest.raises(UserError, match="each has another “data hash”"):
+        readme.main(real, other)
+    with pytest.raises(UserError, match="each has another “cost measured on”"):
+        readme.main(real, figures(tmp_path, "elsewhere", num_classes=200))
+    with pytest.raises(UserError, match="name one comparison"):
+        readme.main()
     with pytest.raises(UserError, match="holds results on sample data"):
         readme.main(sample)
     with pytest.raises(UserError, match="results on 12 classes and the validation split; the README's are on 200"):
@@ -76,6 +110,6 @@ def test_what_compare_writes_fills_the_readme_and_sample_data_do_not(tmp_path, m
     (tmp_path / "half.json").write_text('{"is_sample":')
     with pytest.raises(UserError, match=r"half.json cannot be read \(Expecting value"):
         readme.main("half.json")
-    with pytest.raises(UserError, match=r"nothing.json is missing: run `dvc repro` first"):
+    with pytest.raises(UserError, match=r"nothing.json is missing: run `make results` first"):
         readme.main("nothing.json")
     assert Path("README.md").read_text().replace("\u00a0", " ") == text

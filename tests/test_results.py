@@ -5,7 +5,7 @@ import pytest
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_history, read_json, write_json
-from frugalnet.report import comparison, whole
+from frugalnet.report import comparison, experiment, figures, whole
 from frugalnet.report import results as stored
 from frugalnet.report.wording import percent
 from tools import results
@@ -69,13 +69,52 @@ def test_the_papers_claims_are_judged_by_the_networks_of_the_papers_recipe(tmp_p
         assert together[key]["measured"] == f"{judged[key]['measured']} after 100 epochs of recipe paper"
     markdown = (folder / "report.md").read_text()
     assert "## The paper’s experiment" in markdown
-    assert "figures/experiment_depthwise.png" in markdown
+    assert "figures/experiment_depthwise-0.png" in markdown
     last = read_history(paper / "train/depthwise-0/history.csv")[-1]
     here, expected = (last["train_top1"], last["validation_top1"]), (percent(0.48, 0), percent(0.33, 0))
-    figures = " | ".join(f"{percent(a)} | {b}" for a, b in zip(here, expected, strict=True))
-    assert f"| depthwise-0 | 100 | {figures} |" in markdown
-    assert (folder / "figures/experiment_depthwise.png").stat().st_size > 5_000
+    cells = " | ".join(f"{percent(a)} | {b}" for a, b in zip(here, expected, strict=True))
+    assert f"| depthwise-0 | {cells} |" in markdown
+    last = read_history(paper / "train/residual-0/history.csv")[-1]
+    assert f"| residual-0 | {percent(last['train_top1'])} | – | {percent(last['validation_top1'])} | – |" in markdown
+    assert (folder / "figures/experiment_depthwise-0.png").stat().st_size > 5_000
     assert "experiment" not in (docs / "paper/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "papers", [{"epochs": 8}, {"data_sha256": "c" * 64}, {"recipe": {"recipe": "other"}}, {"models": ()}]
+)
+def test_networks_that_were_not_trained_as_the_paper_says_judge_nothing(tmp_path, papers):
+    whole_split = {"num_classes": 200, "n": 2000}
+    asked = {"models": ("depthwise",), "epochs": 100, "recipe": {"recipe": "paper"}, **papers}
+    study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
+    if asked["models"]:
+        paper = fake_results.make(tmp_path / "paper", **whole_split, **asked)
+        found = comparison.compare(stored.load(paper), asked.get("data_sha256", "d" * 64), "validation split")
+        folder = results.publish(paper, found, tmp_path / "docs")
+        folder.rename(tmp_path / "docs/paper") if folder.name != "paper" else None
+    else:  # weights only
+        (tmp_path / "docs/paper/weights").mkdir(parents=True)
+    folder = results.publish(study, compared(study), tmp_path / "docs")
+    assert "experiment" not in (folder / "report.md").read_text()
+    outcomes = {claim["key"]: claim["outcome"] for claim in read_json(folder / "comparison.json")["claims"]}
+    assert outcomes["depthwise_training"] == "not tested"
+
+
+def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(tmp_path):
+    whole_split = {"num_classes": 200, "n": 2000}
+    paper = fake_results.make(
+        tmp_path / "paper", models=("depthwise",), epochs=100, recipe={"recipe": "paper"}, **whole_split
+    )
+    study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
+    for _ in range(2):
+        folder = results.publish(paper, compared(paper), tmp_path / "docs")
+        (folder / "weights").mkdir(exist_ok=True)
+        (folder / "weights/depthwise-0.safetensors").touch()
+    assert (folder / "weights/depthwise-0.safetensors").is_file()
+    found, colours = experiment.load(folder, compared(study).first.run), figures.colours(compared(study).rows)
+    shown = experiment.section(found, colours).blocks[1].charts
+    assert [chart.name for chart in shown] == ["experiment_depthwise-0", "experiment_depthwise-1"]
+    assert {line.colour for chart in shown for line in chart.lines} == {colours["depthwise"], "@ink"}
 
 
 def test_sample_data_and_mixed_recipes_are_refused_and_what_is_there_is_kept(tmp_path):

@@ -9,6 +9,7 @@ from dvc.utils.hydra import compose_and_dump
 
 from frugalnet import config
 from frugalnet.files import sha256
+from frugalnet.report.claims import Claim, tested_by
 from frugalnet.training.runs import source_sha256
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +20,10 @@ STORED = [
     for path in (ROOT / "weights/weights.json", *sorted(RESULTS.glob("*/weights/weights.json")))
     for entry in json.loads(path.read_text(encoding="utf-8"))["networks"]
 ]
+
+
+def test_there_are_records_and_weights():
+    assert len(RECORDS) >= len(STORED) >= 3
 
 
 def read(path: Path) -> Any:
@@ -35,7 +40,7 @@ def test_todays_code_is_what_a_recorded_run_was_trained_by(record):
     )
 
 
-@pytest.mark.parametrize(("folder", "entry"), STORED)
+@pytest.mark.parametrize(("folder", "entry"), STORED, ids=[entry["file"] for _, entry in STORED])
 def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(folder, entry):
     name = entry["file"].removesuffix(".safetensors")
     record = RESULTS / entry["recipe"]["recipe"] / name
@@ -43,6 +48,14 @@ def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(folder, entr
     assert sha256(folder / entry["file"]) == entry["sha256"] == run["weights_sha256"]
     assert entry["top1"] == metrics["top1"]
     assert entry["data_sha256"] == run["data_sha256"]
+
+
+def test_the_studys_report_has_the_claims_that_the_papers_recipe_has_tested():
+    modern, paper = (
+        [Claim(**one) for one in read(RESULTS / recipe / "comparison.json")["claims"]] for recipe in ("modern", "paper")
+    )
+    assert {one.outcome for one in paper} & {"agrees", "differs", "undecided"}
+    assert tested_by(modern, paper) == modern, "publish docs/results/modern again: python -m tools.results"
 
 
 def row(page: str, choice: str) -> str:

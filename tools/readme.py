@@ -1,13 +1,21 @@
-"""Fill the README's tables from a comparison: python -m tools.readme COMPARISON.JSON."""
+"""Fill the README's tables and draw its charts: python -m tools.readme COMPARISON.JSON [COMPARISON.JSON …].
+
+The first comparison is the study's: its claims go into the README. The networks of the others, trained with other
+recipes, are shown in the same table and charts; their costs must have been measured in the same rounds.
+"""
 
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from frugalnet.errors import UserError, run_stage
+from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic
 from frugalnet.metrics.statistics import Interval, SeedMean
+from frugalnet.report import drawing
+from frugalnet.report.figures import COST_AXES, PALETTE, Chart, Dot, scatter
 from frugalnet.report.wording import (
     MILLISECONDS,
     NOT_MEASURED,
@@ -19,26 +27,28 @@ from frugalnet.report.wording import (
     seed_mean,
 )
 
-README = Path("README.md")
-CLAIMS = ("parameters_ratio", "alexnet_validation", "depthwise_validation", "residual_validation", "epoch_seconds")
+README, CHARTS = Path("README.md"), Path("docs/results")
+CLAIMS = ("parameters_ratio", "depthwise_training", "depthwise_validation", "residual_validation", "epoch_seconds")
+_COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")
 _WHOLE = (200, "validation split")
 _HEADER = (
-    *("network", "seeds", "epochs", "top-1 (95 % interval)", "top-5", "parameters, trainable"),
+    *("network", "recipe", "epochs", "seeds", "top-1 (95 % interval)", "top-5", "parameters, trainable"),
     *("MACs per image", "latency, batch 1", "training step"),
 )
 
 
-def tables(figures: Mapping[str, Any]) -> dict[str, str]:
+def tables(figures: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, str]:
     """The Markdown between `<!-- name -->` and `<!-- /name -->`, by name; `figures`: comparison.json."""
-    found = figures["networks"]
+    found = [one for each in (figures, *others) for one in each["networks"]]
     macs = scale([one["macs"] for one in found], prefixed(""))
     latencies = _column([one["latency_ms"] and one["latency_ms"]["median"] for one in found], MILLISECONDS)
     steps = _column([one["train_step_ms"] and one["train_step_ms"]["median"] for one in found], MILLISECONDS)
     networks = [
         (
             f"`{one['model']}`",
-            len(one["seeds"]),
+            one["recipe"],
             one["epochs"],
+            len(one["seeds"]),
             f"{seed_mean(SeedMean(**one['top1']))} ({interval(Interval(**one['top1_interval']))})",
             percent(one["top5"]["mean"]),
             f"{one['parameters_trainable']:,}",
@@ -50,13 +60,39 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
     ]
     claims = {claim["key"]: claim for claim in figures["claims"]}
     judged = [[markdown(claims[key][column]) for column in ("says", "measured", "outcome")] for key in CLAIMS]
-    facts = {name: markdown(figures["facts"][name]) for name in ("data", "cost measured on", "recipe", "commit")}
+    facts = {name: markdown(figures["facts"][name]) for name in ("data", "cost measured on")}
+    recipes = [
+        f"[{each['networks'][0]['recipe']}](conf/train/{each['networks'][0]['recipe']}.yaml), commit "
+        + _COMMIT.sub(r"\1", markdown(each["facts"]["commit"]))
+        for each in (figures, *others)
+    ]
     return {
-        "results": f"{_table(_HEADER, networks, '---|' + '--:|' * 8)}\n\n"
-        f"Data: {facts['data']}. Cost measured on: {facts['cost measured on']}.\n"
-        f"Recipe: {facts['recipe']}. Commit: {facts['commit']}.",
+        "results": f"{_table(_HEADER, networks, '---|---|' + '--:|' * 8)}\n\n"
+        + f"Data: {facts['data']}. Cost measured on: {facts['cost measured on']}.\n"
+        + f"Recipes: {'. '.join(recipes)}.",
         "claims": _table(("what the paper says", "measured here", "outcome"), judged, "---|---|---|"),
     }
+
+
+def charts(*compared: Mapping[str, Any]) -> list[Chart]:
+    """Top-1 against parameters and against MACs of all networks, with a colour for each recipe."""
+    networks = [one for each in compared for one in each["networks"]]
+    recipes = list(dict.fromkeys(one["recipe"] for one in networks))
+    drawn = []
+    for key in ("parameters_trainable", "macs"):
+        dots = [
+            Dot(
+                one["model"] if one["recipe"] == recipes[0] else f"{one['model']} ({one['recipe']})",
+                PALETTE[recipes.index(one["recipe"])],
+                one[key],
+                100 * one["top1"]["mean"],
+                (100 * one["top1_interval"]["low"], 100 * one["top1_interval"]["high"]),
+                (),
+            )
+            for one in networks
+        ]
+        drawn.append(scatter(f"accuracy_{key}", f"Top-1 against {COST_AXES[key]}", COST_AXES[key], dots))
+    return drawn
 
 
 def _column(values: Sequence[float | None], units: Sequence[tuple[float, str]]) -> list[str]:
@@ -81,13 +117,27 @@ def fill(text: str, found: Mapping[str, str]) -> str:
     return text
 
 
-def main(comparison: str) -> None:
+def main(*comparisons: str) -> None:
+    if not comparisons:
+        raise UserError("name one comparison.json or more, the study's first")
+    found = [_read(comparison) for comparison in comparisons]
+    for key in ("data hash", "cost measured on"):
+        if len({each["facts"][key] for each in found}) > 1:
+            raise UserError(f"{', '.join(comparisons)}: each has another “{key}”, so they cannot be in one table")
+    text = fill(README.read_text(encoding="utf-8"), tables(*found))
+    for chart in charts(*found):
+        drawing.png(chart, CHARTS / f"{chart.name}.png")
+    with atomic(README) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _read(comparison: str) -> dict[str, Any]:
     try:
-        figures = json.loads(Path(comparison).read_text(encoding="utf-8"))
+        figures: dict[str, Any] = json.loads(Path(comparison).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{comparison} is missing: run `dvc repro` first") from error
+        raise UserError(f"{comparison} is missing: run `make results` first") from error
     except ValueError as error:
-        raise UserError(f"{comparison} cannot be read ({error}): run `dvc repro`") from error
+        raise UserError(f"{comparison} cannot be read ({error}): run `make results`") from error
     if figures["is_sample"]:
         raise UserError(f"{comparison} holds results on sample data, which do not belong in the README")
     if (found := (figures["num_classes"], figures["validated_on"])) != _WHOLE:
@@ -95,10 +145,9 @@ def main(comparison: str) -> None:
             f"{comparison} holds results on {found[0]} classes and the {found[1]}; "
             f"the README's are on {_WHOLE[0]} classes and the {_WHOLE[1]}"
         )
-    text = fill(README.read_text(encoding="utf-8"), tables(figures))
-    with atomic(README) as partial:
-        partial.write_text(text, encoding="utf-8")
+    return figures
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    with in_one_line("readme"):
+        main(*sys.argv[1:])

@@ -4,7 +4,7 @@ The report there has no image of the data set: its photographs are not ours to p
 what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and
 per_class.csv. What was measured of its exported files is in export/ and export_timing/, of fine-tuning in adapt/ and
 adapt_timing/, and on changed pictures in robustness/. Claims that depend on the paper's recipe are judged by the
-networks in docs/results/paper, if there are any.
+networks in docs/results/paper, if there are any: publish those first. All networks of a recipe are published together.
 """
 
 import shutil
@@ -14,9 +14,9 @@ from pathlib import Path
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic, sha256_of
-from frugalnet.report import comparison, findings, page, whole
-from frugalnet.report.claims import PAPER_RECIPE
-from frugalnet.report.experiment import Experiment
+from frugalnet.report import comparison, experiment, findings, page, whole
+from frugalnet.report.claims import PAPER_RECIPE, tested_by
+from frugalnet.report.figures import colours
 
 KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
 MEASURED = (
@@ -37,10 +37,10 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
     if len(recipes) > 1:
         raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
     found, further = findings.find(compared), [*whole.further_sections(compared, root)]
-    papers = folder / PAPER_RECIPE
-    if recipes[0] != PAPER_RECIPE and papers.is_dir():
-        experiment = Experiment(papers)
-        found, further = replace(found, claims=experiment.judge(found.claims)), [experiment.section(), *further]
+    papers = experiment.load(folder / PAPER_RECIPE, compared.first.run) if recipes[0] != PAPER_RECIPE else None
+    if papers:
+        found = replace(found, claims=tested_by(found.claims, papers.claims))
+        further.insert(0, experiment.section(papers, colours(compared.rows)))
     with atomic(folder / recipes[0]) as partial:
         page.write(found, partial, further=further)
         for record in compared.records:
@@ -48,6 +48,8 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
             for stage, names in KEPT.items():
                 for name in names:
                     shutil.copy(root / stage / record.name / name, partial / record.name / name)
+        if (stored := folder / recipes[0] / "weights").is_dir():  # by tools.weights
+            shutil.copytree(stored, partial / "weights")
         for pattern in MEASURED:
             for path in sorted(root.glob(pattern)):
                 copied = partial / path.relative_to(root)

@@ -1,7 +1,8 @@
 """Fill weights/ from the project's finished runs: python -m tools.weights [NAME …], for example residual-0.
 
 By default it takes the lowest seed of each network whose file is at most 10 MB: git keeps every version for ever.
-Networks of the paper's recipe are there to be verified, not used: they go to docs/results/paper/weights.
+What weights/ holds of other recipes stays. Networks of the paper's recipe are there to be verified, not used: they go
+to docs/results/paper/weights.
 """
 
 import sys
@@ -25,9 +26,15 @@ def main(names: list[str]) -> None:
     if read_json(Path("data/arrays/dataset.json"))["is_sample"]:
         raise UserError("data/arrays holds sample data; weights trained on them do not belong in weights/")
     chosen = [weights.of_run(Path(), name) for name in names] or _default(evaluated)
-    is_papers = {stored.entry.recipe["recipe"] for stored in chosen} == {PAPER_RECIPE}
-    folder = RESULTS / PAPER_RECIPE / "weights" if is_papers else FOLDER
-    weights.write(folder, chosen)
+    recipes = {stored.entry.recipe["recipe"] for stored in chosen}
+    if PAPER_RECIPE in recipes and len(recipes) > 1:
+        raise UserError(f"networks of the recipes {', '.join(sorted(recipes))}: name those of one")
+    folder = RESULTS / PAPER_RECIPE / "weights" if PAPER_RECIPE in recipes else FOLDER
+    there = weights.of_folder(folder) if (folder / "weights.json").is_file() else []
+    kept = [stored for stored in there if stored.entry.recipe["recipe"] not in recipes]
+    if twice := {stored.name for stored in kept} & {stored.name for stored in chosen}:
+        raise UserError(f"{folder} holds {', '.join(sorted(twice))} of another recipe: remove it first, or name others")
+    weights.write(folder, sorted([*kept, *chosen], key=lambda stored: stored.name))
     for stored in chosen:
         print(f"{folder / stored.entry.file}: top-1 {stored.entry.top1:.2%}, {stored.path.stat().st_size:,} bytes")
 

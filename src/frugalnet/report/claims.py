@@ -20,7 +20,7 @@ HARDEST = ("plunger", "Chihuahua", "reel", "bucket", "bow tie")  # section 4.3
 PAPER_CLASSES = 200
 PAPER_EPOCHS = 100
 PAPER_RECIPE = "paper"
-_PAPERS = f"{PAPER_EPOCHS} epochs of recipe {PAPER_RECIPE}"
+_AS_THE_PAPER = f"{PAPER_EPOCHS} epochs of recipe {PAPER_RECIPE}"
 SLIGHTLY_HIGHER = "higher by at most 5 points; undecided if the interval includes zero"
 A_THIRD = "forward and backward passes: the ratio within a quarter of the paper's"
 LONGER = "forward and backward passes: a longer median; undecided if medians are within 2 % and the ranges overlap"
@@ -238,9 +238,9 @@ def judge(comparison: Comparison) -> list[Claim]:
 
 def tested_by(claims: Sequence[Claim], others: Sequence[Claim]) -> list[Claim]:
     """The claims; those that are "not tested" are taken from `others`, of networks trained with the paper's recipe."""
-    found = {one.key: one for one in others if one.outcome in ("agrees", "differs", "undecided")}
+    found = {one.key: one for one in others if one.outcome not in ("not tested", "not measured")}
     return [
-        replace(found[one.key], measured=f"{found[one.key].measured} after {_PAPERS}")
+        replace(found[one.key], measured=f"{found[one.key].measured} after {_AS_THE_PAPER}")
         if one.outcome == "not tested" and one.key in found
         else one
         for one in claims
@@ -261,6 +261,6 @@ def _decided(comparison: Comparison, judge: Judge) -> Judgement:
     if judgement is None:
         return "not measured", "not measured"
     trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
-    if judge.depends_on_training and list(trained) != [_PAPERS]:
-        return f"{judgement[0]} after {' and '.join(trained)}, not {_PAPERS}", "not tested"
+    if judge.depends_on_training and list(trained) != [_AS_THE_PAPER]:
+        return f"{judgement[0]} after {' and '.join(trained)}, not {_AS_THE_PAPER}", "not tested"
     return judgement

@@ -1,12 +1,13 @@
 """The section "The paper's experiment": networks trained with the paper's recipe, apart from those of a comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from frugalnet.files import read_history, read_json
-from frugalnet.report.claims import PAPER_EPOCHS, Claim, tested_by
-from frugalnet.report.figures import CURVES, PALETTE, Chart, Label, Line, end_labels
+from frugalnet.report.claims import PAPER_EPOCHS, PAPER_RECIPE, Claim
+from frugalnet.report.figures import CURVES, Chart, Line, end_labels
 from frugalnet.report.page import Grid, Section
 from frugalnet.report.tables import Cell, Table
 from frugalnet.report.wording import percent
@@ -14,56 +15,79 @@ from frugalnet.report.wording import percent
 # Training and validation top-1 at the end of the paper's figures 5 and 6, in percent, as its section 4.1 reads them.
 ENDS = {"alexnet": (96.0, 33.0), "depthwise": (48.0, 33.0)}
 NOTE = (
-    f"The paper’s {PAPER_EPOCHS} epochs with its recipe, as far as it states one, one seed. Dotted: training; solid: "
-    "validation, as in the paper’s figures 5 to 7. Thin lines at the right: where the paper’s curves end."
+    f"Networks trained with the recipe {PAPER_RECIPE}: the paper’s {PAPER_EPOCHS} epochs and, where it names no "
+    "setting, Keras’s defaults. Dotted: training; solid: validation. Thin lines at the right: the ends of the paper’s "
+    "curves, for the two networks whose ends it states."
 )
 
 
+@dataclass(frozen=True)
 class Experiment:
-    """The records of networks that were trained with the paper's recipe: a folder as `tools.results` writes it."""
+    """What `tools.results` published of the paper's recipe: each network's run and history by name, and the claims."""
 
-    def __init__(self, folder: Path) -> None:
-        self.claims = [Claim(**one) for one in read_json(folder / "comparison.json")["claims"]]
-        found = [path.parent for path in sorted(folder.glob("*/history.csv"))]
-        self.curves = {path.name: read_history(path / "history.csv") for path in found}
-        self.runs: dict[str, dict[str, Any]] = {path.name: read_json(path / "run.json") for path in found}
+    runs: Mapping[str, dict[str, Any]]
+    histories: Mapping[str, list[dict[str, float]]]
+    claims: Sequence[Claim]
 
-    def judge(self, claims: Sequence[Claim]) -> list[Claim]:
-        """The claims; those that the networks of a comparison could not test, as these networks test them."""
-        return tested_by(claims, self.claims)
 
-    def section(self) -> Section:
-        charts = [self._chart(name) for name in self.curves]
-        return Section("experiment", "The paper’s experiment", [NOTE, Grid(charts, min(len(charts), 3)), self._table()])
+def load(folder: Path, run: Mapping[str, Any]) -> Experiment | None:
+    """The networks of a published folder that were trained over all of the paper's epochs, on the data of `run`.
 
-    def _chart(self, name: str) -> Chart:
-        model, rows = self.runs[name]["model"], self.curves[name]
-        colour, epochs = (
-            PALETTE[sorted(run["model"] for run in self.runs.values()).index(model)],
-            range(1, len(rows) + 1),
-        )
-        ends, lines = {}, []
-        for number, (key, kind, dotted) in enumerate(CURVES):
-            curve = [100 * row[key] for row in rows]
-            lines.append(Line(epochs, curve, colour, kind, dotted))
-            ends[f"{kind} {curve[-1]:.0f} %"] = (curve[-1], "@muted" if dotted else "@ink")
-            if model in ENDS:
-                level = ENDS[model][number]
-                lines.append(
-                    Line((0.9 * len(rows), len(rows)), (level, level), "@ink", f"the paper’s {kind}", dotted, 1)
-                )
-        top = 1.08 * max(value for line in lines for value in line.y)
-        labels: list[Label] = end_labels(ends, top, 260)
-        title = f"{model}, as the paper trained it"
-        return Chart(f"experiment_{model}", title, "epoch", (1, len(rows)), (0, top), lines, labels=labels, height=260)
+    None if there are none, or some in the folder were trained otherwise: its claims are judged by all of them.
+    """
+    if not (folder / "comparison.json").is_file():
+        return None
+    found = {path.parent.name: path.parent for path in sorted(folder.glob("*/run.json"))}
+    runs = {name: read_json(path / "run.json") for name, path in found.items()}
+    histories = {name: read_history(path / "history.csv") for name, path in found.items()}
+    expected = [PAPER_RECIPE, PAPER_EPOCHS, run["data_sha256"], run["validated_on"]]
+    for name, of in runs.items():
+        if [of["train"]["recipe"], len(histories[name]), of["data_sha256"], of["validated_on"]] != expected:
+            return None
+    claims = [Claim(**one) for one in read_json(folder / "comparison.json")["claims"]]
+    return Experiment(runs, histories, claims) if runs else None
 
-    def _table(self) -> Table:
-        body = []
-        for name, rows in self.curves.items():
-            expected = ENDS.get(self.runs[name]["model"])
-            cells = [Cell(name), Cell(str(len(rows)))]
-            for number, (key, *_) in enumerate(CURVES):
-                cells += [Cell(percent(rows[-1][key])), Cell(f"{expected[number]:.0f}\u00a0%" if expected else "–")]
-            body.append(cells)
-        header = ("Network", "Epochs", "Training top-1", "the paper’s", "Validation top-1", "the paper’s")
-        return Table("Last epoch, here and in the paper", header, body)
+
+def section(experiment: Experiment, colours: Mapping[str, str]) -> Section:
+    """Each network's curves beside the ends of the paper's. colours: of the networks, in the rest of the report."""
+    charts = [_chart(experiment, name, colours) for name in experiment.runs]
+    return Section(
+        "experiment", "The paper’s experiment", [NOTE, Grid(charts, min(len(charts), 3)), _table(experiment)]
+    )
+
+
+def _chart(experiment: Experiment, name: str, colours: Mapping[str, str]) -> Chart:
+    model, rows, height = experiment.runs[name]["model"], experiment.histories[name], 260
+    colour, last = colours.get(model, "@muted"), len(rows)
+    ends, lines = {}, []
+    for number, (key, kind, dotted) in enumerate(CURVES):
+        curve = [100 * row[key] for row in rows]
+        lines.append(Line(range(1, last + 1), curve, colour, kind, dotted))
+        ends[f"{kind} {curve[-1]:.0f} %"] = (curve[-1], "@muted" if dotted else "@ink")
+        if model in ENDS:
+            level = ENDS[model][number]
+            lines.append(Line((0.9 * last, last), (level, level), "@ink", f"the paper’s {kind}", dotted, 1))
+    top = 1.08 * max(value for line in lines for value in line.y)
+    labels = end_labels(ends, top, height)
+    return Chart(
+        f"experiment_{name}",
+        f"Training curves of {name}, recipe {PAPER_RECIPE}",
+        "epoch",
+        (1, last),
+        (0, top),
+        lines,
+        labels=labels,
+        height=height,
+    )
+
+
+def _table(experiment: Experiment) -> Table:
+    body = []
+    for name, rows in experiment.histories.items():
+        expected = ENDS.get(experiment.runs[name]["model"])
+        cells = [Cell(name)]
+        for number, (key, *_) in enumerate(CURVES):
+            cells += [Cell(percent(rows[-1][key])), Cell(percent(expected[number] / 100, 0) if expected else "–")]
+        body.append(cells)
+    header = ("Network", "Training top-1", "the paper’s", "Validation top-1", "the paper’s")
+    return Table("Last epoch, here and in the paper", header, body)

@@ -121,7 +121,7 @@ def scatter(name: str, title: str, axis: str, dots: Sequence[Dot]) -> Chart:
     """
     if not dots:
         return Chart(name, title, axis)
-    x, y = np.array([dot.x for dot in dots]), np.array([dot.y for dot in dots])
+    x, y = np.array([dot.x for dot in dots], float), np.array([dot.y for dot in dots], float)
     ends = [*x, *(max(end, 1e-9) for dot in dots for end in dot.span or ())]
     pad = max(0.16 * np.log10(max(ends) / min(ends)), 0.12)
     x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
