@@ -9,7 +9,7 @@ from dvc.utils.hydra import compose_and_dump
 
 from frugalnet import config
 from frugalnet.files import sha256
-from frugalnet.report.claims import Claim, tested_by
+from frugalnet.report import claims
 from frugalnet.training.runs import source_sha256
 
 ROOT = Path(__file__).parents[1]
@@ -52,10 +52,11 @@ def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(folder, entr
 
 def test_the_studys_report_has_the_claims_that_the_papers_recipe_has_tested():
     modern, paper = (
-        [Claim(**one) for one in read(RESULTS / recipe / "comparison.json")["claims"]] for recipe in ("modern", "paper")
+        [claims.Claim(**one) for one in read(RESULTS / recipe / "comparison.json")["claims"]]
+        for recipe in ("modern", "paper")
     )
     assert {one.outcome for one in paper} & {"agrees", "differs", "undecided"}
-    assert tested_by(modern, paper) == modern, "publish docs/results/modern again: python -m tools.results"
+    assert claims.tested_by(modern, paper) == modern, "publish docs/results/modern again: python -m tools.results"
 
 
 def row(page: str, choice: str) -> str:

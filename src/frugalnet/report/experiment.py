@@ -66,7 +66,8 @@ def _chart(experiment: Experiment, name: str, colours: Mapping[str, str]) -> Cha
         ends[f"{kind} {curve[-1]:.0f} %"] = (curve[-1], "@muted" if dotted else "@ink")
         if model in ENDS:
             level = ENDS[model][number]
-            lines.append(Line((0.9 * last, last), (level, level), "@ink", f"the paper’s {kind}", dotted, 1))
+            until = range(round(0.9 * last), last + 1)
+            lines.append(Line(until, [level] * len(until), "@ink", f"the paper’s {kind}", dotted, 1))
     top = 1.08 * max(value for line in lines for value in line.y)
     labels = end_labels(ends, top, height)
     return Chart(
