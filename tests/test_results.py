@@ -78,6 +78,8 @@ def test_the_papers_claims_are_judged_by_the_networks_of_the_papers_recipe(tmp_p
     assert f"| residual-0 | {percent(last['train_top1'])} | – | {percent(last['validation_top1'])} | – |" in markdown
     assert (folder / "figures/experiment_depthwise-0.png").stat().st_size > 5_000
     assert "experiment" not in (docs / "paper/report.md").read_text()
+    assert (docs / "modern/report.html").is_file()
+    assert not (docs / "paper/report.html").exists()
 
 
 @pytest.mark.parametrize(

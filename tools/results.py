@@ -1,7 +1,8 @@
 """Copy the project's results to docs/results/RECIPE, to be committed: python -m tools.results.
 
-The report there has no image of the data set: its photographs are not ours to publish. Beside it, for each network,
-what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and
+The report there has no image of the data set: its photographs are not ours to publish. Only the study's own recipe has
+the HTML version, which includes plotly's code (2 MB); other recipes have the same in Markdown. Beside it, for each
+network, what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and
 per_class.csv. What was measured of its exported files is in export/ and export_timing/, of fine-tuning in adapt/ and
 adapt_timing/, and on changed pictures in robustness/. Claims that depend on the paper's recipe are judged by the
 networks in docs/results/paper, if there are any: publish those first. All networks of a recipe are published together.
@@ -18,6 +19,7 @@ from frugalnet.report import comparison, experiment, findings, page, whole
 from frugalnet.report.claims import PAPER_RECIPE, tested_by
 from frugalnet.report.figures import colours
 
+STUDY_RECIPE = "modern"
 KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
 MEASURED = (
     *("export/*/export.json", "export_timing/*/timing.json", "robustness/*.json"),
@@ -43,6 +45,8 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
         further.insert(0, experiment.section(papers, colours(compared.rows)))
     with atomic(folder / recipes[0]) as partial:
         page.write(found, partial, further=further)
+        if recipes[0] != STUDY_RECIPE:
+            (partial / "report.html").unlink()
         for record in compared.records:
             (partial / record.name).mkdir()
             for stage, names in KEPT.items():
