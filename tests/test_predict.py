@@ -309,8 +309,6 @@ def test_the_tool_writes_the_lowest_seed_of_each_network_of_a_finished_study(pro
     write_json(Path("results/train/depthwise-3/run.json"), run)
     tool.main(["depthwise-3"])
     assert [one.name for one in weights.of_folder(Path("docs/results/paper/weights"))] == ["depthwise-3"]
-    with pytest.raises(UserError, match="networks of the recipes modern, paper: name those of one"):
-        tool.main(["alexnet-0", "depthwise-3"])
     run["train"]["recipe"] = "frontier"
     write_json(Path("results/train/depthwise-3/run.json"), run)
     tool.main(["alexnet-0"])
@@ -318,8 +316,10 @@ def test_the_tool_writes_the_lowest_seed_of_each_network_of_a_finished_study(pro
     assert [one.name for one in weights.of_folder(Path("weights"))] == ["alexnet-0", "depthwise-3"]
     run["train"]["recipe"] = "modern"
     write_json(Path("results/train/depthwise-3/run.json"), run)
-    with pytest.raises(UserError, match="weights holds depthwise-3 of another recipe: remove it first"):
-        tool.main(["depthwise-3"])
+    tool.main(["alexnet-0", "depthwise-3"])
+    assert [one.name for one in weights.of_folder(Path("weights"))] == ["alexnet-0", "depthwise-3"]
+    assert weights.choose("depthwise-3", "weights").entry.recipe["recipe"] == "frontier"
+    assert [one.name for one in weights.of_folder(Path("docs/results/modern/weights"))] == ["depthwise-3"]
     shutil.rmtree("weights")
     monkeypatch.setattr(tool, "MAX_BYTES", 1_000_000)
     tool.main([])

@@ -1,8 +1,8 @@
 """Fill weights/ from the project's finished runs: python -m tools.weights [NAME …], for example residual-0.
 
 By default it takes the lowest seed of each network whose file is at most 10 MB: git keeps every version for ever.
-What weights/ holds of other recipes stays. Networks of the paper's recipe are there to be verified, not used: they go
-to docs/results/paper/weights.
+Networks of the paper's recipe, and those of which weights/ holds one of another recipe, are there to be verified, not
+used: they go to docs/results/RECIPE/weights. What a folder holds of other recipes stays.
 """
 
 import sys
@@ -26,17 +26,25 @@ def main(names: list[str]) -> None:
     if read_json(Path("data/arrays/dataset.json"))["is_sample"]:
         raise UserError("data/arrays holds sample data; weights trained on them do not belong in weights/")
     chosen = [weights.of_run(Path(), name) for name in names] or _default(evaluated)
-    recipes = {stored.entry.recipe["recipe"] for stored in chosen}
-    if PAPER_RECIPE in recipes and len(recipes) > 1:
-        raise UserError(f"networks of the recipes {', '.join(sorted(recipes))}: name those of one")
-    folder = RESULTS / PAPER_RECIPE / "weights" if PAPER_RECIPE in recipes else FOLDER
-    there = weights.of_folder(folder) if (folder / "weights.json").is_file() else []
-    kept = [stored for stored in there if stored.entry.recipe["recipe"] not in recipes]
-    if twice := {stored.name for stored in kept} & {stored.name for stored in chosen}:
-        raise UserError(f"{folder} holds {', '.join(sorted(twice))} of another recipe: remove it first, or name others")
-    weights.write(folder, sorted([*kept, *chosen], key=lambda stored: stored.name))
+    by_folder: dict[Path, list[weights.Stored]] = {}
     for stored in chosen:
-        print(f"{folder / stored.entry.file}: top-1 {stored.entry.top1:.2%}, {stored.path.stat().st_size:,} bytes")
+        by_folder.setdefault(_folder(stored), []).append(stored)
+    for folder, stored_there in by_folder.items():
+        recipes = {stored.entry.recipe["recipe"] for stored in stored_there}
+        kept = [stored for stored in _held(folder) if stored.entry.recipe["recipe"] not in recipes]
+        weights.write(folder, sorted([*kept, *stored_there], key=lambda stored: stored.name))
+        for stored in stored_there:
+            print(f"{folder / stored.entry.file}: top-1 {stored.entry.top1:.2%}, {stored.path.stat().st_size:,} bytes")
+
+
+def _held(folder: Path) -> list[weights.Stored]:
+    return weights.of_folder(folder) if (folder / "weights.json").is_file() else []
+
+
+def _folder(stored: weights.Stored) -> Path:
+    recipe = stored.entry.recipe["recipe"]
+    others = {held.name for held in _held(FOLDER) if held.entry.recipe["recipe"] != recipe}
+    return RESULTS / recipe / "weights" if recipe == PAPER_RECIPE or stored.name in others else FOLDER
 
 
 def _default(evaluated: list[str]) -> list[weights.Stored]:
