@@ -59,6 +59,14 @@ def test_the_studys_report_has_the_claims_that_the_papers_recipe_has_tested():
     assert claims.tested_by(modern, paper) == modern, "publish docs/results/modern again: python -m tools.results"
 
 
+@pytest.mark.parametrize("choice", sorted({path.stem for path in (ROOT / "conf/teacher").glob("*.yaml")} - {"none"}))
+def test_a_teacher_is_a_stored_network_and_can_be_chosen(choice, tmp_path):
+    groups = [f"teacher={choice}", "train=distilled"]
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", groups)
+    chosen = config.load(tmp_path / "params.yaml").teacher
+    assert chosen.sha256 == sha256(ROOT / str(chosen.weights))
+
+
 def row(page: str, choice: str) -> str:
     (line,) = [line for line in (ROOT / page).read_text().splitlines() if line.startswith(f"| `{choice}`")]
     return line
