@@ -1,16 +1,24 @@
 """The committed weights and records are those of today's training code, and the settings in the docs those of conf/."""
 
+import hashlib
 import json
+import shutil
+import subprocess
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
 from dvc.utils.hydra import compose_and_dump
+from ruamel.yaml import YAML
 
 from frugalnet import config
+from frugalnet.errors import UserError
 from frugalnet.files import sha256
 from frugalnet.report import claims
 from frugalnet.training.runs import source_sha256
+from tools import restore
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
@@ -24,6 +32,10 @@ STORED = [
 
 def test_there_are_records_and_weights():
     assert len(RECORDS) >= len(STORED) >= 3
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def read(path: Path) -> Any:
@@ -65,6 +77,43 @@ def test_a_teacher_is_a_stored_network_and_can_be_chosen(choice, tmp_path):
     compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", groups)
     chosen = config.load(tmp_path / "params.yaml").teacher
     assert chosen.sha256 == sha256(ROOT / str(chosen.weights))
+
+
+def test_dvc_lock_names_todays_code_and_the_files_that_it_made(tmp_path):
+    lock = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]
+    runs = [path.parent.name for path in sorted((RESULTS / "modern").glob("*/run.json"))]
+    assert sorted(lock) == ["augment", "teach", *(f"train@{name}" for name in runs)]
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["compute.threads=1"])
+    params = YAML(typ="safe").load(tmp_path / "params.yaml")
+    for name in runs:
+        stage = lock[f"train@{name}"]
+        code = [one for one in stage["deps"] if not one["path"].startswith("data/")]
+        assert len(code) > 10
+        changed = [one["path"] for one in code if md5(ROOT / one["path"]) != one["md5"]]
+        assert not changed, "dvc.lock was made by other code: train again with `dvc repro` and commit its dvc.lock"
+        for key, value in stage["params"]["params.yaml"].items():
+            assert value == reduce(dict.__getitem__, key.split("."), params), key
+        for one in stage["outs"]:
+            assert one["md5"] == md5(restore.committed(Path(one["path"]), ROOT))
+
+
+def test_restored_runs_come_from_dvcs_cache(tmp_path, capsys, monkeypatch):
+    for folder in ("weights", "docs/results/modern"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / ".dvc").mkdir()
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore", ".dvc/config"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    restore.main()
+    assert "train@depthwise-0: 4 files" in capsys.readouterr().out
+    with Repo() as repo:
+        repo.checkout("train@depthwise-0")
+    assert sha256(tmp_path / "models/depthwise-0.safetensors") == sha256(ROOT / "weights/depthwise-0.safetensors")
+    assert (tmp_path / "results/train/depthwise-0/history.csv").is_file()
+    (tmp_path / "weights/residual-0.safetensors").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"weights/residual-0\.safetensors: not the file that dvc\.lock lists"):
+        restore.main()
 
 
 def row(page: str, choice: str) -> str:
