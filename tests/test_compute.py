@@ -32,6 +32,12 @@ def settings(mode: str) -> ComputeConfig:
     return ComputeConfig(device="auto", threads=1, processes=1, compile=mode, deterministic=False, checkpoint_minutes=1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
+def test_a_runs_environment_tells_processors_with_amx_from_others_of_the_same_name():
+    found = compute.bits_depend_on(torch.device("cpu"), settings("off"))
+    assert found["amx_bf16"] == ("amx_bf16" in Path("/proc/cpuinfo").read_text().split())
+
+
 @pytest.mark.parametrize(
     ("mode", "device", "expected"),
     [

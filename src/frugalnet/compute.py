@@ -94,6 +94,7 @@ def bits_depend_on(device: torch.device, config: ComputeConfig) -> dict[str, Any
         "compiled": compile_mode(device, config) or False,
         "cpu": cpu_model_name(),  # two models with the same instructions gave other bits (docs/log.md)
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "amx_bf16": bool(torch.cpu.get_capabilities().get("amx_bf16")),  # torch's Muon multiplies bfloat16 matrices
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
     }
