@@ -72,7 +72,8 @@ def card(stored: weights.Stored, record: Path) -> str:
     record: the folder of these weights' own run in docs/results/RECIPE. Its figures are theirs, not a mean over seeds.
     """
     entry, run, metrics = stored.entry, read_json(record / "run.json"), read_json(record / "metrics.json")
-    joules = read_json(record / "timing.json")["epoch_joules"]
+    joules, teacher = read_json(record / "timing.json")["epoch_joules"], run.get("teacher")
+    taught = f"; learned from {teacher['model']}, weights {teacher['sha256'][:12]}…, too" if teacher else ""
     exported = device.read(record.parent, entry.model, entry.seed)
     correct, n = np.array(round(metrics["top1"] * metrics["n"])), np.array(metrics["n"])
     top1 = Interval(metrics["top1"], *map(float, wilson_interval(correct, n)))
@@ -97,7 +98,7 @@ def card(stored: weights.Stored, record: Path) -> str:
         macs=human(metrics["macs"]),
         energy=NOT_MEASURED if None in joules else f"{human(sum(joules))}J",
         exported=_on_a_device(exported) if exported else "",
-        trained=f"{run['n_train']:,} images of {run['data']}, {count(run['train']['epochs'], 'epoch')}",
+        trained=f"{run['n_train']:,} images of {run['data']}, {count(run['train']['epochs'], 'epoch')}{taught}",
         environment=markdown(", ".join(f"{key} {value}" for key, value in run["environment"].items())),
         recipe=markdown(", ".join(f"{key} {value}" for key, value in run["train"].items())),
         record=f"../results/{record.parent.name}/{record.name}",
