@@ -14,7 +14,7 @@ import requests
 import servers
 
 from frugalnet.errors import UserError
-from frugalnet.use import adapt, weights
+from frugalnet.use import adapt, exported, weights
 
 
 def draw(path: Path, hue: tuple[int, int, int], seed: int, side: int = 96) -> None:
@@ -63,9 +63,8 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     (found,) = json.loads(frugalnet("predict", "new.png", "--weights", "net", "--json", cwd=tmp_path).stdout)
     assert found["top"][0]["name"] == "red `things`"
 
-    said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path,
-                     code=1)  # fmt: skip
-    assert "cut.jpg" in said.stderr  # what is no picture ends it, and nothing is left
+    with pytest.raises(UserError, match=r"cut\.jpg"):  # what is no picture ends it, and nothing is left
+        exported.of_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     cut.unlink()
     said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path)
@@ -82,7 +81,8 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
         )
     assert answer.json()["predictions"][0]["classes"][0]["name"] == "red `things`"
 
-    assert "is there already" in frugalnet("adapt", "mine", "--out", "net", cwd=tmp_path, code=1).stderr
+    with pytest.raises(UserError, match="is there already"):
+        adapt.adapt(folder, stored, "all", tmp_path / "net")
 
 
 def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(folder, tmp_path, monkeypatch):
