@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from frugalnet import models
 from frugalnet.errors import UserError
 
-# DESIGN.md's table, with H×W×C as there: layer, output shape, weights, batch-norm values by Keras's count.
+# The paper's plan (section 3.2): layer, output shape as H×W×C, weights, batch-norm values by Keras's count.
 CONVENTIONAL = [
     ("conv1", (31, 31, 32), 864, 128),
     ("pool1", (31, 31, 32), 0, 0),
@@ -66,6 +66,18 @@ def test_each_layer_has_the_shape_and_the_parameters_of_the_paper(
         assert size(network.get_submodule(layer)) == (weights + normalisation // 2, weights + normalisation), layer
     assert set(shapes) <= {"flatten"}
     assert size(network) == (trainable, keras)
+
+
+def test_frugal_wide_averages_mirrored_and_shifted_views_in_evaluation_and_is_depthwise_in_training() -> None:
+    torch.manual_seed(0)
+    wide, plain, x = models.build("frugal_wide").eval(), models.build("depthwise").eval(), torch.randn(2, 3, 64, 64)
+    plain.load_state_dict({name.removeprefix("network."): value for name, value in wide.state_dict().items()})
+    padded = nn.functional.pad(x, (3, 3, 3, 3), mode="reflect")
+    views = [padded[..., 3 + y : 67 + y, 3 + z : 67 + z] for y, z in ((0, 0), (3, 3), (3, -3), (-3, 3), (-3, -3))]
+    expected = torch.stack([plain(one) for view in views for one in (view, view.flip(3))]).mean(0)
+    torch.testing.assert_close(wide(x), expected)
+    assert not torch.allclose(wide(x), plain(x))
+    torch.testing.assert_close(wide.train()(x), plain.train()(x))
 
 
 @pytest.mark.parametrize("name", ["depthwise", "residual"])
