@@ -96,11 +96,17 @@ def wait_for_checkpoint(project: Path, process: subprocess.Popen, newer_than: st
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, data) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def finished(tmp_path_factory, data) -> Path:
+    """A project whose run has ended without interruption; its last checkpoint waits for the evaluation."""
+    folder = tmp_path_factory.mktemp("finished")
     prepare(folder, data)
     train(folder)
-    return results(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished) -> dict[str, bytes]:
+    return results(finished)
 
 
 def assert_one_run_with_the_whole_curve(project: Path) -> None:
@@ -186,12 +192,10 @@ def test_a_locked_database_costs_no_training(project, uninterrupted):
     assert results(project) == uninterrupted
 
 
-def test_checkpoints_of_other_parameters_are_not_used(project):
-    process = start(project)
-    wait_for_checkpoint(project, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    compose(project, "train.learning_rate=0.05")
+def test_checkpoints_of_other_parameters_are_not_used(project, finished):
+    shutil.copytree(finished / ".checkpoints", project / ".checkpoints")
+    assert checkpoints(project)
+    compose(project, "train.epochs=2")
     said = train(project)
     assert "resuming" not in said
     assert "checkpoints of depthwise-0 with other parameters, data, code or machine are not used" in said
