@@ -55,12 +55,12 @@ def copied(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def project(copied) -> Path:
-    """The same, with the results of the run."""
+    """The same project, now with the results of the run: the test of `copied` alone has to come first."""
     run(copied, "dvc", "exp", "apply", "first")
     return copied
 
 
-def test_a_run_in_a_temporary_copy_leaves_the_work_tree_alone_and_tracks_beside_the_others(copied):
+def test_a_run_in_a_temporary_copy_leaves_the_work_tree_alone_and_is_tracked_in_the_project(copied):
     assert run(copied, "git", "status", "--porcelain") == ""
     assert not [name for name in ("data", "models", "results") if list((copied / name).glob("*"))]
     assert not list((copied / ".checkpoints").rglob("*.ckpt"))
@@ -187,7 +187,11 @@ def test_dvc_shows_metrics_experiments_and_plots(project):
     assert '"model": "depthwise-0"' in page  # the confusion names its network
 
 
-@pytest.mark.slow  # the one that is killed in every stage below, also from nothing, is compared by default
+def test_an_experiment_in_the_work_tree_that_changes_nothing_trains_nothing(project):
+    assert "Stage 'train@depthwise-0' didn't change, skipping" in experiment(project)
+
+
+@pytest.mark.slow  # by default, the recorded bits above and the data stages' own tests stand for it
 def test_a_second_project_from_nothing_has_the_same_hashes(project, tmp_path):
     second = clone(tmp_path)
     experiment(second)

@@ -30,7 +30,8 @@ class TenViews(nn.Module):
         if self.training:
             one: Tensor = self.network(x)
             return one
-        (height, width), padded = x.shape[-2:], pad(x, 4 * (SHIFT,), mode="reflect")
+        height, width = x.shape[-2:]
+        padded = pad(x, 4 * (SHIFT,), mode="reflect")
         shifted = [padded[..., top : top + height, left : left + width] for top, left in CORNERS]
         return torch.stack([self.network(view) for one in shifted for view in (one, one.flip(-1))]).mean(0)
 
