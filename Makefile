@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all coverage torture team-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install demo test default-tests test-all coverage torture team-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,10 @@ demo: .venv/installed ## run the whole pipeline on the sample data, in a tempora
 	@echo "Report: $(CURDIR)/demo/report.html"
 	@echo "Runs:   make ui OPEN=1"
 
-test: lint ## run linters, type check and all tests except the slow ones
+test: .venv/installed ## run linters, type check and all tests except the slow ones
+	@$(MAKE) --no-print-directory --jobs 2 lint default-tests # mypy has one process
+
+default-tests: .venv/installed
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: lint ## run linters, type check and all tests
