@@ -3,7 +3,7 @@
     python -m tools.restore && dvc exp run -S compute.threads=1     # they were trained on one thread
 
 DVC then makes the data and all that follows training. Which files a run has produced, and from what, is in dvc.lock;
-the files themselves are in weights/ and docs/results/modern.
+the files themselves are in weights/, which holds one seed of each network, and docs/results/modern.
 """
 
 import hashlib
