@@ -287,7 +287,7 @@ def test_a_file_that_nothing_describes_is_refused(project, tmp_path):
         frugalnet.load("depthwise", project / "models/alexnet-0.safetensors")
 
 
-def test_the_tool_writes_the_lowest_seed_of_each_network_of_a_finished_study(project, tmp_path, monkeypatch):
+def test_the_tool_sorts_the_networks_of_a_finished_study_into_folders(project, tmp_path, monkeypatch):
     shutil.copytree(project, tmp_path / "study")
     monkeypatch.chdir(tmp_path / "study")
     with pytest.raises(UserError, match="sample data"):
@@ -296,6 +296,8 @@ def test_the_tool_writes_the_lowest_seed_of_each_network_of_a_finished_study(pro
     write_json(Path("data/arrays/dataset.json"), described | {"is_sample": False})
     tool.main([])
     assert [one.name for one in weights.of_folder(Path("weights"))] == ["alexnet-0", "depthwise-0"]
+    recipe = read_json(Path("results/train/depthwise-3/run.json"))["train"]["recipe"]
+    assert [one.name for one in weights.of_folder(Path(f"docs/results/{recipe}/weights"))] == ["depthwise-3"]
     tool.main(["depthwise-3"])
     assert sorted(path.name for path in Path("weights").iterdir()) == [
         *("depthwise-3.safetensors", "sample.json", "weights.json"),

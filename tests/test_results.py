@@ -32,7 +32,7 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     markdown = (folder / "report.md").read_text()
     for title in ("On a device", "Learning on the device", "One changed pixel fools"):
         assert title in markdown
-    for path in ("robustness/robustness.json", "adapt/depthwise-unseen/adapt.json"):
+    for path in ("cost.json", "robustness/robustness.json", "adapt/depthwise-unseen/adapt.json"):
         assert (folder / path).read_bytes() == (root / path).read_bytes()
     for path in ("export/alexnet-0/export.json", "export_timing/alexnet-0/timing.json"):
         assert (folder / path).read_bytes() == (root / path).read_bytes()

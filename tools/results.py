@@ -3,9 +3,10 @@
 The report there has no image of the data set: its photographs are not ours to publish. Only the study's own recipe has
 the HTML version, which includes plotly's code (2 MB); other recipes have the same in Markdown. Beside it, for each
 network, what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and
-per_class.csv. What was measured of its exported files is in export/ and export_timing/, of fine-tuning in adapt/ and
-adapt_timing/, and on changed pictures in robustness/. Claims that depend on the paper's recipe are judged by the
-networks in docs/results/paper, if there are any: publish those first. All networks of a recipe are published together.
+per_class.csv. Costs are in cost.json. What was measured of exported files is in export/ and export_timing/, of
+fine-tuning in adapt/ and adapt_timing/, and on changed pictures in robustness/. Claims that depend on the paper's
+recipe are judged by the networks in docs/results/paper, if there are any: publish those first. All networks of a recipe
+are published together.
 """
 
 import shutil
@@ -22,6 +23,7 @@ from frugalnet.report.figures import colours
 STUDY_RECIPE = "modern"
 KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
 MEASURED = (
+    "cost.json",
     *("export/*/export.json", "export_timing/*/timing.json", "robustness/*.json"),
     *("adapt/*/adapt.json", "adapt_timing/*/timing.json"),
 )

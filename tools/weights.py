@@ -1,11 +1,12 @@
 """Fill weights/ from the project's finished runs: python -m tools.weights [NAME …], for example residual-0.
 
-By default it takes the lowest seed of each network whose file is at most 10 MB: git keeps every version for ever.
-Networks of the paper's recipe, and those of which weights/ holds one of another recipe, are there to be verified, not
-used: they go to docs/results/RECIPE/weights. What a folder holds of other recipes stays.
+By default it takes all runs whose file is at most 10 MB: git keeps every version for ever. weights/ gets the lowest seed
+of each network. Other seeds, networks of the paper's recipe, and those of which weights/ holds one of another recipe
+are there to be verified, not used: they go to docs/results/RECIPE/weights. What a folder holds of other recipes stays.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from frugalnet.errors import UserError, in_one_line
@@ -28,7 +29,7 @@ def main(names: list[str]) -> None:
     chosen = [weights.of_run(Path(), name) for name in names] or _default(evaluated)
     by_folder: dict[Path, list[weights.Stored]] = {}
     for stored in chosen:
-        by_folder.setdefault(_folder(stored), []).append(stored)
+        by_folder.setdefault(_folder(stored, chosen), []).append(stored)
     for folder, stored_there in by_folder.items():
         recipes = {stored.entry.recipe["recipe"] for stored in stored_there}
         kept = [stored for stored in _held(folder) if stored.entry.recipe["recipe"] not in recipes]
@@ -41,14 +42,15 @@ def _held(folder: Path) -> list[weights.Stored]:
     return weights.of_folder(folder) if (folder / "weights.json").is_file() else []
 
 
-def _folder(stored: weights.Stored) -> Path:
-    recipe = stored.entry.recipe["recipe"]
-    others = {held.name for held in _held(FOLDER) if held.entry.recipe["recipe"] != recipe}
-    return RESULTS / recipe / "weights" if recipe == PAPER_RECIPE or stored.name in others else FOLDER
+def _folder(stored: weights.Stored, chosen: Sequence[weights.Stored]) -> Path:
+    entry, recipe = stored.entry, stored.entry.recipe["recipe"]
+    taken = stored.name in {held.name for held in _held(FOLDER) if held.entry.recipe["recipe"] != recipe}
+    is_first = entry.seed == min(other.entry.seed for other in chosen if other.entry.model == entry.model)
+    return RESULTS / recipe / "weights" if recipe == PAPER_RECIPE or taken or not is_first else FOLDER
 
 
-def _default(evaluated: list[str]) -> list[weights.Stored]:
-    first: dict[str, weights.Stored] = {}
+def _default(evaluated: Sequence[str]) -> list[weights.Stored]:
+    found = []
     for name in evaluated:
         try:
             run = weights.of_run(Path(), name)
@@ -57,11 +59,11 @@ def _default(evaluated: list[str]) -> list[weights.Stored]:
             continue
         if run.path.stat().st_size > MAX_BYTES:
             print(f"left out: {run.path}, larger than {MAX_BYTES:,} bytes; name it to include it", file=sys.stderr)
-        elif run.entry.model not in first or run.entry.seed < first[run.entry.model].entry.seed:
-            first[run.entry.model] = run
-    if not first:
+        else:
+            found.append(run)
+    if not found:
         raise UserError("no run fits; name those to include")
-    return list(first.values())
+    return found
 
 
 if __name__ == "__main__":
