@@ -12,7 +12,7 @@ from frugalnet.errors import UserError
 from frugalnet.files import read_json
 from frugalnet.metrics.draws import over_draws
 from frugalnet.metrics.statistics import Interval, Quantiles, quantiles
-from frugalnet.report.wording import count, interval, listed, percent, points, ratio
+from frugalnet.report.wording import count, listed, points, ratio, with_interval
 
 TRAINED = ("classifier", "norms", "blocks", "all", "scratch")
 
@@ -119,8 +119,8 @@ def verdict(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> list[str]
         assert restricted
         assert gain
         found.append(
-            f"On a device that meets {classes}, {small} goes from {_share(general)} to {_share(restricted)} by "
-            f"choosing among these alone, without any training. {_trained(seen, gain)}"
+            f"On a device that meets {classes}, {small} goes from {with_interval(general)} to "
+            f"{with_interval(restricted)} by choosing among these alone, without any training. {_trained(seen, gain)}"
         )
     if unseen:
         tuned, gain = (
@@ -131,8 +131,8 @@ def verdict(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> list[str]
         assert gain
         what = "more than" if gain.estimate >= 0 else "less than"
         found.append(
-            f"On classes that it has never seen, {small} reaches {_share(tuned)} after fine-tuning on {unseen.most} "
-            f"pictures of each: {points(gain)} {what} from scratch{_unless(gain)}."
+            f"On classes that it has never seen, {small} reaches {with_interval(tuned)} after fine-tuning on "
+            f"{unseen.most} pictures of each: {points(gain)} {what} from scratch{_unless(gain)}."
         )
     largest = of(adapted, "seen", large)
     if seen and largest and by_macs[small] < by_macs[large]:
@@ -165,10 +165,6 @@ def _against(gap: Interval, large: str) -> str:
     if not gap.excludes_zero:
         return f"is not significantly different from {large} as it is, among the same classes: {_signed(gap)}"
     return f"is {points(gap)} {'above' if gap.estimate > 0 else 'below'} {large} as it is, among the same classes"
-
-
-def _share(value: Interval) -> str:
-    return f"{percent(value.estimate)} ({interval(value)})"
 
 
 def memory(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> str:

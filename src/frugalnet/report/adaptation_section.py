@@ -100,11 +100,9 @@ def _chart(adapted: Sequence[Adapted], rows: Sequence[Row]) -> Chart:
                 ends[one.model] = (y[-1], colour[one.model])
     scenario = adapted[0].scenario
     x_range = (pictures[0], max(pictures[-1], pictures[0] + 1))
-    chart = Chart(f"adapt_{scenario}", SCENARIOS[scenario], "pictures of each class", x_range, (0, 100), lines)
-    labels = end_labels(ends, 100, chart.height)
-    return Chart(
-        chart.name, chart.title, chart.x_title, x_range, (0, 100), lines, labels=labels, ticks=pictures
-    )  # fmt: skip
+    labels = end_labels(ends, 100, Chart.height)
+    title, x_title = SCENARIOS[scenario], "pictures of each class"
+    return Chart(f"adapt_{scenario}", title, x_title, x_range, (0, 100), lines, labels=labels, ticks=pictures)
 
 
 def _layers(one: Adapted) -> Table:

@@ -1,10 +1,12 @@
 """The claims of the paper's introduction, which its experiments do not touch, and how each is judged here."""
 
+from collections.abc import Callable
+
 from frugalnet.report.adaptation import difference, of
 from frugalnet.report.comparison import Comparison
 from frugalnet.report.judging import Judge, Judgement, Outcome, outcome_of
 from frugalnet.report.robustness import one_pixel
-from frugalnet.report.wording import human, interval, listed, percent, signed_points
+from frugalnet.report.wording import human, listed, signed_points, with_interval
 
 PEAK_MEMORY, ENERGY = "peak_memory_train_step_bytes", "energy_joules_per_training_image"
 SAYS: dict[str, str] = {
@@ -15,67 +17,62 @@ SAYS: dict[str, str] = {
 }
 
 
-def _one_pixel() -> Judge:
-    def decide(comparison: Comparison) -> Judgement | None:
-        rates = one_pixel(comparison)
-        shares = [f"{model} on {percent(one.estimate)} ({interval(one)})" for model, one in rates.items()]
-        found: Outcome = "agrees" if all(one.estimate > 0 for one in rates.values()) else "undecided"
-        return (f"fools {listed(shares)} of the pictures that all classify correctly", found) if rates else None
-
-    rule = "of every network at least one; undecided if none is found, since the search is not exhaustive"
-    return Judge((), rule, decide, depends_on_training=False)
+def _one_pixel(comparison: Comparison) -> Judgement | None:
+    rates = one_pixel(comparison)
+    shares = [f"{model} on {with_interval(one)}" for model, one in rates.items()]
+    found: Outcome = "agrees" if all(one.estimate > 0 for one in rates.values()) else "undecided"
+    return (f"fools {listed(shares)} of the pictures that all classify correctly", found) if rates else None
 
 
-def _device_training() -> Judge:
-    def decide(comparison: Comparison) -> Judgement | None:
-        found = of(comparison.adaptation, "seen", next(iter(comparison.by_macs)))
-        gain = difference(found, ("all", found.most), found, ("restricted", 0)) if found else None
-        if found is None or gain is None:
-            return None
-        text = f"{found.model}, fine-tuned on {found.found['classes']} classes: {signed_points(gain.estimate)} points"
-        text += (
-            f" ({signed_points(gain.low)} to {signed_points(gain.high)}) against choosing among these without training"
-        )
-        return text, outcome_of(gain.estimate > 0) if gain.excludes_zero else "undecided"
-
-    rule = "a higher accuracy of the network with the fewest MACs; undecided if the interval includes zero"
-    return Judge((), rule, decide, depends_on_training=False)
+def _device_training(comparison: Comparison) -> Judgement | None:
+    found = of(comparison.adaptation, "seen", next(iter(comparison.by_macs)))
+    gain = difference(found, ("all", found.most), found, ("restricted", 0)) if found else None
+    if found is None or gain is None:
+        return None
+    text = f"{found.model}, fine-tuned on {found.found['classes']} classes: {signed_points(gain.estimate)} points"
+    text += f" ({signed_points(gain.low)} to {signed_points(gain.high)}) against choosing among these without training"
+    return text, outcome_of(gain.estimate > 0) if gain.excludes_zero else "undecided"
 
 
-def _smaller_is_enough() -> Judge:
-    def decide(comparison: Comparison) -> Judgement | None:
-        by_macs = [*comparison.by_macs]
-        small, large = (of(comparison.adaptation, "seen", by_macs[end]) for end in (0, -1))
-        if small is None or large is None or comparison.by_macs[small.model] == comparison.by_macs[large.model]:
-            return None
-        gap = difference(small, ("all", small.most), large, ("restricted", 0))
-        if gap is None:
-            return None
-        text = f"{small.model}, fine-tuned, against {large.model} as it is: {signed_points(gap.estimate)} points"
-        text += f" ({signed_points(gap.low)} to {signed_points(gap.high)}), among {small.found['classes']} classes"
-        return text, outcome_of(gap.low > 0) if gap.excludes_zero else "undecided"
-
-    rule = "fewest MACs at least as accurate as most MACs; undecided if the interval includes zero"
-    return Judge((), rule, decide, depends_on_training=False)
+def _smaller_is_enough(comparison: Comparison) -> Judgement | None:
+    by_macs = [*comparison.by_macs]
+    small, large = (of(comparison.adaptation, "seen", by_macs[end]) for end in (0, -1))
+    if small is None or large is None or comparison.by_macs[small.model] == comparison.by_macs[large.model]:
+        return None
+    gap = difference(small, ("all", small.most), large, ("restricted", 0))
+    if gap is None:
+        return None
+    text = f"{small.model}, fine-tuned, against {large.model} as it is: {signed_points(gap.estimate)} points"
+    text += f" ({signed_points(gap.low)} to {signed_points(gap.high)}), among {small.found['classes']} classes"
+    return text, outcome_of(gap.low > 0) if gap.excludes_zero else "undecided"
 
 
-def _power_and_memory() -> Judge:
-    def decide(comparison: Comparison) -> Judgement | None:
-        models, said = [*comparison.by_macs], []
-        for model in dict.fromkeys((models[-1], models[0])):
-            row = comparison.row(model)
-            memory, joules = (row.cost.get(key) if row else None for key in (PEAK_MEMORY, ENERGY))
-            energy = f"{human(joules)}J an image" if joules else "energy not measured"
-            said.append(f"{model} {human(memory)}B, {energy}" if memory else f"{model} not measured")
-        return f"a training step: {'; '.join(said)}", "not measured"
+def _power_and_memory(comparison: Comparison) -> Judgement | None:
+    models, said = [*comparison.by_macs], []
+    for model in dict.fromkeys((models[-1], models[0])):
+        row = comparison.row(model)
+        memory, joules = (row.cost.get(key) if row else None for key in (PEAK_MEMORY, ENERGY))
+        energy = f"{human(joules)}J an image" if joules else "energy not measured"
+        said.append(f"{model} {human(memory)}B, {energy}" if memory else f"{model} not measured")
+    return f"a training step: {'; '.join(said)}", "not measured"
 
-    rule = "not judged: memory and energy are reported, but the limits of a device are not known"
+
+def _judge(decide: Callable[[Comparison], Judgement | None], rule: str) -> Judge:
     return Judge((), rule, decide, depends_on_training=False)
 
 
 JUDGES: dict[str, Judge] = {
-    "one_pixel": _one_pixel(),
-    "device_training": _device_training(),
-    "smaller_is_enough": _smaller_is_enough(),
-    "power_and_memory": _power_and_memory(),
+    "one_pixel": _judge(
+        _one_pixel, "of every network at least one; undecided if none is found, since the search is not exhaustive"
+    ),
+    "device_training": _judge(
+        _device_training,
+        "a higher accuracy of the network with the fewest MACs; undecided if the interval includes zero",
+    ),
+    "smaller_is_enough": _judge(
+        _smaller_is_enough, "fewest MACs at least as accurate as most MACs; undecided if the interval includes zero"
+    ),
+    "power_and_memory": _judge(
+        _power_and_memory, "not judged: memory and energy are reported, but the limits of a device are not known"
+    ),
 }

@@ -14,7 +14,7 @@ from frugalnet.files import read_json
 from frugalnet.metrics.perturbation_figures import accuracy_kept, median_queries, success_rate
 from frugalnet.metrics.statistics import Interval, mcnemar
 from frugalnet.report.comparison import Comparison, Row
-from frugalnet.report.wording import interval, listed, p_value, percent
+from frugalnet.report.wording import listed, p_value, with_interval
 
 INT8 = " int8"  # at the end of the name of a quantised network
 
@@ -108,10 +108,10 @@ def verdict(comparison: Comparison) -> str:
     parts = []
     if rates:
         p = mcnemar(attacks(measured, small, 1)[0], attacks(measured, large, 1)[0])
-        text = f"one changed pixel fools {small.model} on {_share(rates[small.model])}"
+        text = f"one changed pixel fools {small.model} on {with_interval(rates[small.model])}"
         if small is not large:
             how = "significantly" if p < 0.05 else "not significantly"
-            text += f" and {large.model} on {_share(rates[large.model])} of the same pictures, {how} different"
+            text += f" and {large.model} on {with_interval(rates[large.model])} of the same pictures, {how} different"
             text += f" (McNemar’s exact p\u00a0{p_value(p)})"
         parts.append(text)
         parts += [_against_itself(measured, row, rates) for row in rows if row.model + INT8 in rates]
@@ -121,7 +121,8 @@ def verdict(comparison: Comparison) -> str:
             for row in {small.model: small, large.model: large}.values()
         }
         parts.append(
-            "corruptions leave " + listed([f"{model} {_share(one)} of its accuracy" for model, one in kept.items()])
+            "corruptions leave "
+            + listed([f"{model} {with_interval(one)} of its accuracy" for model, one in kept.items()])
         )
     sentence = "; ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}."
@@ -131,8 +132,4 @@ def _against_itself(measured: dict[str, Any], row: Row, rates: Mapping[str, Inte
     """Whether a network breaks more easily once it is quantised."""
     p = mcnemar(attacks(measured, row, 1)[0], attacks(measured, _quantised(row), 1)[0])
     how = "significantly" if p < 0.05 else "not significantly"
-    return f"as int8, {row.model} on {_share(rates[row.model + INT8])}, {how} different (p\u00a0{p_value(p)})"
-
-
-def _share(value: Interval) -> str:
-    return f"{percent(value.estimate)} ({interval(value)})"
+    return f"as int8, {row.model} on {with_interval(rates[row.model + INT8])}, {how} different (p\u00a0{p_value(p)})"

@@ -80,6 +80,11 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{fraction:.{digits}%}".replace("%", "\u00a0%").replace("-", "−")
 
 
+def with_interval(value: Interval) -> str:
+    """A fraction and its interval, as "41.5 % (40.5 to 42.5 %)"."""
+    return f"{percent(value.estimate)} ({interval(value)})"
+
+
 def ratio(fraction: float) -> str:
     """A fraction in percent to two digits, whole from 10 % on: 0.00744 → "0.74 %", 1.5 → "150 %"."""
     value = 100 * fraction
