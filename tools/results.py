@@ -1,12 +1,11 @@
 """Copy the project's results to docs/results/RECIPE, to be committed: python -m tools.results.
 
-The report there has no image of the data set: its photographs are not ours to publish. Only the study's own recipe has
-the HTML version, which includes plotly's code (2 MB); other recipes have the same in Markdown. Beside it, for each
-network, what `make verify` and the tests compare with: run.json, history.csv, timing.json, metrics.json and
-per_class.csv. Costs are in cost.json. What was measured of exported files is in export/ and export_timing/, of
-fine-tuning in adapt/ and adapt_timing/, and on changed pictures in robustness/. Claims that depend on the paper's
-recipe are judged by the networks in docs/results/paper, if there are any: publish those first. All networks of a recipe
-are published together.
+The report there has no image of the data set: its photographs are not ours to publish. It is the Markdown version: the
+HTML one, which shows the same, includes plotly's code (2 MB). Beside it, for each network, what `make verify` and the
+tests compare with: run.json, history.csv, timing.json, metrics.json and per_class.csv. Costs are in cost.json. What was
+measured of exported files is in export/ and export_timing/, of fine-tuning in adapt/ and adapt_timing/, and on changed
+pictures in robustness/. Claims that depend on the paper's recipe are judged by the networks in docs/results/paper, if
+there are any: publish those first. All networks of a recipe are published together.
 """
 
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, in_one_line
-from frugalnet.files import atomic, sha256_of
+from frugalnet.files import atomic, sha256_of, write_json
 from frugalnet.report import comparison, experiment, findings, page, whole
 from frugalnet.report.claims import PAPER_RECIPE, tested_by
 from frugalnet.report.figures import colours
@@ -23,7 +22,6 @@ from frugalnet.report.figures import colours
 STUDY_RECIPE = "modern"
 KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
 MEASURED = (
-    "cost.json",
     *("export/*/export.json", "export_timing/*/timing.json", "robustness/*.json"),
     *("adapt/*/adapt.json", "adapt_timing/*/timing.json"),
 )
@@ -47,8 +45,8 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
         further.insert(0, experiment.section(papers, colours(compared.rows)))
     with atomic(folder / recipes[0]) as partial:
         page.write(found, partial, further=further)
-        if recipes[0] != STUDY_RECIPE:
-            (partial / "report.html").unlink()
+        (partial / "report.html").unlink()
+        write_json(partial / "cost.json", {row.model: row.cost for row in compared.rows if row.cost})
         for record in compared.records:
             (partial / record.name).mkdir()
             for stage, names in KEPT.items():
