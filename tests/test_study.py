@@ -103,10 +103,14 @@ def test_restored_runs_come_from_dvcs_cache(tmp_path, capsys, monkeypatch):
     (tmp_path / ".dvc").mkdir()
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore", ".dvc/config"):
         shutil.copy(ROOT / name, tmp_path / name)
+    others = "  train@tiny-0: {cmd: x, outs: [{path: models/tiny-0.safetensors, md5: f00}]}\n  without_outs: {cmd: x}\n"
+    (tmp_path / "dvc.lock").write_text((ROOT / "dvc.lock").read_text() + others)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
     restore.main()
-    assert "train@depthwise-0: 4 files" in capsys.readouterr().out
+    restored = capsys.readouterr().out.splitlines()
+    assert {"train@depthwise-0: 4 files", "train@residual-2: 4 files"} <= {*restored}
+    assert "train@tiny-0: left out, not committed here" in restored
     with Repo() as repo:
         repo.checkout("train@depthwise-0")
     assert sha256(tmp_path / "models/depthwise-0.safetensors") == sha256(ROOT / "weights/depthwise-0.safetensors")
