@@ -1,7 +1,6 @@
 """`frugalnet adapt` on real folders of pictures, in processes of its own, and what can be done with the result."""
 
 import base64
-import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import servers
 
 from frugalnet.errors import UserError
 from frugalnet.use import adapt, exported, weights
+from frugalnet.use.classifier import Classifier
 
 
 def draw(path: Path, hue: tuple[int, int, int], seed: int, side: int = 96) -> None:
@@ -60,8 +60,8 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert done.stdout.splitlines()[0] in card
 
     draw(tmp_path / "new.png", (40, 40, 220), 999)
-    (found,) = json.loads(frugalnet("predict", "new.png", "--weights", "net", "--json", cwd=tmp_path).stdout)
-    assert found["top"][0]["name"] == "red `things`"
+    (found,) = Classifier(stored).predict([tmp_path / "new.png"])
+    assert found.top(1)[0][0] == "red `things`"
 
     with pytest.raises(UserError, match=r"cut\.jpg"):  # what is no picture ends it, and nothing is left
         exported.of_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")

@@ -116,8 +116,8 @@ def assert_one_run_with_the_whole_curve(project: Path) -> None:
     assert [m.step for m in client.get_metric_history(run.info.run_id, "curves/validation_top1")] == [1, 2, 3, 4]
 
 
-def kill_and_run_again(project: Path, kills: int, seed: int) -> None:
-    """Kill the run `kills` times, then let it end."""
+def kill(project: Path, kills: int, seed: int) -> None:
+    """Start the run and kill it, so many times."""
     moments, reached = random.Random(seed), ""
     for number in range(kills):
         process = start(project)
@@ -134,26 +134,13 @@ def kill_and_run_again(project: Path, kills: int, seed: int) -> None:
         if reached:  # nothing that a checkpoint holds is done again
             assert f"epoch {int(reached[:5]) + 1}, step {int(reached[6:14]) + 1}" in said
         reached = checkpoints(project)[-1].stem
-    train(project)
 
 
-def test_killed_twice_a_run_ends_with_the_same_bits_in_one_mlflow_run(project, uninterrupted):
-    kill_and_run_again(project, kills=2, seed=0)
-    assert results(project) == uninterrupted
-    assert_one_run_with_the_whole_curve(project)
-
-
-@pytest.mark.slow
-def test_killed_at_ten_moments_a_run_ends_with_the_same_bits_in_one_mlflow_run(project, uninterrupted):
-    kill_and_run_again(project, kills=10, seed=1)
-    assert results(project) == uninterrupted
-    assert_one_run_with_the_whole_curve(project)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_signal_ends_a_run_with_a_checkpoint_and_a_code_that_means_failure(project, uninterrupted, number):
+def interrupt(project: Path, number: signal.Signals) -> None:
+    """Stop the run with a signal after its next checkpoint."""
+    reached = found[-1].stem if (found := checkpoints(project)) else ""
     process = start(project)
-    wait_for_checkpoint(project, process)
+    wait_for_checkpoint(project, process, reached)
     sent = time.monotonic()
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
@@ -162,11 +149,34 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_a_code_that_means_failure(pro
     assert f"stopped by {number.name}; a checkpoint is written" in said
     client, experiment_id = connect(project)
     assert client.search_runs([experiment_id])[0].info.status == "KILLED"
+
+
+def test_killed_and_then_stopped_a_run_ends_with_the_same_bits_in_one_mlflow_run(project, uninterrupted):
+    kill(project, kills=1, seed=0)
+    interrupt(project, signal.SIGINT)
     train(project)
     assert results(project) == uninterrupted
     assert_one_run_with_the_whole_curve(project)
 
 
+@pytest.mark.slow
+def test_killed_at_ten_moments_a_run_ends_with_the_same_bits_in_one_mlflow_run(project, uninterrupted):
+    kill(project, kills=10, seed=1)
+    train(project)
+    assert results(project) == uninterrupted
+    assert_one_run_with_the_whole_curve(project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_a_checkpoint_and_a_code_that_means_failure(project, uninterrupted, number):
+    interrupt(project, number)
+    train(project)
+    assert results(project) == uninterrupted
+    assert_one_run_with_the_whole_curve(project)
+
+
+@pytest.mark.slow  # test_batches.py corrupts one by default
 def test_a_corrupted_view_is_refused_by_name(project, data):
     (project / "data").unlink()
     shutil.copytree(data, project / "data")
@@ -202,9 +212,8 @@ def test_checkpoints_of_other_parameters_are_not_used(project, finished):
     assert np.isfinite(np.loadtxt(project / RESULTS[1], delimiter=",", skiprows=1)).all()
 
 
-@pytest.mark.parametrize(
-    ("place", "kilobytes"), [pytest.param(".checkpoints", 1100, marks=pytest.mark.slow), ("models", 4)]
-)
+@pytest.mark.slow  # files and data stages on a full disk are tested by default
+@pytest.mark.parametrize(("place", "kilobytes"), [(".checkpoints", 1100), ("models", 4)])
 def test_a_full_disk_is_said_and_costs_only_what_it_could_not_hold(project, uninterrupted, place, kilobytes):
     with small_disk(project / place, kilobytes):
         said = train(project, code=1)

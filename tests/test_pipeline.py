@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
+import torch
 
 from frugalnet import mlflow_store, reproduce
 from frugalnet.errors import UserError
@@ -151,20 +153,15 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     }
 
 
-def test_the_tracked_model_gives_the_stored_logits_and_loads_without_unpickling(project):
-    code = (
-        "import os; os.environ['MLFLOW_ALLOW_PICKLE_DESERIALIZATION'] = 'false'\n"
-        "import mlflow, numpy as np, sys, torch\n"
-        "mlflow.set_tracking_uri(sys.argv[1]); model = mlflow.pytorch.load_model(sys.argv[2])\n"
-        "images = torch.from_numpy(np.load('data/arrays/validation_images.npy')[:20])\n"
-        "stored = np.load('results/evaluate/depthwise-0/predictions.npz')['logits'][:20]\n"
-        "assert np.allclose(model(images).detach().numpy(), stored, atol=0.02), 'other logits'\n"
-        "names = mlflow.models.get_model_info(sys.argv[2]).metadata['class_names']\n"
-        "assert len(names) == 10 and len(set(names)) == 10\n"
-    )
-    tracked = training_runs(project)[1][0]
-    uri = f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
-    run(project, sys.executable, "-c", code, uri, tracked.data.tags["model_uri"])
+def test_the_tracked_model_gives_the_stored_logits_and_loads_without_unpickling(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    uri = training_runs(project)[1][0].data.tags["model_uri"]
+    model = mlflow.pytorch.load_model(uri)
+    images = torch.from_numpy(np.load(project / "data/arrays/validation_images.npy")[:20])
+    stored = np.load(project / "results/evaluate/depthwise-0/predictions.npz")["logits"][:20]
+    assert np.allclose(model(images).detach().numpy(), stored, atol=0.02)
+    names = mlflow.models.get_model_info(uri).metadata["class_names"]
+    assert len(names) == len(set(names)) == 10
 
 
 def test_dvc_shows_metrics_experiments_and_plots(project):
@@ -201,7 +198,7 @@ def test_a_second_project_from_nothing_has_the_same_hashes(project, tmp_path):
 
 def test_an_evaluation_writes_the_run_of_a_training_that_came_from_the_cache(project, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'empty.db'}")
-    run(project, "dvc", "repro", "--force", "--single-item", "evaluate@depthwise-0")
+    run(project, sys.executable, "-m", "pipeline.evaluate", "depthwise", "0")
     client, (tracked,) = training_runs(project)
     assert len(client.get_metric_history(tracked.info.run_id, "curves/validation_top1")) == 2
     assert "model_uri" in tracked.data.tags
@@ -221,15 +218,15 @@ def test_an_archive_that_is_not_the_one_expected_ends_the_pipeline_in_words(proj
     assert "Traceback" not in said
 
 
+@pytest.mark.slow  # test_kill.py kills the training by default
 @pytest.mark.parametrize(
     ("plans", "last"),
     [
-        ([("train@depthwise-0", "all")], "train@depthwise-0"),
-        pytest.param([(stage, "all") for stage in STAGES], None, marks=pytest.mark.slow),
-        pytest.param([(stage, "stage") for stage in STAGES], None, marks=pytest.mark.slow),
-        pytest.param([("normalise", "dvc")], "train@depthwise-0", marks=pytest.mark.slow),
+        ([(stage, "all") for stage in STAGES], None),
+        ([(stage, "stage") for stage in STAGES], None),
+        ([("normalise", "dvc")], "train@depthwise-0"),
     ],
-    ids=["training", "all at once", "the stage alone", "dvc"],
+    ids=["all at once", "the stage alone", "dvc"],
 )
 def test_killed_within_a_stage_nothing_lives_on_and_dvc_repro_ends_with_the_same_hashes(project, tmp_path, plans, last):
     other = shutil.copytree(project, tmp_path / "other", symlinks=True)

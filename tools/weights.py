@@ -1,6 +1,6 @@
 """Fill weights/ from the project's finished runs: python -m tools.weights [NAME …], for example residual-0.
 
-By default it takes all runs whose file is at most 10 MB: git keeps every version for ever. weights/ gets the lowest
+By default it takes all runs whose file is at most 2 MB: git keeps every version for ever. weights/ gets the lowest
 seed of each network. Other seeds, networks of the paper's recipe, and those of which weights/ holds one of another
 recipe are there to be verified, not used: they go to docs/results/RECIPE/weights. What a folder holds of other recipes
 stays.
@@ -16,7 +16,7 @@ from frugalnet.report.claims import PAPER_RECIPE
 from frugalnet.use import weights
 
 FOLDER, RESULTS = Path("weights"), Path("docs/results")
-MAX_BYTES = 10_000_000
+MAX_BYTES = 2_000_000
 
 
 def main(names: list[str]) -> None:

@@ -10,22 +10,22 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
-import mlflow.pytorch
 import numpy as np
-import torch
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
-from torch import nn
 
 from frugalnet.errors import Interrupted
 from frugalnet.mlflow_store import COMPARISONS, EXPERIMENT, connect
 from frugalnet.project import PROVENANCE
 from frugalnet.project import project_root as project_root  # for the stages
 from frugalnet.project import provenance as provenance
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _NOTE = "mlflow.note.content"  # the run's description in the UI
 _BATCH = 1000  # the most metrics that MLflow takes in one call
@@ -171,13 +171,14 @@ class TrackedRun:
             return ""
         return f"#/experiments/{self._experiment_id}/runs/{self._run_id}/artifacts/{path}?workflowType=machine_learning"
 
-    def log_model(self, name: str, model: nn.Module, example: np.ndarray, class_names: Sequence[str]) -> None:
+    def log_model(self, name: str, model: "nn.Module", example: np.ndarray, class_names: Sequence[str]) -> None:
         """Log the model in PyTorch's pt2 format, once a run, for `mlflow.pytorch.load_model`.
 
         That call trusts whoever could write the model (docs/sharing.md); the weights in the artifacts need no trust.
         model: on the CPU, in evaluation mode. example: a batch of at least two, for the export. class_names: in label
         order, for the model's metadata.
         """
+        import torch  # here, since the stage `compare` logs no model and starts two seconds sooner without it
 
         def log(run_id: str) -> None:
             if "model_uri" not in self._client.get_run(run_id).data.tags:
