@@ -33,10 +33,10 @@ def test_networks_of_another_recipe_stand_in_the_same_table_and_charts():
     first, *_ = FIGURES["networks"]
     other = FIGURES | {"networks": [first | {"recipe": "other", "macs": 1000}], "facts": FIGURES["facts"]}
     table = readme.tables(FIGURES, other)["results"].splitlines()
-    assert table[2 + len(FIGURES["networks"])].startswith("| `alexnet` | other | 30 | 1 |")
+    assert table[2 + len(FIGURES["networks"])].startswith(f"| `{first['model']}` | other | 30 | 1 |")
     charts = {chart.name: chart for chart in readme.charts(FIGURES, other)}
     assert set(charts) == {"accuracy_parameters_trainable", "accuracy_macs"}
-    added = next(point for point in charts["accuracy_macs"].points if point.name == "alexnet (other)")
+    added = next(point for point in charts["accuracy_macs"].points if point.name == f"{first['model']} (other)")
     assert (added.x, added.y) == (pytest.approx(1000), 100 * first["top1"]["mean"])
     assert len({point.colour for point in charts["accuracy_macs"].points}) == 2
     assert (
