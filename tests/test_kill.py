@@ -116,6 +116,12 @@ def assert_one_run_with_the_whole_curve(project: Path) -> None:
     assert [m.step for m in client.get_metric_history(run.info.run_id, "curves/validation_top1")] == [1, 2, 3, 4]
 
 
+def assert_resumed(said: str, reached: str) -> None:
+    """Nothing that the checkpoint `reached` holds is done again."""
+    if reached:
+        assert f"epoch {int(reached[:5]) + 1}, step {int(reached[6:14]) + 1}" in said
+
+
 def kill(project: Path, kills: int, seed: int) -> None:
     """Start the run and kill it, so many times."""
     moments, reached = random.Random(seed), ""
@@ -131,8 +137,7 @@ def kill(project: Path, kills: int, seed: int) -> None:
         process.send_signal(signal.SIGKILL)
         said = process.communicate()[1]
         assert process.returncode == -signal.SIGKILL, f"it ended before kill {number + 1} of {kills}"
-        if reached:  # nothing that a checkpoint holds is done again
-            assert f"epoch {int(reached[:5]) + 1}, step {int(reached[6:14]) + 1}" in said
+        assert_resumed(said, reached)
         reached = checkpoints(project)[-1].stem
 
 
@@ -147,6 +152,7 @@ def interrupt(project: Path, number: signal.Signals) -> None:
     assert time.monotonic() - sent < 10
     assert process.returncode == 128 + number
     assert f"stopped by {number.name}; a checkpoint is written" in said
+    assert_resumed(said, reached)
     client, experiment_id = connect(project)
     assert client.search_runs([experiment_id])[0].info.status == "KILLED"
 
