@@ -5,7 +5,6 @@ recipes, are shown in the same table and charts; their costs must have been meas
 """
 
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,6 @@ from frugalnet.report.wording import (
 
 README, CHARTS = Path("README.md"), Path("docs/results")
 CLAIMS = ("parameters_ratio", "depthwise_training", "depthwise_validation", "residual_validation", "epoch_seconds")
-_COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")
 _WHOLE = (200, "validation split")
 _HEADER = (
     *("network", "recipe", "epochs", "seeds", "top-1 (95 % interval)", "top-5", "parameters, trainable"),
@@ -62,14 +60,13 @@ def tables(figures: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, 
     judged = [[markdown(claims[key][column]) for column in ("says", "measured", "outcome")] for key in CLAIMS]
     facts = {name: markdown(figures["facts"][name]) for name in ("data", "cost measured on")}
     recipes = [
-        f"[{each['networks'][0]['recipe']}](conf/train/{each['networks'][0]['recipe']}.yaml), commit "
-        + _COMMIT.sub(r"\1", markdown(each["facts"]["commit"]))
-        for each in (figures, *others)
+        f"[{name}](conf/train/{name}.yaml) ([settings and commits](docs/results/{name}/report.md#how-this-was-made))"
+        for name in (each["networks"][0]["recipe"] for each in (figures, *others))
     ]
     return {
         "results": f"{_table(_HEADER, networks, '---|---|' + '--:|' * 8)}\n\n"
         + f"Data: {facts['data']}. Cost measured on: {facts['cost measured on']}.\n"
-        + f"Recipes: {'. '.join(recipes)}.",
+        + f"Recipes: {', '.join(recipes)}.",
         "claims": _table(("what the paper says", "measured here", "outcome"), judged, "---|---|---|"),
     }
 
