@@ -81,7 +81,7 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
         )
     assert answer.json()["predictions"][0]["classes"][0]["name"] == "red `things`"
 
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         adapt.adapt(folder, stored, "all", tmp_path / "net")
 
 

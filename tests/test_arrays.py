@@ -270,7 +270,7 @@ def test_a_folder_that_is_not_whole_is_not_loaded(damage: str, small_arrays: Pat
             os.truncate(folder / "train_images.npy", 1000)
         case "another count":
             np.save(folder / "train_labels.npy", np.zeros(3, np.int64))
-    said = rf"{folder} holds no whole data set .*; make it again: rm -rf \.dvc/cache/runs && dvc repro --force"
+    said = rf"{folder} holds no complete data set .*; make it again: rm -rf \.dvc/cache/runs && dvc repro --force"
     with pytest.raises(UserError, match=said):
         load(folder)
 
@@ -306,7 +306,7 @@ def test_what_load_advises_heals_a_hollow_folder_that_the_run_cache_of_dvc_holds
     shell("dvc commit -q -f normalise")  # as if the stage had ended so
     start_over = "rm -rf data/arrays dvc.lock && dvc repro -q normalise"
     shell(start_over)
-    with pytest.raises(UserError, match="holds no whole data set") as error:
+    with pytest.raises(UserError, match="holds no complete data set") as error:
         load(folder)  # the run cache has given it back
     shell(str(error.value).split("make it again: ")[1])
     assert_whole(project, whole.sha256)

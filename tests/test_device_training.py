@@ -48,6 +48,6 @@ def test_a_classifier_of_another_kind_is_refused(tmp_path, monkeypatch):
     stored = weights.choose("depthwise")
     stored = stored.model_copy(update={"entry": stored.entry.model_copy(update={"model": "squeezenet1_1"})})
     monkeypatch.setattr(device_training, "load", lambda _: (torch.nn.Identity(), network))
-    with pytest.raises(UserError, match=r"squeezenet1_1-0: its classifier 'classifier\.1' is no fully connected layer"):
+    with pytest.raises(UserError, match=r"squeezenet1_1-0: its classifier 'classifier\.1' is not fully connected"):
         device_training.write(stored, 5, None, 8, tmp_path / "programs")
     assert not (tmp_path / "programs").exists()

@@ -262,7 +262,7 @@ def spoil(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("another network's file", "not the weights of depthwise-0 that are described"),
+        ("another network's file", "describes as depthwise-0"),
         ("another network's file, with its hash", "not the weights of this network"),
         ("no file", "depthwise-0.safetensors: missing"),
         ("no list", "no weights here"),

@@ -208,7 +208,8 @@ def test_a_quantised_network_is_a_row_of_its_own_and_compared_with_itself(full, 
     measured = fake_results.robustness(["alexnet", "depthwise", "residual", "residual int8"])  # 22 and 28 of 40 fooled
     quantised = replace(full, robustness=measured)
     said = robustness.verdict(quantised).replace("\u00a0", " ")
-    assert "as int8, residual on 70.0 % (54.6 to 81.9 %), significantly different (p 0.0312)" in said
+    found = "the int8 file of residual on 70.0 % (54.6 to 81.9 %), significantly different from float32 (p 0.0312)"
+    assert found in said
     assert robustness.verdict(full).split(";")[0] == robustness.verdict(quantised).split(";")[0]
     assert "alexnet and residual int8" in robustness.summary(quantised)["mcnemar"]
     page.write(findings.find(quantised), tmp_path / "out")

@@ -46,7 +46,7 @@ def test_weights_beside_the_results_of_a_recipe_are_evaluated_too(project, capsy
     verify.main(project)
     assert capsys.readouterr().out.count("docs/results/paper/depthwise-0") == 2
     (paper / "weights/depthwise-0.safetensors").write_bytes(b"other")
-    with pytest.raises(UserError, match="not the weights of depthwise-0 that are described"):
+    with pytest.raises(UserError, match=r"describes as depthwise-0 \(expected"):
         verify.main(project)
 
 

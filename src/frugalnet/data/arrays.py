@@ -104,7 +104,7 @@ def load(folder: Path) -> Dataset:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         # DVC's run cache may hold the same folder, and gives it back unless it is removed.
         raise UserError(
-            f"{folder} holds no whole data set ({error}); make it again: "
+            f"{folder} holds no complete data set ({error}); make it again: "
             "rm -rf .dvc/cache/runs && dvc repro --force --single-item normalise"
         ) from error
 

@@ -29,8 +29,9 @@ CHUNK = 500  # images per task; the counts of 500 × 64 × 64 pixels are exact i
 def decode(data: bytes, name: str) -> NDArray[np.uint8]:
     """The (64, 64, 3) uint8 RGB pixels of an image file: colour, grey, CMYK or palette.
 
-    Raises UserError, with `name`, for a file that is no image, of another size, or damaged. A JPEG is damaged if it is
-    cut off or if the decoder warns: then it has filled a gap or skipped bytes. Not all damage leads to a warning.
+    Raises UserError, with `name`, for a file that is not an image, has another size, or is damaged. A JPEG is
+    damaged if it is cut off or if the decoder warns: then it has filled a gap or skipped bytes. Not all damage leads to
+    a warning.
     """
     # Entropy-coded JPEG data never holds the end-of-image marker by chance, but a thumbnail before it may: hence "after
     # the last start of scan". Some versions of OpenCV fill a cut JPEG with grey instead of refusing it.
@@ -43,7 +44,7 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
         except cv2.error as error:  # of a size that OpenCV doesn't even try
             raise UserError(f"{name} can't be decoded: {' '.join(str(error).split())}") from error
     if image is None:
-        raise UserError(f"{name} can't be decoded: it is no image, or truncated")
+        raise UserError(f"{name} can't be decoded: it is not an image, or it is truncated")
     if is_jpeg and warnings:
         raise UserError(f"{name} is a damaged JPEG image ({warnings[0]})")
     if image.shape != IMAGE_SHAPE:
@@ -117,7 +118,7 @@ def decode_members(
                 counts[task.output] += histogram
                 bar.update(len(task.members))
     except (BrokenProcessPool, ConnectionError) as error:
-        raise UserError("a decoding process was killed, short of memory?; try fewer compute.processes") from error
+        raise UserError("a decoding process was killed (out of memory?); try compute.processes=1") from error
     finally:
         executor.shutdown(cancel_futures=True)
     return counts

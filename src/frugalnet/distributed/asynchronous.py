@@ -96,7 +96,7 @@ class Asynchronous:
         return curves
 
     def _stop(self) -> bool:
-        """Whether to stop, for a signal, or since a worker has failed, which the store tells all, or all is trained."""
+        """Whether to stop: after a signal, after any worker's failure (the store tells all), or when all is trained."""
         if self.trainer.failure:
             self.peers.store.set(STOP, str(self.trainer.failure))
         if self.signals or self.trainer.failure or self.network.error:

@@ -46,8 +46,8 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """What each network costs on this device, ready for JSON; the networks themselves are not touched.
 
-    Times are {median, p5, p95, n}. Each round measures all networks, in turn forwards and backwards, so that a machine
-    that slows down for a while favours none.
+    Times are {median, p5, p95, n}. Each round measures all networks, in alternating order, so that a machine that slows
+    down for a while favours none.
 
     - latency_ms: forward, batch 1. train_latency_ms: forward and backward, batch 1 (in evaluation mode: one image
       gives batch normalisation no statistics).

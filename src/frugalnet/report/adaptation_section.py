@@ -79,10 +79,10 @@ def _note(adapted: Sequence[Adapted]) -> str:
     found, machine = adapted[0].found, adapted[0].timing["machine"]
     energy = "" if any(one.joules("all") for one in adapted) else " Energy: not measured, this machine has no counter."
     return (
-        f"{found['draws']} draws of {found['classes']} classes, whose validation pictures are classified; 95 % "
-        f"intervals over draws and pictures. Trained for {found['steps']} steps, from scratch for "
-        f"{found['scratch_steps']}, of at most {found['batch_size']} pictures, on one thread of {machine['cpu']}. Peak "
-        f"memory: of a step with {found['costs']['all']['batch']} pictures, beyond the weights and the pictures. To "
+        f"Top-1 on the validation pictures of {found['draws']} draws of {found['classes']} classes; 95 % intervals "
+        f"over draws and pictures. Fine-tuned for {found['steps']} steps, trained from scratch for "
+        f"{found['scratch_steps']}, on at most {found['batch_size']} pictures each, on one thread of {machine['cpu']}. "
+        f"Peak memory: of a step with {found['costs']['all']['batch']} pictures, beyond the weights and pictures. To "
         "store: what training "
         f"changes. Without training the number of pictures does not matter.{energy}"
     )
@@ -122,5 +122,5 @@ def _layers(one: Adapted) -> Table:
 
 CHART = (
     "Solid: everything fine-tuned. Dotted: everything trained from scratch. The number of pictures is on a logarithmic "
-    "scale; lines only lead the eye."
+    "scale; the lines are only a guide to the eye."
 )

@@ -60,7 +60,7 @@ def sections(rows: Sequence[Row], results: Path) -> list[Section]:
 
 def table(networks: Sequence[Exported]) -> Table:
     """Accuracy, bytes, latency and memory of every network in every format, each column in one unit."""
-    header = ("Network", "Format", "Top-1", "Other class than PyTorch", "File", "Latency, batch\u00a01", "Peak memory")
+    header = ("Network", "Format", "Top-1", "Differs from PyTorch", "File", "Latency, batch\u00a01", "Peak memory")
     shown = [(one, kind) for one in networks for kind in NAMES if kind in one.found["formats"]]
     costs = [one.costs[kind] for one, kind in shown]
     size = scale([one.found["formats"][kind]["bytes"] for one, kind in shown], BYTES)

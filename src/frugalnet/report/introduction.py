@@ -63,14 +63,14 @@ def _judge(decide: Callable[[Comparison], Judgement | None], rule: str) -> Judge
 
 JUDGES: dict[str, Judge] = {
     "one_pixel": _judge(
-        _one_pixel, "of every network at least one; undecided if none is found, since the search is not exhaustive"
+        _one_pixel, "every network is fooled at least once; otherwise undecided, since the search is not exhaustive"
     ),
     "device_training": _judge(
         _device_training,
         "a higher accuracy of the network with the fewest MACs; undecided if the interval includes zero",
     ),
     "smaller_is_enough": _judge(
-        _smaller_is_enough, "fewest MACs at least as accurate as most MACs; undecided if the interval includes zero"
+        _smaller_is_enough, "the network with the fewest MACs is more accurate; undecided if the interval includes zero"
     ),
     "power_and_memory": _judge(
         _power_and_memory, "not judged: memory and energy are reported, but the limits of a device are not known"

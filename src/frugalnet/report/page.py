@@ -247,8 +247,8 @@ TRAINING_NOTE = (
     "different machines or under other load, so these times cannot be compared with each other."
 )
 REACHED = (
-    "At the end of the first epoch that reached it. Training counts three times the network’s MACs for every image, "
-    "too many for a network that averages several views of it in evaluation only."
+    "Cost up to the end of the first epoch that reached the accuracy. A training image counts as three times the "
+    "network’s MACs in evaluation: too many for a network that averages several views there only."
 )
 SEEDS = "Top-1 by epoch, one line per seed. Solid: validation. Dotted: training, on augmented images."
 MEANS = "All networks: means over seeds, each name at the end of its validation curve."

@@ -131,5 +131,5 @@ def verdict(comparison: Comparison) -> str:
 def _against_itself(measured: dict[str, Any], row: Row, rates: Mapping[str, Interval]) -> str:
     """Whether a network breaks more easily once it is quantised."""
     p = mcnemar(attacks(measured, row, 1)[0], attacks(measured, _quantised(row), 1)[0])
-    how = "significantly" if p < 0.05 else "not significantly"
-    return f"as int8, {row.model} on {with_interval(rates[row.model + INT8])}, {how} different (p\u00a0{p_value(p)})"
+    how = f"{'significantly' if p < 0.05 else 'not significantly'} different from float32 (p\u00a0{p_value(p)})"
+    return f"the int8 file of {row.model} on {with_interval(rates[row.model + INT8])}, {how}"

@@ -150,7 +150,7 @@ BY_QUERIES = (
 )
 BY_KIND = (
     "After Hendrycks and Dietterich (2019): the mean over five severities, as a fraction of the accuracy on the same "
-    "pictures without corruption, by kind; without frost and snow. Lines only lead the eye."
+    "pictures without corruption, by kind; without frost and snow. Lines are only a guide to the eye."
 )
 PICTURES = (
     "The most telling successes, which are in report.html only: the pictures of which each network was surest before "

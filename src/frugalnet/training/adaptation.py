@@ -1,4 +1,4 @@
-"""What learning on a device is worth that meets few of the classes: fine-tuned parts of a network against the rest."""
+"""What fine-tuning gains on a device that meets only a few of the classes, by the part of the network trained."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -57,11 +57,11 @@ class AdaptConfig(TuningConfig):
 
 
 def lacking(config: AdaptConfig, data: Dataset) -> str | None:
-    """What the data, which may be a small part, do not have enough of for the experiment; None if nothing."""
+    """What the data (perhaps a subset of Tiny ImageNet) lack for the experiment, as a message; None if they suffice."""
     if config.draws * config.classes > len(data.class_ids) - 2:
         return (
             f"{config.draws} draws of {config.classes} classes each are too many for {len(data.class_ids)} classes, of "
-            "which two have to be left; lower adapt.draws or adapt.classes"
+            "which two must remain undrawn; lower adapt.draws or adapt.classes"
         )
     fewest, wanted = int(np.bincount(data.train.labels).min()), max(config.pictures)
     if wanted > fewest:

@@ -135,7 +135,7 @@ def fine_tune(
             inputs = normalise(torch.from_numpy(np.array(images[chosen])))
             loss = step(network, optimiser, inputs, torch.from_numpy(labels[chosen]).to(normalise.device))
             if not np.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {done + 1} with {part} trained; lower the rate {rate:g}")
+                raise UserError(f"the loss is {loss} at step {done + 1}, {part} trained; lower the rate (now {rate:g})")
             schedule.step()
             done += 1
         epoch += 1

@@ -53,9 +53,9 @@ class Pictures:
 def read(folder: Path) -> Pictures:
     """The pictures in the folders of a folder, whose names are the classes.
 
-    Left out, and noted: what is no picture, and all but the first of pictures that look the same, as copies in another
-    size do; such pictures could stand on both sides of the hold-out. Raises UserError for fewer than two classes, for a
-    class with fewer than five pictures, and for pictures that look the same in two classes.
+    Left out, and noted: files that are not pictures, and all but the first of pictures that look the same, as copies in
+    another size do; such pictures could stand on both sides of the hold-out. Raises UserError for fewer than two
+    classes, for a class with fewer than five pictures, and for pictures that look the same in two classes.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
@@ -114,11 +114,11 @@ def hold_out(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) -> str:
     """Fine-tune a part of a stored network on the pictures in `folder`, and write a folder of weights with a card.
 
-    Returns what was reached on the held-out pictures, in words. Raises UserError if `out` is there already, and as
+    Returns what was reached on the held-out pictures, in words. Raises UserError if `out` already exists, and as
     `read` does.
     """
     if out.exists():
-        raise UserError(f"{out}: is there already; remove it, or name another folder with --out")
+        raise UserError(f"{out}: already exists; remove it, or name another folder with --out")
     found = read(folder)
     for note in found.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)

@@ -59,7 +59,7 @@ class Classifier:
     def predict(self, images: Sequence[str | Path | NDArray[np.uint8]] | NDArray[np.uint8]) -> list[Prediction]:
         """Classify picture files, or arrays of (64, 64, 3) uint8 RGB pixels, as one batch.
 
-        Raises UserError for what is no picture, or of another shape or type.
+        Raises UserError for anything that is not a picture, or has another shape or type.
         """
         arrays = [_pixels(image, number) for number, image in enumerate(images)]
         if not arrays:

@@ -131,8 +131,8 @@ def _adapt(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    """Write a network as ONNX, as int8 ONNX and, if the extra `device` is installed, for ExecuTorch. Print on how many
-    of the pictures each file predicts another class than PyTorch."""
+    """Write a network as ONNX, as int8 ONNX and, if the extra `device` is installed, for ExecuTorch. Print for how many
+    of the pictures each file predicts a different class from PyTorch."""
     import torch
 
     from frugalnet.use import exported, weights

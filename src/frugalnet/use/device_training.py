@@ -45,7 +45,7 @@ def write(stored: Stored, count: int, kept: Sequence[int] | None, batch_size: in
     network = for_classes(network, stored.entry.model, 0, count, kept).eval()
     name, head = classifier(network)
     if not isinstance(head, nn.Linear):
-        raise UserError(f"{stored.name}: its classifier '{name}' is no fully connected layer; only these are exported")
+        raise UserError(f"{stored.name}: its classifier '{name}' is not fully connected; only such layers are exported")
     backbone = copy.deepcopy(network)
     parent, _, last = name.rpartition(".")
     setattr(backbone.get_submodule(parent), last, nn.Identity())

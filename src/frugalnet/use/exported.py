@@ -81,11 +81,11 @@ def evaluate(paths: Mapping[str, Path], data: Dataset, config: ExportConfig) -> 
 def of_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
     """Write a network's files for other runtimes, with the ranges of int8 taken from pictures, into a new folder.
 
-    Returns what was written, and on how many of the pictures each format gives another class than PyTorch. Raises
-    UserError if `out` is there already, and for what is no picture.
+    Returns what was written, and on how many of the pictures each format gives a different class from PyTorch.
+    Raises UserError if `out` already exists, or for a file that is not a picture.
     """
     if out.exists():
-        raise UserError(f"{out}: is there already; remove it, or name another folder")
+        raise UserError(f"{out}: already exists; remove it, or name another folder")
     read = [pictures.open_file(_name(name)).pixels for name in pictures.find([*names])]
     images = np.stack(read)
     with atomic(out) as folder:
@@ -97,7 +97,7 @@ def of_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
         for kind, path in written.items():
             others = int((classes[kind] != classes["pytorch"]).sum())
             shown = out / path.name if kind != "pytorch" else path
-            lines.append(f"  {UserError(str(shown))}: {path.stat().st_size:,} bytes, another class on {others}")
+            lines.append(f"  {UserError(str(shown))}: {path.stat().st_size:,} bytes, not PyTorch's class on {others}")
     return "\n".join(lines)
 
 
@@ -146,7 +146,7 @@ def figures(found: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, flo
 def measure(paths: Mapping[str, Path], arenas: Mapping[str, int | None], config: MeasureConfig) -> dict[str, Any]:
     """What each format costs here on one thread, ready for JSON.
 
-    latency_ms: of one image, {median, p5, p95, n}; each round measures all formats, in turn forwards and backwards.
+    latency_ms: of one image, {median, p5, p95, n}; each round measures all formats, in alternating order.
     peak_memory_bytes: resident, of a process that only runs the network; before_bytes: of it, before the runtime.
     arena_bytes: what the runtime itself says it needs for one image; None if it says nothing.
     """
@@ -185,7 +185,7 @@ def in_words(name: str, found: Mapping[str, Any]) -> str:
     """What `evaluate` found, for the terminal."""
     lines = [f"{name} on the {found['validated_on']} of {found['data']}, {found['n']:,} images:"]
     for kind, one in found["formats"].items():
-        same = f"another class than PyTorch on {one['other_class']:,}" if one["other_class"] else "PyTorch's classes"
+        same = f"not PyTorch's class on {one['other_class']:,}" if one["other_class"] else "PyTorch's classes"
         lines.append(f"  {kind}: {one['bytes']:,} bytes, top-1 {one['top1']:.2%}, {same}")
     lost, limit = found["formats"]["int8"]["loss_points"], found["max_loss_points"]
     bounds = f"{lost['estimate']:.2f} points (95 % interval {lost['low']:.2f} to {lost['high']:.2f})"

@@ -64,8 +64,8 @@ def open_file(name: str) -> Picture:
 def read(data: bytes, name: str) -> Picture:
     """The picture in the bytes of an image file, with its EXIF orientation applied, centre-cropped and scaled to 64×64.
 
-    A picture of 64×64 pixels keeps its pixels. Raises UserError, with `name`, for what is no picture, is cut off, or
-    is too small or too large.
+    A picture of 64×64 pixels keeps its pixels. Raises UserError, with `name`, for a file that is not a picture, is cut
+    off, or is too small or too large.
     """
     if not data:
         raise UserError(f"{name}: empty, not a picture")

@@ -16,7 +16,7 @@ from frugalnet.use.classifier import Classifier
 
 def _load_pyfunc(path: str) -> "Served":
     """MLflow calls this."""
-    torch.set_num_threads(1)  # requests run side by side
+    torch.set_num_threads(1)  # one request at a time, and one picture is too small for several threads
     return Served(Classifier(weights.choose(None, Path(path))))
 
 
@@ -28,7 +28,7 @@ class Served:
         """Classify the pictures of a DataFrame, each an image file's bytes (`image`) or 64×64×3 values (`pixels`).
 
         Returns for each `classes`, the `top` most probable ones, and `changes`, what was done to the picture. Raises
-        the exception that becomes an HTTP status 400 for what is no picture.
+        the exception that becomes an HTTP status 400 for anything but a picture.
         """
         top = int((params or {}).get("top", 5))
         try:

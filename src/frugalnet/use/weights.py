@@ -167,7 +167,7 @@ def check(stored: Stored) -> None:
         raise UserError(f"{stored.path}: missing; restore it, for example with git checkout or dvc checkout")
     if (found := sha256(stored.path)) != stored.entry.sha256:
         raise UserError(
-            f"{stored.path}: not the weights of {stored.name} that are described (expected SHA-256 "
+            f"{stored.path}: not the file that weights.json or run.json describes as {stored.name} (expected SHA-256 "
             f"{stored.entry.sha256[:16]}…, found {found[:16]}…); restore the file, or evaluate it again"
         )
 
