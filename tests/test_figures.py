@@ -45,7 +45,7 @@ def test_a_cost_chart_shows_means_intervals_and_the_pareto_front(rows):
     alexnet, residual, depthwise = chart.points
     top1 = rows[0].top1_interval
     assert alexnet.name == "alexnet"
-    assert alexnet.x == rows[0].latency_ms.median
+    assert alexnet.x == pytest.approx(rows[0].latency_ms.median)
     assert alexnet.y == pytest.approx(100 * rows[0].top1.mean)
     assert alexnet.y + alexnet.y_error[1] == pytest.approx(100 * top1.high)
     assert alexnet.x + alexnet.x_error[1] == pytest.approx(rows[0].latency_ms.p95)
@@ -105,6 +105,17 @@ def test_a_name_stands_right_of_its_point_unless_something_is_there():
     assert figures.place_names([(0.95, 0.5)], ["alexnet"]) == [(-1, 0)], "it would be cut"
     first, second = figures.place_names([(0.3, 0.5), (0.35, 0.5)], ["alexnet", "residual"])
     assert (first[0], second) == (-1, (1, 0))
+
+
+def test_points_of_about_equal_cost_do_not_hide_each_other():
+    dots = [
+        figures.Dot(name, "#000", x, 40, (39, 41), ()) for name, x in (("a", 70_988), ("b", 70_000), ("c", 400_000))
+    ]
+    first, second, far = figures.scatter("", "", "", dots).points
+    low, high = figures.scatter("", "", "", dots).x_range
+    assert np.log10(first.x / second.x) == pytest.approx(0.014 * np.log10(high / low))
+    assert first.x * second.x == pytest.approx(70_988 * 70_000), "about their middle"
+    assert far.x == pytest.approx(400_000)
 
 
 def test_a_class_that_shares_its_name_gets_its_id(sample_findings):

@@ -188,12 +188,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-    """Where points of equal cost are drawn, `step` decades apart, so that their intervals do not hide each other."""
-    moved = x.copy()
-    for value in np.unique(x):
-        same = np.flatnonzero(x == value)
-        moved[same] *= 10 ** (step * (np.arange(len(same)) - (len(same) - 1) / 2))
-    return moved
+    """Where points of about equal cost are drawn, `step` decades apart, so that they do not hide each other."""
+    return np.asarray(10 ** np.array(spread_apart(np.log10(x).tolist(), step)))
 
 
 def place_names(

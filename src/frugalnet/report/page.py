@@ -234,8 +234,8 @@ ACCURACY_NOTE = (
 PAIRED = "Paired by image. “Better” and “worse” are said only if the interval excludes zero."
 FRONT = (
     "Cost is on a logarithmic scale. Filled points are Pareto-optimal by the means. Vertical bars are 95 % intervals, "
-    "horizontal ones 5th to 95th percentiles. Networks of equal cost are drawn side by side. A training step is the "
-    "forward and backward pass of one batch."
+    "horizontal ones 5th to 95th percentiles. Networks of about equal cost are drawn side by side. A training step is "
+    "the forward and backward pass of one batch."
 )
 COST_NOTE = (
     "Keras, as in the paper, also counts the running mean and variance of batch norms, which are not trained. Medians "
