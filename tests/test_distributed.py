@@ -568,7 +568,7 @@ def test_how_workers_are_started_is_no_part_of_what_decides_the_weights(tmp_path
 def test_a_checkpoint_of_two_workers_is_resumed_by_one_from_the_last_exchange(tmp_path, capfd, two_folder):
     shutil.copytree(two_folder / "kept stopped", tmp_path / "stopped")
     rows = run_here(tmp_path, {"run": Training(config=KEPT, resumes="stopped")})["run"][0]["rows"]
-    assert "the checkpoint is from 2 workers; 1 resume from its last exchange" in capfd.readouterr().err
+    assert "the checkpoint is from 2 workers; resuming with 1 from its last exchange" in capfd.readouterr().err
     assert [row["epoch"] for row in rows] == [1, 2, 3]
 
 
@@ -699,7 +699,7 @@ def test_a_host_that_is_lost_leaves_the_others_to_finish(tmp_path):
     goes.communicate()
     said = stays.communicate(timeout=600)[1]
     assert stays.returncode == 0, said
-    assert "the checkpoint is from 2 workers; 1 resume from its last exchange" in said
+    assert "the checkpoint is from 2 workers; resuming with 1 from its last exchange" in said
     finished = torch.load(tmp_path / "run" / "0.pt")
     assert [row["epoch"] for row in finished["rows"]] == [1, 2, 3]
     assert [cost["workers"] for cost in finished["costs"]] == [2, 1, 1]

@@ -46,7 +46,7 @@ class Resumption:
         everyone = saved["everyone"] if saved["world"] == peers.world else None
         if saved["world"] != peers.world and peers.rank == 0:
             print(
-                f"the checkpoint is from {saved['world']} workers; {peers.world} resume from its last exchange",
+                f"the checkpoint is from {saved['world']} workers; resuming with {peers.world} from its last exchange",
                 file=sys.stderr,
             )
         self.keep(saved["common"])
