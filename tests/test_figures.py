@@ -190,3 +190,9 @@ def test_equal_costs_that_are_whole_numbers_are_drawn_side_by_side():
     dots = [figures.Dot(name, "#000000", 74_000, 40.0, (39.0, 41.0), ()) for name in ("a", "b")]
     first, second = figures.scatter("name", "title", "parameters", dots).points
     assert first.x < 74_000 < second.x
+
+
+def test_a_point_that_hides_no_other_is_drawn_exactly_at_its_cost():
+    costs = [89_712.0, 299_040.0, 498_787.0, 1_662_624.0]
+    dots = [figures.Dot(str(cost), "#000000", cost, 40.0, (39.0, 41.0), ()) for cost in costs]
+    assert [point.x for point in figures.scatter("name", "title", "bytes", dots).points] == costs

@@ -189,7 +189,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     """Where points of about equal cost are drawn, `step` decades apart, so that they do not hide each other."""
-    return np.asarray(10 ** np.array(spread_apart(np.log10(x).tolist(), step)))
+    decades = np.log10(x)
+    return np.asarray(x * 10 ** (np.array(spread_apart(decades.tolist(), step)) - decades))  # exact where not moved
 
 
 def place_names(
