@@ -34,20 +34,26 @@ def test_load_gives_every_model_and_seed_with_its_predictions(records):
         assert record.history[0]["epoch"] == 1
 
 
-@pytest.mark.parametrize("missing", ["evaluate/alexnet-1/predictions.npz", "train/alexnet-1/run.json"])
+@pytest.mark.parametrize(
+    "missing", ["evaluate/alexnet-1/predictions.npz", "evaluate/alexnet-1/layers.csv", "train/alexnet-1/run.json"]
+)
 def test_a_missing_file_is_named(tmp_path, missing):
     root = fake_results.make(tmp_path, models=("alexnet",))
     (tmp_path / missing).unlink()
-    with pytest.raises(UserError, match=rf"{missing} is missing: run `dvc repro`"):
+    with pytest.raises(UserError, match=rf"{missing}: missing or damaged .*run `dvc repro`, or remove .*alexnet-1 to"):
         results.load(root)
 
 
-@pytest.mark.parametrize("broken", ["evaluate/alexnet-0/predictions.npz", "evaluate/alexnet-0/metrics.json"])
+@pytest.mark.parametrize(
+    "broken",
+    ["evaluate/alexnet-0/predictions.npz", "evaluate/alexnet-0/metrics.json", "train/alexnet-0/history.csv"],
+)
 def test_a_broken_file_is_named(tmp_path, broken):
     root = fake_results.make(tmp_path, models=("alexnet",))
     (tmp_path / broken).write_bytes((tmp_path / broken).read_bytes()[:40])
-    with pytest.raises(UserError, match=f"{broken} cannot be read"):
+    with pytest.raises(UserError, match=f"{broken}: missing or damaged") as raised:
         results.load(root)
+    assert str(raised.value).count("run `dvc repro`") == 1
 
 
 def test_the_empty_folder_that_dvc_leaves_is_ignored(tmp_path):
@@ -135,7 +141,6 @@ def test_a_difference_has_both_directions(compared):
     forward = compared.difference("alexnet", "depthwise")
     backward = compared.difference("depthwise", "alexnet")
     assert (backward.estimate, backward.low, backward.high) == (-forward.estimate, -forward.high, -forward.low)
-    assert compared.difference("alexnet", "resnet18") is None
 
 
 def test_mcnemar_is_computed_for_each_common_seed(records):
@@ -187,7 +192,7 @@ def test_a_network_without_an_entry_in_cost_json_has_no_measured_cost(tmp_path):
 def test_a_missing_cost_json_is_named_without_advice_to_remove_the_results(tmp_path):
     root = fake_results.make(tmp_path, models=("alexnet",), seeds=(0,))
     (root / "cost.json").unlink()
-    with pytest.raises(UserError, match=r"cost.json is missing: run `dvc repro`$"):
+    with pytest.raises(UserError, match=r"cost.json: missing or damaged .*; delete it and run `dvc repro`$"):
         results.load(root)
 
 

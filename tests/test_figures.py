@@ -108,11 +108,11 @@ def test_a_name_stands_right_of_its_point_unless_something_is_there():
 
 
 def test_points_of_about_equal_cost_do_not_hide_each_other():
-    dots = [
-        figures.Dot(name, "#000", x, 40, (39, 41), ()) for name, x in (("a", 70_988), ("b", 70_000), ("c", 400_000))
+    points = [
+        figures.Point(name, "#000", x, 40, (39, 41), ()) for name, x in (("a", 70_988), ("b", 70_000), ("c", 400_000))
     ]
-    first, second, far = figures.scatter("", "", "", dots).points
-    low, high = figures.scatter("", "", "", dots).x_range
+    first, second, far = figures.scatter("", "", "", points).points
+    low, high = figures.scatter("", "", "", points).x_range
     assert np.log10(first.x / second.x) == pytest.approx(0.014 * np.log10(high / low))
     assert first.x * second.x == pytest.approx(70_988 * 70_000), "about their middle"
     assert far.x == pytest.approx(400_000)
@@ -187,12 +187,12 @@ def test_an_empty_chart_is_known_as_such():
 
 
 def test_equal_costs_that_are_whole_numbers_are_drawn_side_by_side():
-    dots = [figures.Dot(name, "#000000", 74_000, 40.0, (39.0, 41.0), ()) for name in ("a", "b")]
-    first, second = figures.scatter("name", "title", "parameters", dots).points
+    points = [figures.Point(name, "#000000", 74_000, 40.0, (39.0, 41.0), ()) for name in ("a", "b")]
+    first, second = figures.scatter("name", "title", "parameters", points).points
     assert first.x < 74_000 < second.x
 
 
 def test_a_point_that_hides_no_other_is_drawn_exactly_at_its_cost():
     costs = [89_712.0, 299_040.0, 498_787.0, 1_662_624.0]
-    dots = [figures.Dot(str(cost), "#000000", cost, 40.0, (39.0, 41.0), ()) for cost in costs]
-    assert [point.x for point in figures.scatter("name", "title", "bytes", dots).points] == costs
+    points = [figures.Point(str(cost), "#000000", cost, 40.0, (39.0, 41.0), ()) for cost in costs]
+    assert [point.x for point in figures.scatter("name", "title", "bytes", points).points] == costs

@@ -52,6 +52,8 @@ def test_the_report_opens_without_error_request_or_horizontal_scroll(browser, pa
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
     assert page.locator(".chart").count() == 4 + 7 + 1 + 7 + 2
+    displays = page.locator("table").evaluate_all("tables => tables.map(t => getComputedStyle(t).display)")
+    assert set(displays) == {"table"}  # no class of the style sheet is a table's and another element's
     assert page.locator("[role=note]").inner_text() == SAMPLE_BANNER
 
     # In both schemes, to which page and charts change while they are open.

@@ -14,7 +14,7 @@ from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic
 from frugalnet.metrics.statistics import Interval, SeedMean
 from frugalnet.report import drawing
-from frugalnet.report.figures import COST_AXES, PALETTE, Chart, Dot, scatter
+from frugalnet.report.figures import COST_AXES, PALETTE, Chart, Point, scatter
 from frugalnet.report.wording import (
     MILLISECONDS,
     NOT_MEASURED,
@@ -77,8 +77,8 @@ def charts(*compared: Mapping[str, Any]) -> list[Chart]:
     recipes = list(dict.fromkeys(one["recipe"] for one in networks))
     drawn = []
     for key in ("parameters_trainable", "macs"):
-        dots = [
-            Dot(
+        points = [
+            Point(
                 one["model"] if one["recipe"] == recipes[0] else f"{one['model']} ({one['recipe']})",
                 PALETTE[recipes.index(one["recipe"])],
                 one[key],
@@ -88,7 +88,7 @@ def charts(*compared: Mapping[str, Any]) -> list[Chart]:
             )
             for one in networks
         ]
-        drawn.append(scatter(f"accuracy_{key}", f"Top-1 against {COST_AXES[key]}", COST_AXES[key], dots))
+        drawn.append(scatter(f"accuracy_{key}", f"Top-1 against {COST_AXES[key]}", COST_AXES[key], points))
     return drawn
 
 

@@ -111,7 +111,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def sha256(path: Path) -> str:
@@ -152,17 +152,21 @@ def read_table(path: Path) -> list[dict[str, str]]:
         if any(None in row or None in row.values() for row in rows):
             raise ValueError("a row is longer or shorter than the header")
     except (FileNotFoundError, ValueError, csv.Error) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return rows
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
     """Read a history.csv: one row per epoch, every cell a number. Raises UserError if it is missing or damaged."""
+    rows = read_table(path)
     try:
-        return [{key: float(value) for key, value in row.items()} for row in read_table(path)]
+        if not rows:
+            raise ValueError("no epochs")
+        return [{key: float(value) for key, value in row.items()} for row in rows]
     except ValueError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The error of a stage's output that is missing or damaged."""
     return UserError(f"{path}: missing or damaged ({error}); delete it and run `dvc repro`")

@@ -240,14 +240,13 @@ class Comparison:
     def row(self, model: str) -> Row | None:
         return next((row for row in self.rows if row.model == model), None)
 
-    def difference(self, first: str, second: str) -> Interval | None:
-        """Top-1 of `first` minus that of `second`; None if one was not evaluated."""
-        for one in self.differences:
-            if (one.first, one.second) == (first, second):
-                return one.interval
-            if (one.first, one.second) == (second, first):
-                return Interval(-one.interval.estimate, -one.interval.high, -one.interval.low)
-        return None
+    def difference(self, first: str, second: str) -> Interval:
+        """Top-1 of `first` minus that of `second`, two of the networks compared."""
+        intervals = {(one.first, one.second): one.interval for one in self.differences}
+        if (first, second) in intervals:
+            return intervals[first, second]
+        reverse = intervals[second, first]
+        return Interval(-reverse.estimate, -reverse.high, -reverse.low)
 
 
 def compare(records: Sequence[Record], data_sha256: str, validated_on: str) -> Comparison:

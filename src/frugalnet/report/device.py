@@ -11,7 +11,7 @@ from frugalnet.files import read_json
 from frugalnet.metrics.statistics import wilson_interval
 from frugalnet.report import figures
 from frugalnet.report.comparison import Row
-from frugalnet.report.figures import Chart, Dot
+from frugalnet.report.figures import Chart, Point
 from frugalnet.report.page import Block, Section
 from frugalnet.report.tables import BYTES, Cell, Table
 from frugalnet.report.wording import MILLISECONDS, human, percent, scale, signed_points
@@ -109,15 +109,15 @@ def note(networks: Sequence[Exported]) -> str:
 
 def _chart(rows: Sequence[Row], networks: Sequence[Exported]) -> Chart:
     """Accuracy against the bytes of the ONNX files."""
-    colour, dots = figures.colours(rows), []
+    colour, points = figures.colours(rows), []
     for one in networks:
         for kind in (kind for kind in DRAWN if kind in one.found["formats"]):
             top1, size, n = (*(one.found["formats"][kind][key] for key in ("top1", "bytes")), one.found["n"])
             low, high = map(float, wilson_interval(np.rint(top1 * n), np.array(n)))
             text = [f"top-1 {percent(top1)} ({percent(low)} to {percent(high)})", f"{human(size)}B"]
             name, bounds = one.model + DRAWN[kind], (100 * low, 100 * high)
-            dots.append(Dot(name, colour[one.model], float(size), 100 * top1, bounds, text))
-    return figures.scatter("accuracy_bytes", "Top-1 against the bytes of the file", "bytes of the ONNX file", dots)
+            points.append(Point(name, colour[one.model], float(size), 100 * top1, bounds, text))
+    return figures.scatter("accuracy_bytes", "Top-1 against the bytes of the file", "bytes of the ONNX file", points)
 
 
 def _suffering(networks: Sequence[Exported]) -> Table:

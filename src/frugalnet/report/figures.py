@@ -4,7 +4,7 @@ A colour "@name" is one of the page's own, so that charts follow its colour sche
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -42,15 +42,27 @@ class Line:
 
 @dataclass(frozen=True)
 class Point:
+    """A measured figure: y and its interval in percent, and x with its span in 90 % of measurements."""
+
+    name: str
+    colour: str
     x: float
     y: float
-    name: str
-    side: tuple[int, int]  # where its name stands: -1, 0 or 1 to the right and upward
-    colour: str
-    filled: bool
-    y_error: tuple[float, float]  # below, above
-    x_error: tuple[float, float] | None
+    interval: tuple[float, float]
     text: Sequence[str]  # shown by the pointer
+    span: tuple[float, float] | None = None
+    side: tuple[int, int] = (1, 0)  # where its name stands: -1, 0 or 1 to the right and upward
+    filled: bool = False
+
+    @property
+    def y_error(self) -> tuple[float, float]:
+        """The lengths of the bar below and above."""
+        return max(self.y - self.interval[0], 0), max(self.interval[1] - self.y, 0)
+
+    @property
+    def x_error(self) -> tuple[float, float] | None:
+        """The lengths of the bar to the left and to the right."""
+        return (max(self.x - self.span[0], 0), max(self.span[1] - self.x, 0)) if self.span else None
 
 
 @dataclass(frozen=True)
@@ -101,31 +113,18 @@ def colours(rows: Sequence[Row]) -> dict[str, str]:
     return {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(sorted(row.model for row in rows))}
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A measured point of `scatter`: y and its interval in percent; span: where x was in 90 % of measurements."""
-
-    name: str
-    colour: str
-    x: float
-    y: float
-    interval: tuple[float, float]
-    text: Sequence[str]  # shown by the pointer
-    span: tuple[float, float] | None = None
-
-
-def scatter(name: str, title: str, axis: str, dots: Sequence[Dot]) -> Chart:
-    """Percentages against a cost on a logarithmic axis, with intervals and the Pareto front; empty without dots.
+def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
+    """Percentages against a cost on a logarithmic axis, with intervals and the Pareto front; empty without points.
 
     Names stand where they overlap least with points, bars, the front and each other.
     """
-    if not dots:
+    if not points:
         return Chart(name, title, axis)
-    x, y = np.array([dot.x for dot in dots], float), np.array([dot.y for dot in dots], float)
-    ends = [*x, *(max(end, 1e-9) for dot in dots for end in dot.span or ())]
+    x, y = np.array([point.x for point in points], float), np.array([point.y for point in points], float)
+    ends = [*x, *(max(end, 1e-9) for point in points for end in point.span or ())]
     pad = max(0.16 * np.log10(max(ends) / min(ends)), 0.12)
     x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
-    bounds = [bound for dot in dots for bound in dot.interval]
+    bounds = [bound for point in points for bound in point.interval]
     margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
     y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
     width = np.log10(x_range[1] / x_range[0])
@@ -138,37 +137,23 @@ def scatter(name: str, title: str, axis: str, dots: Sequence[Dot]) -> Chart:
 
     across, places = [inside(*end) for end in front], [inside(*place) for place in zip(drawn, y, strict=True)]
     lines = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(across)]
-    for dot, (a, b) in zip(dots, places, strict=True):  # the bars
-        low, high = (inside(1, end)[1] for end in dot.interval)
+    for point, (a, b) in zip(points, places, strict=True):  # the bars
+        low, high = (inside(1, end)[1] for end in point.interval)
         lines.append((a - 0.006, low, a + 0.006, high))
-        lines += [(inside(dot.span[0], 1)[0], b - 0.012, inside(dot.span[1], 1)[0], b + 0.012)] if dot.span else []
-    points = [
-        Point(
-            at,
-            dot.y,
-            dot.name,
-            side,
-            dot.colour,
-            filled,
-            (max(dot.y - dot.interval[0], 0), max(dot.interval[1] - dot.y, 0)),
-            (max(at - dot.span[0], 0), max(dot.span[1] - at, 0)) if dot.span else None,
-            dot.text,
-        )
-        for dot, at, side, filled in zip(
-            dots,
-            drawn.tolist(),
-            place_names(places, [dot.name for dot in dots], lines),
-            is_optimal.tolist(),
-            strict=True,
-        )
+        if point.span:
+            lines.append((inside(point.span[0], 1)[0], b - 0.012, inside(point.span[1], 1)[0], b + 0.012))
+    sides = place_names(places, [point.name for point in points], lines)
+    placed = [
+        replace(point, x=at, side=side, filled=filled)
+        for point, at, side, filled in zip(points, drawn.tolist(), sides, is_optimal.tolist(), strict=True)
     ]
     staircase = Line([a for a, _ in front], [b for _, b in front], "@muted", dotted=True, width=1, stepped=True)
-    return Chart(name, title, axis, x_range, y_range, [staircase], points, ticks=_ticks(*x_range))
+    return Chart(name, title, axis, x_range, y_range, [staircase], placed, ticks=_ticks(*x_range))
 
 
 def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     """Accuracy against one cost; empty if the cost was not measured."""
-    axis, colour, dots = COST_AXES[key], colours(rows), []
+    axis, colour, points = COST_AXES[key], colours(rows), []
     for row in rows:
         cost, measured = BY_KEY[key].value(row), getattr(row, key)
         if cost is None or cost <= 0:
@@ -177,8 +162,8 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
         text += [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
         bounds = (100 * row.top1_interval.low, 100 * row.top1_interval.high)
         span = (measured.p5, measured.p95) if isinstance(measured, Quantiles) else None
-        dots.append(Dot(row.model, colour[row.model], float(cost), 100 * row.top1.mean, bounds, text, span))
-    return scatter(f"accuracy_{key}", f"Top-1 against {axis.removesuffix(' (ms)')}", axis, dots)
+        points.append(Point(row.model, colour[row.model], float(cost), 100 * row.top1.mean, bounds, text, span))
+    return scatter(f"accuracy_{key}", f"Top-1 against {axis.removesuffix(' (ms)')}", axis, points)
 
 
 def _ticks(low: float, high: float) -> list[float]:

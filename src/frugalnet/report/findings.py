@@ -128,7 +128,6 @@ def _recommendation(comparison: Comparison) -> list[str]:
         costs = f"{human(best.macs)} MACs per image"
         return [f"Take {best.model}: it has the highest accuracy, {reached}, with {costs}.", *_others(comparison)]
     difference = comparison.difference(best.model, cheap.model)
-    assert difference is not None
     cost = f"{ratio(cheap.macs / best.macs)} of its MACs ({human(cheap.macs)} instead of {human(best.macs)})"
     if cheap.latency_ms and best.latency_ms:
         shown = scale([cheap.latency_ms.median, best.latency_ms.median], MILLISECONDS)
@@ -151,7 +150,6 @@ def _others(comparison: Comparison) -> list[str]:
     best, second = rows[:2]
     sentences, dominated, unclear = [], [], []
     lead = comparison.difference(best.model, second.model)
-    assert lead is not None
     if second is not frugal(rows):
         real = "is" if lead.excludes_zero else "is not"
         sentences.append(f"Its lead over the second, {second.model}, {real} significant: {points(lead)}.")
@@ -159,7 +157,7 @@ def _others(comparison: Comparison) -> list[str]:
     front = [row.model for row, is_optimal in zip(rows, optimal, strict=True) if is_optimal]
     for row in (row for row in rows if row.model not in front):
         ahead = [r for r in rows if r.macs <= row.macs and r.top1.mean >= row.top1.mean and r is not row]
-        clearly = next((r for r in ahead if _low(comparison, r, row) > 0), None)
+        clearly = next((r for r in ahead if comparison.difference(r.model, row.model).low > 0), None)
         if clearly:
             dominated.append(f"{row.model} by {clearly.model}")
         else:
@@ -169,9 +167,3 @@ def _others(comparison: Comparison) -> list[str]:
     if dominated:
         sentences[-1] += f" Dominated: {listed(dominated)}."
     return [*sentences[:-1], " ".join([sentences[-1], *unclear])]
-
-
-def _low(comparison: Comparison, first: Row, second: Row) -> float:
-    found = comparison.difference(first.model, second.model)
-    assert found is not None
-    return found.low

@@ -1,6 +1,5 @@
 """Reads what the stages stored: one Record per trained and evaluated network."""
 
-import json
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
-from frugalnet.files import read_history, read_table
+from frugalnet.files import read_history, read_json, read_table, unreadable
 from frugalnet.metrics import accuracy, classes
 
 T = TypeVar("T")
@@ -72,7 +71,7 @@ def load(folder: Path) -> list[Record]:
 
     Reads evaluate/, train/ and cost.json. Raises UserError that names a missing or broken file.
     """
-    costs = _read(folder / "cost.json", _json)
+    costs = read_json(folder / "cost.json")
     # DVC removes the outputs of networks that the parameters no longer name, and leaves their empty folders.
     names = [path.name for path in (folder / "evaluate").glob("*-*") if path.is_dir() and any(path.iterdir())]
     records = [_record(folder / "evaluate" / name, folder / "train" / name, costs) for name in names]
@@ -80,16 +79,16 @@ def load(folder: Path) -> list[Record]:
 
 
 def _record(evaluated: Path, trained: Path, costs: Mapping[str, dict[str, Any]]) -> Record:
-    run = _read(trained / "run.json", _json)
+    run = _read(trained / "run.json", read_json)
     classes = _read(evaluated / "per_class.csv", read_table)
     labels, predicted = _read(evaluated / "predictions.npz", predictions)
     record = Record(
         model=run["model"],
         seed=run["seed"],
         run=run,
-        metrics=_read(evaluated / "metrics.json", _json),
-        history=_read(trained / "history.csv", _history),
-        timing=_read(trained / "timing.json", _json),
+        metrics=_read(evaluated / "metrics.json", read_json),
+        history=_read(trained / "history.csv", read_history),
+        timing=_read(trained / "timing.json", read_json),
         cost=costs.get(run["model"], {}),
         layers=_read(evaluated / "layers.csv", read_table),
         class_ids=[row["class_id"] for row in classes],
@@ -106,29 +105,18 @@ def _record(evaluated: Path, trained: Path, costs: Mapping[str, dict[str, Any]])
 
 
 def _read(path: Path, reader: Callable[[Path], T]) -> T:
-    scope = f", or remove {path.parent} to compare without it" if path.name != "cost.json" else ""
     try:
         return reader(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: run `dvc repro`{scope}") from error
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, UserError) as error:
-        raise UserError(f"{path} cannot be read ({error}): run `dvc repro`{scope}") from error
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    rows = read_history(path)
-    if not rows:
-        raise ValueError("no epochs")
-    return rows
+    except UserError as error:
+        raise UserError(f"{error}, or remove {path.parent} to compare without it") from error
 
 
 def predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Labels and predicted classes, each (N,)."""
-    with np.load(path) as stored:
-        logits, labels = stored["logits"], stored["labels"].astype(np.int64)
-    accuracy.check(logits, labels)
+    """Labels and predicted classes, each (N,). Raises UserError if the file is missing or damaged."""
+    try:
+        with np.load(path) as stored:
+            logits, labels = stored["logits"], stored["labels"].astype(np.int64)
+        accuracy.check(logits, labels)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, UserError) as error:
+        raise unreadable(path, error) from error
     return labels, accuracy.predict(logits)
