@@ -192,6 +192,13 @@ def test_equal_costs_that_are_whole_numbers_are_drawn_side_by_side():
     assert first.x < 74_000 < second.x
 
 
+@pytest.mark.parametrize("cost", [1.3, 3.5, 4.9, 7.0, 73_800.0, 3_529_664.0])
+@pytest.mark.parametrize("span", [1.01, 2.0, 8.0, 40.0])
+def test_costs_that_are_close_together_have_a_logarithmic_axis_too(cost, span):
+    points = [figures.Point(str(x), "#000000", x, 40.0, (39.0, 41.0), ()) for x in (cost, span * cost)]
+    assert 2 <= len(figures.scatter("name", "title", "MACs", points).ticks) <= 5
+
+
 def test_a_point_that_hides_no_other_is_drawn_exactly_at_its_cost():
     costs = [89_712.0, 299_040.0, 498_787.0, 1_662_624.0]
     points = [figures.Point(str(cost), "#000000", cost, 40.0, (39.0, 41.0), ()) for cost in costs]

@@ -167,9 +167,12 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    steps = [m * 10.0**e for e in range(-6, 16) for m in (1, 2, 5)]
-    inside = [step for step in steps if low <= step <= high]
-    return inside if len(inside) <= 5 else [step for step in inside if f"{step:.0e}"[0] == "1"]
+    """Two to five round numbers, or all powers of ten."""
+    for digits in ((1, 2, 5), range(1, 10), np.arange(1, 10, 0.5), np.arange(1, 10, 0.25)):
+        inside = [float(step) for e in range(-6, 16) for m in digits if low <= (step := m * 10.0**e) <= high]
+        if len(inside) > 1:
+            break
+    return inside if len(inside) <= 5 else [step for step in inside if f"{step:.0e}"[0] == "1"] or inside[::2]
 
 
 def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
