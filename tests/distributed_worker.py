@@ -145,12 +145,12 @@ def work(folder: str) -> str | None:
                 print(stop, file=sys.stderr)
                 sys.exit(stop.exit_code)
         torch.save(left, out)
-    peers.close()
+    dist.destroy_process_group()
     return None
 
 
 if __name__ == "__main__":
-    if launch.launched():
+    if dist.is_torchelastic_launched():
         sys.exit(work(sys.argv[1]))
     described = Trainings.model_validate_json((Path(sys.argv[1]) / "trainings.json").read_text())
     launch.start(described.workers, described.launch, work, sys.argv[1])

@@ -13,7 +13,7 @@ from frugalnet.distributed.exchange import Cost, pack, unpack, within
 from frugalnet.distributed.launch import GlobalNet
 from frugalnet.distributed.parameter_server import CPU, DONE, JOIN, STOP, Curves, GlobalNetwork
 from frugalnet.distributed.resume import Resumption
-from frugalnet.distributed.worker import CURVES, STATISTICS_IMAGES, Worker
+from frugalnet.distributed.worker import STATISTICS_IMAGES, Worker
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.training.trainer import History
 
@@ -92,7 +92,7 @@ class Asynchronous:
             figures = {} if stopped else self.worker.figures()
             if stopped or self._stop():
                 return []
-            curves.append({key: figures[key] for key in CURVES})
+            curves.append(figures)
         return curves
 
     def _stop(self) -> bool:
@@ -133,7 +133,7 @@ class Asynchronous:
             others, each = sum(rank != 0 for rank, *_ in pushes), world * len(period)
             for number, epoch in enumerate(period):
                 self.validated = measured if epoch == period[-1] else self.validated
-                row = self.worker.row(epoch, [(rank, curves[number]) for rank, _, curves in pushes], self.validated)
+                row = self.worker.row([(rank, curves[number]) for rank, _, curves in pushes], self.validated)
                 history.rows.append(row)
                 history.seconds.append((at - self.recorded_at) / len(period))
                 history.cpu_seconds.append(None)

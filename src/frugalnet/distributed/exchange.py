@@ -92,9 +92,6 @@ class Peers:
         self.costs: list[dict[str, float]] = []  # one per epoch
         self.cost = Cost(self.world)  # since the last epoch
 
-    def close(self) -> None:
-        dist.destroy_process_group()
-
     def end_costs(self) -> None:
         """End the epoch's costs and begin the next epoch's."""
         self.costs.append(asdict(self.cost))

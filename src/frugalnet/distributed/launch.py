@@ -70,10 +70,6 @@ class GlobalNet(_Workers):
     batch_norm: Literal["measured", "averaged"]  # the global network's running statistics
     staleness: int = Field(ge=1)
 
-    def warms_up(self, epoch: int, epochs: int) -> bool:
-        """Whether epoch `epoch` (from 0) has several exchanges."""
-        return epoch < round(self.warmup * epochs, 9)  # 0.07 × 100 is slightly more than 7
-
     @model_validator(mode="after")
     def _staleness_allows_equally_fast_workers(self) -> "GlobalNet":
         if self.exchange == "asynchronous" and self.staleness < self.workers - 1:
@@ -122,11 +118,6 @@ def divide_cores(config: ComputeConfig, workers: int) -> ComputeConfig:
     """Divide a host's cores among its workers (`workers`, unless torchrun set it), if `threads` leaves that open."""
     threads = config.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", workers)))
     return config.model_copy(update={"threads": threads})
-
-
-def launched() -> bool:
-    """Whether this process is a worker, started by torchrun or by `start`."""
-    return dist.is_torchelastic_launched()
 
 
 def start(workers: int, config: LaunchConfig, work: Callable[..., str | None], *arguments: Any) -> None:

@@ -27,8 +27,10 @@ class Resumption:
         """Write the common state and, if they differ from it, the states of all workers."""
         if self.peers.first_on_host:
             about = {"world": self.peers.world, "costs": self.peers.costs}
-            saved = {"common": self.common, "everyone": everyone, **about, **more}
-            self.own.save(saved, *_progress(saved))
+            reached = everyone[0] if everyone else self.common
+            progress = reached["epoch"], reached["step"]  # finished epochs, and steps of the next one
+            saved = {"common": self.common, "everyone": everyone, "progress": progress, **about, **more}
+            self.own.save(saved, *progress)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The newest checkpoint of all hosts, and this worker's state in it; both empty if there is none.
@@ -38,10 +40,11 @@ class Resumption:
         peers = self.peers
         hosts = [Checkpoints(folder) for folder in sorted(self.folder.glob("host-*/"))] if peers.first_on_host else []
         found = [saved for saved in (checkpoints.load() for checkpoints in hosts) if saved is not None]
-        newest: dict[str, Any] = max(found, key=_progress, default={})
-        progress = peers.gather(_progress(newest))
+        nothing: dict[str, Any] = {"progress": (-1, 0)}
+        newest = max(found, key=lambda saved: saved["progress"], default=nothing)
+        progress = peers.gather(tuple(newest["progress"]))
         saved = peers.broadcast(newest, progress.index(max(progress)))
-        if not saved:
+        if "common" not in saved:
             return {}, {}
         everyone = saved["everyone"] if saved["world"] == peers.world else None
         if saved["world"] != peers.world and peers.rank == 0:
@@ -52,11 +55,3 @@ class Resumption:
         self.keep(saved["common"])
         peers.costs = saved["costs"]
         return saved, everyone[peers.rank] if everyone else saved["common"]
-
-
-def _progress(saved: dict[str, Any]) -> tuple[int, int]:
-    """Finished epochs, and steps of the next one."""
-    if not saved:
-        return -1, 0
-    reached = saved["everyone"][0] if saved["everyone"] else saved["common"]
-    return reached["epoch"], reached["step"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from frugalnet import compute, tracking
 from frugalnet.compute import ComputeConfig
@@ -69,7 +70,7 @@ class _Inputs:
 
 def train(task: Task) -> None:
     """Start the workers on this machine and wait for them; or be one, if torchrun started this process."""
-    if launch.launched():
+    if dist.is_torchelastic_launched():
         if message := work(task):
             raise UserError(message)
         return
@@ -107,7 +108,7 @@ def _work(task: Task) -> None:
             _fit_and_write(inputs, worker, resumption)
         else:
             fit(worker, resumption)
-        peers.close()
+        dist.destroy_process_group()
 
 
 def _fit_and_write(inputs: _Inputs, worker: Worker, resumption: Resumption) -> None:

@@ -66,7 +66,7 @@ def _train(worker: Worker, resumption: Resumption, signals: list[int], on_epoch:
             validated = _average(worker)
             if not is_last:
                 worker.outer_step()
-        trainer.end_epoch(worker.row(trainer.epoch, list(enumerate(figures)), validated))
+        trainer.end_epoch(worker.row(list(enumerate(figures)), validated))
         peers.end_costs()
         if averages:
             differ = isinstance(config, GlobalNet) and config.optimiser_state == "kept"

@@ -17,7 +17,6 @@ from frugalnet.distributed.replicas import Replica, synchronise_batch_norm
 from frugalnet.errors import UserError
 from frugalnet.training.batches import Resident, batch_indices, batches
 from frugalnet.training.loop import epoch_line
-from frugalnet.training.optim import learning_rate
 from frugalnet.training.trainer import Trainer
 
 STATISTICS_IMAGES = 5_120  # at least so many training images give the global network its batch statistics
@@ -130,7 +129,10 @@ class Worker:
         return [end for end in (steps * number // count for number in range(1, count + 1)) if end >= self.trainer.step]
 
     def warms_up(self, epoch: int) -> bool:
-        return isinstance(self.config, GlobalNet) and self.config.warms_up(epoch, self.trainer.config.epochs)
+        """Whether sub-models exchange several times in epoch `epoch` (from 0)."""
+        if not isinstance(self.config, GlobalNet):
+            return False
+        return epoch < round(self.config.warmup * self.trainer.config.epochs, 9)  # 0.07 × 100 is slightly more than 7
 
     def measure_statistics(self, part: int, images: int) -> bool:
         """Measure the network's batch statistics on at least so many images of a shard of the current epoch.
@@ -166,19 +168,14 @@ class Worker:
             if failure:
                 raise failure
 
-    def row(
-        self, epoch: int, shards: Sequence[tuple[int, dict[str, float]]], validated: dict[str, float]
-    ) -> dict[str, float]:
+    def row(self, shards: Sequence[tuple[int, dict[str, float]]], validated: dict[str, float]) -> dict[str, float]:
         """An epoch's row of the history.
 
         shards: for each shard, the rank that trained it and its figures. validated: the global network's figures.
         Each sub-model's own curves stand beside them, nan if it trained no shard.
         """
-        trainer, config = self.trainer, self.trainer.config
         row = {
-            "epoch": epoch + 1,
-            "learning_rate": learning_rate(config, (epoch + 1) * trainer.steps - 1, config.epochs * trainer.steps),
-            "train_macs": trainer.epoch_macs(epoch),
+            **shards[0][1],
             **{key: sum(figures[key] for _, figures in shards) for key in ("train_loss", "train_top1")},
             **{key: value for key, value in validated.items() if key.startswith("validation")},
         }
