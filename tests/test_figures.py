@@ -105,6 +105,9 @@ def test_a_name_stands_right_of_its_point_unless_something_is_there():
     assert figures.place_names([(0.95, 0.5)], ["alexnet"]) == [(-1, 0)], "it would be cut"
     first, second = figures.place_names([(0.3, 0.5), (0.35, 0.5)], ["alexnet", "residual"])
     assert (first[0], second) == (-1, (1, 0))
+    above, below = (0.6, 0.53, 1.0, 1.0), (0.6, 0.0, 1.0, 0.47)
+    both = figures.place_names([(0.45, 0.5), (0.95, 0.5)], ["depthwise_twice", "residual12"], [above, below])
+    assert both == [(-1, 0), (-1, 0)], "the first makes room for the second, which has no other place"
 
 
 def test_points_of_about_equal_cost_do_not_hide_each_other():

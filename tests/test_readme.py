@@ -36,9 +36,12 @@ def test_networks_of_another_recipe_stand_in_the_same_table_and_charts():
     assert table[2 + len(FIGURES["networks"])].startswith(f"| `{first['model']}` | other | 30 | 1 |")
     charts = {chart.name: chart for chart in readme.charts(FIGURES, other)}
     assert set(charts) == {"accuracy_parameters_trainable", "accuracy_macs"}
-    added = next(point for point in charts["accuracy_macs"].points if point.name == f"{first['model']} (other)")
-    assert (added.x, added.y) == (pytest.approx(1000), 100 * first["top1"]["mean"])
-    assert len({point.colour for point in charts["accuracy_macs"].points}) == 2
+    added = charts["accuracy_macs"].points[-1]
+    assert (added.name, added.y) == (first["model"], 100 * first["top1"]["mean"])
+    assert added.x == pytest.approx(1000)
+    legend = {label.text: label.colour for label in charts["accuracy_macs"].labels}
+    assert {point.colour for point in charts["accuracy_macs"].points[:-1]} == {legend["modern"]}
+    assert added.colour == legend["other"] != legend["modern"]
     recipes = readme.tables(FIGURES, other)["results"].splitlines()[-1]
     assert "[other](conf/train/other.yaml) ([settings and commits](docs/results/other/report.md" in recipes
 

@@ -7,6 +7,7 @@ recipes, are shown in the same table and charts; their costs must have been meas
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic
 from frugalnet.metrics.statistics import Interval, SeedMean
 from frugalnet.report import drawing
-from frugalnet.report.figures import COST_AXES, PALETTE, Chart, Point, scatter
+from frugalnet.report.figures import COST_AXES, PALETTE, Chart, Label, Point, scatter
 from frugalnet.report.wording import (
     MILLISECONDS,
     NOT_MEASURED,
@@ -79,7 +80,7 @@ def charts(*compared: Mapping[str, Any]) -> list[Chart]:
     for key in ("parameters_trainable", "macs"):
         points = [
             Point(
-                one["model"] if one["recipe"] == recipes[0] else f"{one['model']} ({one['recipe']})",
+                one["model"],
                 PALETTE[recipes.index(one["recipe"])],
                 one[key],
                 100 * one["top1"]["mean"],
@@ -88,7 +89,11 @@ def charts(*compared: Mapping[str, Any]) -> list[Chart]:
             )
             for one in networks
         ]
-        drawn.append(scatter(f"accuracy_{key}", f"Top-1 against {COST_AXES[key]}", COST_AXES[key], points))
+        chart = scatter(f"accuracy_{key}", f"Top-1 against {COST_AXES[key]}", COST_AXES[key], points)
+        low, high = chart.y_range
+        legend = enumerate(zip(recipes, PALETTE, strict=False), start=1)
+        labels = [Label(high - 0.06 * i * (high - low), recipe, colour) for i, (recipe, colour) in legend]
+        drawn.append(replace(chart, labels=labels))
     return drawn
 
 

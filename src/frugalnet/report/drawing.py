@@ -45,7 +45,7 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
         )
     names: dict[str, Any] = {"type": "scatter", "mode": "markers+text", "hoverinfo": "skip", "cliponaxis": False}
     names |= {"marker": {"size": 10, "opacity": 0}}  # so that names keep their distance
-    names |= {"x": [], "y": [], "text": [], "textposition": [], "textfont": {"color": "@ink", "size": 12}}
+    names |= {"x": [], "y": [], "text": [], "textposition": [], "textfont": {"color": [], "size": 12}}
     for point in chart.points:
         (right, up), name, colour = point.side, _escaped(point.name), point.colour
         hover = "<br>".join([f"<b>{name}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
@@ -63,6 +63,7 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
         names["x"].append(point.x)
         names["y"].append(point.y)
         names["text"].append(f"\u00a0{name}\u00a0")  # plotly sets it too near the point
+        names["textfont"]["color"].append(colour)
         names["textposition"].append(f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}")
     if chart.points:
         traces.append(names)  # above all bars
@@ -152,7 +153,7 @@ def _png_chart(chart: Chart, axes: Axes) -> None:
         style |= {"xerr": [[end] for end in point.x_error]} if point.x_error else {}
         axes.errorbar(point.x, point.y, fmt="o", **style)
         right, up = point.side
-        sides = {"ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up]}
+        sides = {"ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up], "color": point.colour}
         _write(axes, point.name, (point.x, point.y), (8 * right, 8 * up), sides)
     for label in chart.labels:
         style = {"va": "center", "color": _PRINTED.get(label.colour, label.colour)}

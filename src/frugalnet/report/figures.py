@@ -184,19 +184,21 @@ def _side_by_side(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
 def place_names(
     points: Sequence[tuple[float, float]], names: Sequence[str], lines: Sequence[Box] = ()
 ) -> list[tuple[int, int]]:
-    """The side of each point where its name overlaps least, chosen greedily, on a unit square as wide as a phone."""
-    chosen: list[tuple[int, int]] = []
-    taken: list[Box] = [(x - 0.012, y - 0.05, x + 0.012, y + 0.05) for x, y in points]
-    for i, ((x, y), name) in enumerate(zip(points, names, strict=True)):
+    """The side of each point where its name overlaps least, on a unit square as wide as a phone.
+
+    One name after the other, in three rounds: the later ones see where all the others stand.
+    """
+    chosen, placed = [(1, 0)] * len(points), {}
+    marks = [(x - 0.012, y - 0.05, x + 0.012, y + 0.05) for x, y in points]
+    for i, ((x, y), name) in [*enumerate(zip(points, names, strict=True))] * 3:
         width, height, gap = 0.012 * len(name), 0.0275, 0.025  # half of the name's
         boxes = {}
         for side in ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1)):
             middle, up = x + side[0] * (gap + width), y + side[1] * (gap + height)
             boxes[side] = (middle - width, up - height, middle + width, up + height)
-        others = [*lines, *taken[:i], *taken[i + 1 :]]
-        best = min(boxes, key=lambda side: _cost(boxes[side], others))
-        chosen.append(best)
-        taken.append(boxes[best])
+        others = [*lines, *marks[:i], *marks[i + 1 :], *(box for j, box in placed.items() if j != i)]
+        chosen[i] = min(boxes, key=lambda side: _cost(boxes[side], others))
+        placed[i] = boxes[chosen[i]]
     return chosen
 
 
