@@ -33,7 +33,6 @@ from frugalnet.tracking import TrackedRun
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PREFIX = "frugalnet-"
-ALIASES = ("champion", "frugal")
 
 # A picture is either an image file or its pixels, 64×64×3 integers in 0..255. MLflow's own check of a nested array of
 # integers takes a second a picture, so the model checks them itself.
