@@ -339,3 +339,20 @@ def test_the_introductions_claims_are_judged_by_it(full):
     assert "alexnet" in found["power_and_memory"].measured
     without = judged(replace(full, adaptation=()))
     assert without["device_training"].outcome == without["smaller_is_enough"].outcome == "not measured"
+
+
+def test_networks_that_were_not_fine_tuned_change_neither_claims_nor_verdict(full):
+    small = next(iter(full.by_macs))
+    without = replace(full, adaptation=[one for one in full.adaptation if one.model != small])
+    models = {one.model for one in without.adaptation}
+    found = {claim.key: claim for claim in claims.judge(without)}
+    for key in ("device_training", "smaller_is_enough"):
+        assert found[key].measured.split(",")[0] in models
+        assert found[key].outcome == "agrees"
+
+
+def test_of_networks_with_equally_many_macs_the_small_one_is_compared_with_the_most_accurate(full):
+    large = [*full.by_macs][-1]
+    other = [replace(one, found=one.found | {"model": "other"}) for one in full.adaptation if one.model == large]
+    said = adaptation.verdict([*full.adaptation, *other], full.by_macs | {"other": full.by_macs[large]})
+    assert f"{large} as it is" in said[2]

@@ -138,3 +138,13 @@ def test_a_network_that_was_not_evaluated_leaves_its_claims_unmeasured(full):
     residual = [claim for claim in table if claim.measured == "residual not evaluated"]
     assert len(residual) == 4
     assert {claim.outcome for claim in residual} == {"not measured"}
+
+
+def test_the_papers_recipe_judges_what_a_comparison_without_its_networks_cannot():
+    own = [
+        claims.Claim(key, "says", "4", "depthwise not evaluated", "not measured", "rule")
+        for key in ("depthwise_training", "parameters_ratio")
+    ]
+    trained, counted = claims.tested_by(own, [replace(one, measured="47.9", outcome="agrees") for one in own])
+    assert (trained.measured, trained.outcome) == ("47.9 after 100 epochs of recipe paper", "agrees")
+    assert counted == own[1], "it does not depend on the recipe"

@@ -8,7 +8,7 @@ import pytest
 from frugalnet.errors import UserError
 from frugalnet.metrics import statistics
 from frugalnet.metrics.statistics import Interval
-from frugalnet.report import comparison, results
+from frugalnet.report import comparison, findings, results
 from frugalnet.report.results import Record
 
 SHA = "d" * 64
@@ -80,6 +80,17 @@ def test_a_seed_trained_differently_is_not_averaged_with_the_first(records):
     kept, left_out = comparison.comparable([records[0], other, *records[2:]], SHA, SPLIT)
     assert len(kept) == 5
     assert left_out[0].reason == "trained differently from alexnet-0, so the two cannot be averaged (epochs 8 and 5)"
+
+
+def test_what_taught_a_network_belongs_to_its_recipe(records):
+    taught = [
+        replace(record, run=record.run | {"teacher": {"model": "alexnet", "sha256": digit * 64}})
+        for record, digit in zip(records, "1211", strict=False)
+    ]
+    kept, left_out = comparison.comparable(taught, SHA, SPLIT)
+    assert [one.name for one in left_out] == ["alexnet-1"]
+    assert left_out[0].reason.endswith(f"(teacher alexnet {'1' * 12} and alexnet {'2' * 12})")
+    assert findings.find(comparison.compare(kept, SHA, SPLIT)).facts["recipe"].endswith(f"teacher alexnet {'1' * 12}")
 
 
 def test_models_trained_differently_are_noted(records):

@@ -34,10 +34,10 @@ def test_plotly_accepts_every_figure(rows, heatmap):
         go.Figure(json.loads(re.sub(r'"@\w+"', '"#445566"', to_json_plotly(drawing.plotly(chart)))))
 
 
-def test_class_names_are_neither_tags_nor_formulas_for_plotly():
-    chart = figures.Heatmap("confusion", "Confusion", ["<b>a</b>", "price of $x$"], np.zeros((2, 2)))
+def test_class_names_are_neither_tags_nor_formulas_for_plotly_nor_colours_for_the_page():
+    chart = figures.Heatmap("confusion", "Confusion", ["<b>a</b>", "price of $x$", "@home"], np.zeros((3, 3)))
     names = drawing.plotly(chart)["data"][0]["x"]
-    assert names == ["&lt;b&gt;a&lt;/b&gt;", "price of &#36;x&#36;"]
+    assert names == ["&lt;b&gt;a&lt;/b&gt;", "price of &#36;x&#36;", "&#64;home"]
 
 
 def test_a_cost_chart_shows_means_intervals_and_the_pareto_front(rows):
@@ -98,6 +98,14 @@ def test_labels_are_spread_apart_and_keep_their_order():
     assert np.argsort(placed).tolist() == [2, 3, 0, 1]
     assert np.diff(np.sort(placed)).min() >= 3 - 1e-6
     assert figures.spread_apart([1.0, 9.0], 3) == [1, 9]
+
+
+@pytest.mark.parametrize("ends", [[13, 13.1, 13.2, 13.3, 13.4], [100, 100, 100, 60], [1, 99]])
+def test_labels_of_the_ends_of_lines_stay_on_the_axis_where_they_are_drawn(ends):
+    labels = figures.end_labels({f"network {i}": (end, "#000") for i, end in enumerate(ends)}, 100, 300)
+    places = sorted(label.y for label in labels)
+    assert 0 <= places[0] < places[-1] <= 100
+    assert np.diff(places).min() >= 18 * 100 / 246 - 1e-6
 
 
 def test_a_name_stands_right_of_its_point_unless_something_is_there():

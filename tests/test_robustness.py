@@ -254,3 +254,7 @@ def test_the_section_has_one_table_two_charts_and_the_surest_pictures_that_only_
 def test_without_measurement_the_section_says_so(full, tmp_path):
     page.write(findings.find(replace(full, robustness=None)), tmp_path / "out")
     assert robustness_section.NOT_MEASURED.split(":")[0] in (tmp_path / "out/report.md").read_text()
+
+
+def test_without_pictures_nothing_is_said(full):
+    assert robustness.verdict(replace(full, robustness=full.robustness | {"attacked": [], "corrupted": []})) == ""

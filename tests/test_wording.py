@@ -47,7 +47,8 @@ def test_a_range_names_its_unit_once():
 
 
 def test_one_is_singular():
-    assert [wording.count(number, "epoch") for number in (1, 1.5, 30)] == ["1 epoch", "1.5 epochs", "30 epochs"]
+    shown = [wording.count(number, "epoch") for number in (1, 1.5, 30, 1000, 40_400)]
+    assert shown == ["1 epoch", "1.5 epochs", "30 epochs", "1,000 epochs", "40,400 epochs"]
 
 
 def test_the_mean_of_one_seed_has_no_deviation():

@@ -36,16 +36,8 @@ SMALL = [
     *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1", "compute.checkpoint_minutes=1e-9"),
 ]
 STAGES = (
-    *("download", "normalise", "augment", "teach"),
-    *(
-        "train@depthwise-0",
-        "measure",
-        "evaluate@depthwise-0",
-        "export@depthwise-0",
-        "robustness",
-        "adapt@depthwise-seen",
-        "compare",
-    ),
+    *("download", "normalise", "augment", "teach", "train@depthwise-0", "measure", "evaluate@depthwise-0"),
+    *("export@depthwise-0", "robustness", "adapt@depthwise-seen", "compare"),
 )
 HOLDS_TIME = {"timing.json", "cost.json", "compare", "summary.json"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

@@ -109,7 +109,7 @@ def verdict(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> list[str]
     models = [model for model in by_macs if any(one.model == model for one in adapted)]
     if not models:
         return []
-    small, large = models[0], models[-1]
+    small, large = models[0], max(models, key=lambda model: by_macs[model])
     found, seen, unseen = list[str](), of(adapted, "seen", small), of(adapted, "unseen", small)
     if seen:
         classes = count(seen.found["classes"], "class", "classes")
@@ -123,22 +123,22 @@ def verdict(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> list[str]
             f"{with_interval(restricted)} by choosing among these alone, without any training. {_trained(seen, gain)}"
         )
     if unseen:
-        tuned, gain = (
-            unseen.accuracy("all", unseen.most),
-            difference(unseen, ("all", unseen.most), unseen, ("scratch", unseen.most)),
-        )
+        most = unseen.most
+        tuned, gain = unseen.accuracy("all", most), difference(unseen, ("all", most), unseen, ("scratch", most))
         assert tuned
         assert gain
         what = "more than" if gain.estimate >= 0 else "less than"
+        unless = "" if gain.excludes_zero else ", which is not significant"
         found.append(
             f"On classes that it has never seen, {small} reaches {with_interval(tuned)} after fine-tuning on "
-            f"{unseen.most} pictures of each: {points(gain)} {what} from scratch{_unless(gain)}."
+            f"{most} pictures of each: {points(gain)} {what} from scratch{unless}."
         )
     largest = of(adapted, "seen", large)
     if seen and largest and by_macs[small] < by_macs[large]:
         gap = difference(seen, ("all", seen.most), largest, ("restricted", 0))
         if gap:
-            found.append(f"A smaller network {_enough(gap)}: {small}, fine-tuned, {_against(gap, large)}.")
+            enough = "is enough" if gap.low > 0 else "falls short" if gap.high < 0 else "may be enough"
+            found.append(f"A smaller network {enough}: {small}, fine-tuned, {_against(gap, large)}.")
     return found
 
 
@@ -151,14 +151,6 @@ def _trained(seen: Adapted, gain: Interval) -> str:
 
 def _signed(gain: Interval) -> str:
     return f"{'+' if gain.estimate >= 0 else '−'}{points(gain)}"
-
-
-def _unless(gain: Interval) -> str:
-    return "" if gain.excludes_zero else ", which is not significant"
-
-
-def _enough(gap: Interval) -> str:
-    return "is enough" if gap.low > 0 else "falls short" if gap.high < 0 else "may be enough"
 
 
 def _against(gap: Interval, large: str) -> str:

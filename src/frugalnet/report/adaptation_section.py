@@ -76,15 +76,15 @@ def _table(adapted: Sequence[Adapted]) -> Table:
 
 
 def _note(adapted: Sequence[Adapted]) -> str:
-    found, machine = adapted[0].found, adapted[0].timing["machine"]
+    found, machines = adapted[0].found, dict.fromkeys(one.timing["machine"]["cpu"] for one in adapted)
     energy = "" if any(one.joules("all") for one in adapted) else " Energy: not measured, this machine has no counter."
     return (
         f"Top-1 on the validation pictures of {found['draws']} draws of {found['classes']} classes; 95 % intervals "
         f"over draws and pictures. Fine-tuned for {found['steps']} steps, trained from scratch for "
-        f"{found['scratch_steps']}, on at most {found['batch_size']} pictures each, on one thread of {machine['cpu']}. "
-        f"Peak memory: of a step with {found['costs']['all']['batch']} pictures, beyond the weights and pictures. To "
-        "store: what training "
-        f"changes. Without training the number of pictures does not matter.{energy}"
+        f"{found['scratch_steps']}, on at most {found['batch_size']} pictures each, on one thread of "
+        f"{' or '.join(machines)}. Peak memory: of a step with {found['costs']['all']['batch']} pictures, beyond the "
+        f"weights and pictures. To store: what training changes. Without training the number of pictures does not "
+        f"matter.{energy}"
     )
 
 

@@ -65,14 +65,6 @@ def _parameter_ratio(first: str, second: str, expected_percent: int) -> Judge:
     return Judge((first, second), f"{expected_percent} % after rounding", decide, depends_on_training=False)
 
 
-def _train_top1(row: Row) -> float:
-    return row.train_top1.mean
-
-
-def _top1(row: Row) -> float:
-    return row.top1.mean
-
-
 def _gap(row: Row) -> float:
     return row.train_top1.mean - row.top1.mean
 
@@ -203,12 +195,12 @@ SAYS: dict[str, dict[str, str]] = {  # what the paper says, by section and key
 }
 JUDGES: dict[str, Judge] = {
     **introduction.JUDGES,
-    "alexnet_training": _near("alexnet", _train_top1, 0.96, 0.05),
-    "depthwise_training": _near("depthwise", _train_top1, 0.48, 0.05),
+    "alexnet_training": _near("alexnet", lambda row: row.train_top1.mean, 0.96, 0.05),
+    "depthwise_training": _near("depthwise", lambda row: row.train_top1.mean, 0.48, 0.05),
     "residual_training": _slightly_higher_training("residual", "depthwise"),
     "alexnet_overfits": _near("alexnet", _gap, 0.63, 0.10, _gap_points),
     "depthwise_overfits_less": _smaller_gap("depthwise", "alexnet"),
-    "alexnet_validation": _near("alexnet", _top1, 0.33, 0.02),
+    "alexnet_validation": _near("alexnet", lambda row: row.top1.mean, 0.33, 0.02),
     "depthwise_validation": _by_difference("depthwise", "alexnet", "within 2 points", _almost_equal),
     "residual_validation": _by_difference("residual", "depthwise", SLIGHTLY_HIGHER, _slightly_higher),
     "alexnet_parameters": _parameters("alexnet", 415_656),
@@ -236,11 +228,12 @@ def judge(comparison: Comparison) -> list[Claim]:
 
 
 def tested_by(claims: Sequence[Claim], others: Sequence[Claim]) -> list[Claim]:
-    """The claims; those that are "not tested" are taken from `others`, of networks trained with the paper's recipe."""
-    found = {one.key: one for one in others if one.outcome not in ("not tested", "not measured")}
+    """The claims; those on training that could not be judged are taken from `others`, of the paper's recipe."""
+    unjudged = ("not tested", "not measured")
+    found = {one.key: one for one in others if JUDGES[one.key].depends_on_training and one.outcome not in unjudged}
     return [
         replace(found[one.key], measured=f"{found[one.key].measured} after {_AS_THE_PAPER}")
-        if one.outcome == "not tested" and one.key in found
+        if one.outcome in unjudged and one.key in found
         else one
         for one in claims
     ]

@@ -39,7 +39,7 @@ def comparable(records: Sequence[Record], data_sha256: str, validated_on: str) -
             reason = f"trained and evaluated on other data ({record.run['data']}, {record.run['data_sha256'][:12]})"
         elif record.run["validated_on"] != validated_on:
             reason = f"evaluated on the {record.run['validated_on']}, not on the {validated_on}"
-        elif first and (different := differing(_recipe(first), _recipe(record))):
+        elif first and (different := differing(_training(first), _training(record))):
             reason = f"trained differently from {first.name}, so the two cannot be averaged ({different})"
         else:
             kept.append(record)
@@ -54,9 +54,16 @@ def comparable(records: Sequence[Record], data_sha256: str, validated_on: str) -
     return kept, left_out
 
 
-def _recipe(record: Record) -> dict[str, Any]:
+def recipe(record: Record) -> dict[str, Any]:
+    """How a network was trained, but for its images: settings, teacher and workers."""
+    teacher = record.run.get("teacher")
+    taught = {"teacher": f"{teacher['model']} {teacher['sha256'][:12]}"} if teacher else {}
     distributed = {f"distributed.{key}": value for key, value in record.run.get("distributed", {}).items()}
-    return {**record.run["train"], "views": record.run.get("views_sha256", "")[:12], **distributed}
+    return {**record.run["train"], **taught, **distributed}
+
+
+def _training(record: Record) -> dict[str, Any]:
+    return {**recipe(record), "views": record.run.get("views_sha256", "")[:12]}
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
@@ -273,7 +280,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     notes = [
         f"{first.model} and {other.model} were trained differently: {different}."
         for other in others
-        if (different := differing(_recipe(first.records[0]), _recipe(other.records[0])))
+        if (different := differing(_training(first.records[0]), _training(other.records[0])))
     ]
     if any(other.seeds != first.seeds for other in others):
         seeds = "; ".join(f"{row.model} {', '.join(map(str, row.seeds))}" for row in rows)

@@ -93,11 +93,12 @@ def _lost(one: Exported) -> tuple[str, ...]:
 
 
 def note(networks: Sequence[Exported]) -> str:
-    machine, found = networks[0].machine, networks[0].found
+    found, measured_on = networks[0].found, [one.machine for one in networks]
+    machines = dict.fromkeys(f"{on['cpu']} ({on['cpu_capability']}, torch {on['torch']})" for on in measured_on)
     seeds = ", ".join(f"{one.model} {one.seed}" for one in networks)
     before = human(max(cost["before_bytes"] for one in networks for cost in one.costs.values()))
     return (
-        f"Measured on one thread of {machine['cpu']} ({machine['cpu_capability']}, torch {machine['torch']}), all "
+        f"Measured on one thread of {' or '.join(machines)}, all "
         f"formats of a network in alternating rounds; median, 5th to 95th percentile. Seeds: {seeds}. int8 is "
         f"quantised on {found['calibration_images']:,} training images; below its top-1 is the difference from "
         "PyTorch, paired by image, with its 95 % interval. Peak memory: resident, of a process that only runs the "

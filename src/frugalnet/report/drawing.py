@@ -77,19 +77,15 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
         x |= {"type": "log", "range": [float(np.log10(end)) for end in chart.x_range], "showgrid": True}
         x |= {"tickvals": list(chart.ticks), "ticktext": [human(tick) for tick in chart.ticks]}
     if chart.x_names:
-        x |= {
-            "tickvals": [*range(len(chart.x_names))],
-            "ticktext": [_escaped(n) for n in chart.x_names],
-            "tickangle": -40,
-        }
+        x |= {"tickvals": [*range(len(chart.x_names))], "ticktext": [*map(_escaped, chart.x_names)], "tickangle": -40}
     margin = 16 + 7 * max((len(label.text) for label in chart.labels), default=0)
     y = {"range": list(chart.y_range), "ticksuffix": " %"}
     return {"data": traces, "layout": _layout(x, y, margin) | {"annotations": annotations}}
 
 
 def _escaped(text: str) -> str:
-    """Text from data for plotly, which reads tags, entities and, between two "$", formulas."""
-    return html.escape(text).replace("$", "&#36;")
+    """Text from data for plotly, which reads tags, entities and, between two "$", formulas; the page reads "@name"."""
+    return html.escape(text).replace("$", "&#36;").replace("@", "&#64;")
 
 
 def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:

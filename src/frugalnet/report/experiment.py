@@ -70,16 +70,8 @@ def _chart(experiment: Experiment, name: str, colours: Mapping[str, str]) -> Cha
             lines.append(Line(until, [level] * len(until), "@ink", f"the paper’s {kind}", dotted, 1))
     top = 1.08 * max(value for line in lines for value in line.y)
     labels = end_labels(ends, top, height)
-    return Chart(
-        f"experiment_{name}",
-        f"Training curves of {name}, recipe {PAPER_RECIPE}",
-        "epoch",
-        (1, last),
-        (0, top),
-        lines,
-        labels=labels,
-        height=height,
-    )
+    title = f"Training curves of {name}, recipe {PAPER_RECIPE}"
+    return Chart(f"experiment_{name}", title, "epoch", (1, last), (0, top), lines, labels=labels, height=height)
 
 
 def _table(experiment: Experiment) -> Table:

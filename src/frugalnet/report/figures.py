@@ -227,8 +227,11 @@ def spread_apart(values: Sequence[float], gap: float) -> list[float]:
 
 def end_labels(ends: Mapping[str, tuple[float, str]], top: float, height: int) -> list[Label]:
     """Names at the ends of lines, without overlap. ends: by name, where on a y axis from 0 to `top`, and the colour."""
-    places = spread_apart([end for end, _ in ends.values()], 18 * top / (height - 54))  # a line of text
-    return [Label(at, text, ends[text][1]) for at, text in zip(places, ends, strict=True)]
+    gap = 18 * top / (height - 54)  # a line of text
+    places = np.array(spread_apart([end for end, _ in ends.values()], gap))
+    below = places.argsort().argsort()  # how many labels are below each
+    places = places.clip(below * gap, top - (len(places) - 1 - below) * gap)  # outside of the axis none is drawn
+    return [Label(at, text, ends[text][1]) for at, text in zip(places.tolist(), ends, strict=True)]
 
 
 def curve_charts(rows: Sequence[Row]) -> list[Chart]:

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet.metrics.classes import Rank, ranks
 from frugalnet.metrics.statistics import pareto_front
 from frugalnet.project import NEAR
 from frugalnet.report import adaptation, robustness
-from frugalnet.report.claims import EASIEST, HARDEST, Claim, judge
-from frugalnet.report.comparison import Comparison, Row
+from frugalnet.report.claims import Claim, judge
+from frugalnet.report.comparison import Comparison, Row, recipe
 from frugalnet.report.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
 
 
@@ -24,7 +23,6 @@ class Findings:
     recommendation: list[str]  # sentences
     facts: dict[str, str]  # what was run: commit, data, networks, recipe, machines
     claims: list[Claim]
-    paper_classes: dict[str, dict[str, list[Rank]]]  # the paper's easiest and hardest classes, by model
 
     def summary(self) -> dict[str, Any]:
         """Every figure of the tables, ready for JSON: comparison.json."""
@@ -46,15 +44,7 @@ class Findings:
 
 def find(comparison: Comparison) -> Findings:
     """The conclusions from a comparison."""
-    named = {"easiest": EASIEST, "hardest": HARDEST}
-    return Findings(
-        comparison,
-        _scope(comparison),
-        _recommendation(comparison),
-        _facts(comparison),
-        judge(comparison),
-        {kind: {row.model: ranks(row.classes, names) for row in comparison.rows} for kind, names in named.items()},
-    )
+    return Findings(comparison, _scope(comparison), _recommendation(comparison), _facts(comparison), judge(comparison))
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
@@ -79,7 +69,7 @@ def _facts(comparison: Comparison) -> dict[str, str]:
         "data hash": run["data_sha256"],
         "views hash": run["views_sha256"],
         "networks": "; ".join(networks),
-        "recipe": ", ".join(f"{key} {value}" for key, value in run["train"].items()),
+        "recipe": ", ".join(f"{key} {value}" for key, value in recipe(comparison.first).items()),
         "trained on": _merged([record.run.get("environment", {}) for record in records]),
         "cost measured on": _merged([record.cost.get("machine", {}) for record in records]),
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from frugalnet.report.adaptation import difference, of
+from frugalnet.report.adaptation import Adapted, difference, of
 from frugalnet.report.comparison import Comparison
 from frugalnet.report.judging import Judge, Judgement, Outcome, outcome_of
 from frugalnet.report.robustness import one_pixel
@@ -24,8 +24,13 @@ def _one_pixel(comparison: Comparison) -> Judgement | None:
     return (f"fools {listed(shares)} of the pictures that all classify correctly", found) if rates else None
 
 
+def _seen(comparison: Comparison) -> list[Adapted]:
+    """The networks fine-tuned on classes that they know, the fewest MACs first."""
+    return [one for model in comparison.by_macs if (one := of(comparison.adaptation, "seen", model))]
+
+
 def _device_training(comparison: Comparison) -> Judgement | None:
-    found = of(comparison.adaptation, "seen", next(iter(comparison.by_macs)))
+    found = next(iter(_seen(comparison)), None)
     gain = difference(found, ("all", found.most), found, ("restricted", 0)) if found else None
     if found is None or gain is None:
         return None
@@ -35,9 +40,9 @@ def _device_training(comparison: Comparison) -> Judgement | None:
 
 
 def _smaller_is_enough(comparison: Comparison) -> Judgement | None:
-    by_macs = [*comparison.by_macs]
-    small, large = (of(comparison.adaptation, "seen", by_macs[end]) for end in (0, -1))
-    if small is None or large is None or comparison.by_macs[small.model] == comparison.by_macs[large.model]:
+    seen, macs = _seen(comparison), comparison.by_macs
+    small, large = next(iter(seen), None), max(seen, key=lambda one: macs[one.model], default=None)
+    if small is None or large is None or macs[small.model] == macs[large.model]:
         return None
     gap = difference(small, ("all", small.most), large, ("restricted", 0))
     if gap is None:

@@ -128,6 +128,7 @@ def _order(comparison: Comparison) -> list[int]:
 def _write_data(found: Findings, folder: Path) -> None:
     """Write comparison.json, efficiency.json, table.txt and the CSV files into `folder`."""
     rows, records, first = found.comparison.rows, found.comparison.records, found.comparison.first
+    names = figures.unique_names(found.comparison)
     write_json(folder / "comparison.json", found.summary())
     write_json(folder / "efficiency.json", {record.name: record.efficiency() for record in records})
     (folder / "table.txt").write_text(tables.terminal(rows) + "\n", encoding="utf-8")
@@ -137,7 +138,7 @@ def _write_data(found: Findings, folder: Path) -> None:
         "accuracy": [{**_name(record), **record.metrics} for record in records],
         "curves": [{**_name(record), **_csv_epoch(epoch)} for record in records for epoch in record.history],
         "confusion": [  # of the most accurate network, for `dvc plots`
-            {"model": first.name, "actual": first.class_names[actual], "predicted": first.class_names[predicted]}
+            {"model": first.name, "actual": names[actual], "predicted": names[predicted]}
             for actual, predicted in zip(first.labels, first.predicted, strict=True)
         ],
     }.items():
@@ -177,10 +178,10 @@ def _sections(found: Findings, images: Images | None) -> tuple[Chart, list[Secti
     costs += [tables.networks(rows, "More on cost", tables.COST), COST_NOTE]
     training: list[Block] = [tables.networks(rows, "Training as it ran", tables.TRAINING), TRAINING_NOTE]
     training += [tables.training_cost(rows), REACHED]
-    galleries: list[Block] = []
+    easiest: list[Block] = [tables.extremes(rows)]
     if images is not None:
-        galleries = [Fold(row.model, [_gallery(row, images)]) for row in rows]
-    easiest = [CLASSES, tables.extremes(rows), *galleries, *([paper_classes] if paper_classes else [])]
+        easiest += [CLASSES, *(Fold(row.model, [_gallery(row, images)]) for row in rows)]
+    easiest += [paper_classes] if paper_classes else []
     confusions = [Fold(row.model, [confusion(row), tables.confused_pairs(row)]) for row in rows]
     claims: list[Block] = [SAMPLE_CLAIMS] if comparison.first.run["is_sample"] else [CLAIMS, tables.claims(found)]
     return answer, [
@@ -243,18 +244,19 @@ COST_NOTE = (
     "on”. Backward excludes the optimiser. CPU time is that of all threads. Energy is read from a hardware counter."
 )
 TRAINING_NOTE = (
-    "Medians over epochs and seeds; “all epochs” is their sum. The networks were trained one after another, maybe on "
-    "different machines or under other load, so these times cannot be compared with each other."
+    "Medians over epochs and seeds; “all epochs” is a training’s sum, the mean over seeds. The networks were trained "
+    "one after another, maybe on different machines or under other load, so these times cannot be compared with each "
+    "other."
 )
 REACHED = (
     "Cost up to the end of the first epoch that reached the accuracy. A training image counts as three times the "
     "network’s MACs in evaluation: too many for a network that averages several views there only."
 )
 SEEDS = "Top-1 by epoch, one line per seed. Solid: validation. Dotted: training, on augmented images."
-MEANS = "All networks: means over seeds, each name at the end of its validation curve."
+MEANS = "All networks: means over seeds, each name at the height where its validation curve ends."
 CLASSES = (
-    "Accuracy over all seeds, with its Wilson 95 % interval. The images are the first of their class that the first "
-    "seed’s network classified correctly (green) and incorrectly (red, with the class predicted)."
+    "Below: accuracy over all seeds, with its Wilson 95 % interval. The images are the first of their class that the "
+    "first seed’s network classified correctly (green) and incorrectly (red, with the class predicted)."
 )
 CONFUSION = (
     "Percent of each true class that was predicted as another; classes confused with each other are adjacent. The grey "

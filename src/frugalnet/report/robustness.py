@@ -14,7 +14,7 @@ from frugalnet.files import read_json
 from frugalnet.metrics.perturbation_figures import accuracy_kept, median_queries, success_rate
 from frugalnet.metrics.statistics import Interval, mcnemar
 from frugalnet.report.comparison import Comparison, Row
-from frugalnet.report.wording import listed, p_value, with_interval
+from frugalnet.report.wording import p_value, with_interval
 
 INT8 = " int8"  # at the end of the name of a quantised network
 
@@ -38,9 +38,7 @@ def attacks(measured: dict[str, Any], row: Row, pixels: int, method: str = "evol
 def measured_rows(comparison: Comparison) -> list[Row]:
     """The networks that were attacked or corrupted, and then what is quantised of them, as networks of their own."""
     measured = (comparison.robustness or {}).get("networks", {})
-    rows = [
-        one for quantised in (False, True) for row in comparison.rows if (one := _quantised(row) if quantised else row)
-    ]
+    rows = [*comparison.rows, *map(_quantised, comparison.rows)]
     return [row for row in rows if row.records[0].name in measured]
 
 
@@ -116,16 +114,11 @@ def verdict(comparison: Comparison) -> str:
         parts.append(text)
         parts += [_against_itself(measured, row, rates) for row in rows if row.model + INT8 in rates]
     if measured["corrupted"]:
-        kept = {
-            row.model: accuracy_kept(*corruptions(measured, row)[:2])
-            for row in {small.model: small, large.model: large}.values()
-        }
-        parts.append(
-            "corruptions leave "
-            + listed([f"{model} {with_interval(one)} of its accuracy" for model, one in kept.items()])
-        )
+        ends = [small] if small is large else [small, large]
+        kept = [f"{one.model} {with_interval(accuracy_kept(*corruptions(measured, one)[:2]))}" for one in ends]
+        parts.append(f"corruptions leave {' of its accuracy and '.join(kept)} of its accuracy")
     sentence = "; ".join(parts)
-    return f"{sentence[:1].upper()}{sentence[1:]}."
+    return f"{sentence[:1].upper()}{sentence[1:]}." if parts else ""
 
 
 def _against_itself(measured: dict[str, Any], row: Row, rates: Mapping[str, Interval]) -> str:

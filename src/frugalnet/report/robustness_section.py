@@ -35,23 +35,19 @@ def blocks(comparison: Comparison, images: NDArray[np.uint8] | None) -> list[str
     measured, rows = comparison.robustness, measured_rows(comparison)
     if not measured or not rows:
         return [NOT_MEASURED]
-    found: list[str | Table | Chart | Pictures] = [verdict(comparison), _table(comparison, rows)]
+    of = colours(comparison.rows)
+    colour = {row.model: of[row.model.removesuffix(INT8)] for row in rows}  # quantised, a network keeps its own
+    found: list[str | Table | Chart | Pictures] = [*filter(None, [verdict(comparison)]), _table(comparison, rows)]
     if not measured["attacked"] and measured["pictures"]:
         found.append(NO_PICTURE)
     if one_pixel(comparison):
-        found += [_by_queries(measured, rows, _colours(comparison)), BY_QUERIES]
+        found += [_by_queries(measured, rows, colour), BY_QUERIES]
     if measured["corrupted"]:
-        found += [_by_kind(measured, rows, _colours(comparison)), BY_KIND]
+        found += [_by_kind(measured, rows, colour), BY_KIND]
     if images is not None and one_pixel(comparison):
         pairs = [pair for row in rows for pair in _pairs(measured, row, images)]
         found += [PICTURES, Pictures(pairs)] if pairs else []
     return found
-
-
-def _colours(comparison: Comparison) -> dict[str, str]:
-    """The colour of each measured row: quantised, a network keeps its own."""
-    of = colours(comparison.rows)
-    return {row.model: of[row.model.removesuffix(INT8)] for row in measured_rows(comparison)}
 
 
 def _name(row: Row) -> Cell:

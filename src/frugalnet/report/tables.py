@@ -6,6 +6,7 @@ from typing import Any
 
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles, SeedMean
+from frugalnet.report.claims import EASIEST, HARDEST
 from frugalnet.report.comparison import Reached, Row
 from frugalnet.report.findings import Findings
 from frugalnet.report.wording import (
@@ -87,10 +88,6 @@ class Column:
         return Cell(shown(value), repeated, is_best)
 
 
-def _loss(value: SeedMean) -> str:
-    return seed_mean(value, as_percent=False)
-
-
 COUNT, BYTES, JOULES = prefixed(""), prefixed("B"), prefixed("J")
 PER_SECOND = ((1.0, ""),)
 SUMMARY = (
@@ -103,7 +100,7 @@ SUMMARY = (
 ACCURACY = (
     Column("top5", "Top-5", max),
     Column("macro_accuracy", "Macro accuracy", max),
-    Column("loss", "Loss (nats)", min, text=_loss),
+    Column("loss", "Loss (nats)", min, text=lambda value: seed_mean(value, as_percent=False)),
     Column("ece", "Calibration error", min),
     Column("train_top1", "Training top-1"),
 )
@@ -183,8 +180,8 @@ def paper_classes(found: Findings) -> Table | None:
     models = [row.model for row in found.comparison.rows]
     rows = [
         [Cell(ranks[0].name), Cell(kind), *(Cell(f"{r.rank} of {r.of}", (percent(r.accuracy, 0),)) for r in ranks)]
-        for kind, by_model in found.paper_classes.items()
-        for ranks in zip(*by_model.values(), strict=True)
+        for kind, names in (("easiest", EASIEST), ("hardest", HARDEST))
+        for ranks in zip(*(classes.ranks(row.classes, names) for row in found.comparison.rows), strict=True)
     ]
     return Table("The paper’s classes", ("Class", "The paper", *models), rows, (0, 1)) if rows else None
 

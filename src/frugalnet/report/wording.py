@@ -47,8 +47,9 @@ def prefixed(unit: str) -> list[tuple[float, str]]:
 
 
 def count(number: float, noun: str, plural: str = "") -> str:
-    """1 → "1 epoch", 30 → "30 epochs"."""
-    return f"{number:.3g} {noun if number == 1 else plural or noun + 's'}"
+    """1 → "1 epoch", 30 → "30 epochs", 1000 → "1,000 epochs"."""
+    shown = f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+    return f"{shown} {noun if number == 1 else plural or noun + 's'}"
 
 
 def p_value(value: float) -> str:
