@@ -188,7 +188,7 @@ def place_names(
 
     One name after the other, in three rounds: the later ones see where all the others stand.
     """
-    chosen, placed = [(1, 0)] * len(points), {}
+    chosen, placed = [(1, 0)] * len(points), dict[int, Box]()
     marks = [(x - 0.012, y - 0.05, x + 0.012, y + 0.05) for x, y in points]
     for i, ((x, y), name) in [*enumerate(zip(points, names, strict=True))] * 3:
         width, height, gap = 0.012 * len(name), 0.0275, 0.025  # half of the name's
