@@ -4,7 +4,7 @@
 #         -v frugalnet-runs:/home/frugal/frugalnet/mlruns"
 #   docker run --rm --gpus all $KEEP frugalnet          (runs dvc repro, or the command given)
 #   docker run --rm --gpus all $KEEP frugalnet sh -c 'dvc repro >&2 && cat results/compare/report.html' > report.html
-#   docker run --rm $KEEP -p 127.0.0.1:5000:5000 -e HOST=0.0.0.0 frugalnet make ui
+#   docker run --rm $KEEP -p 127.0.0.1:5000:5000 -e LISTEN=0.0.0.0 frugalnet make ui
 # The volumes keep results, not code. After an interruption, also with a rebuilt image, the same command resumes, and DVC
 # takes finished stages from its cache.
 FROM python:3.11-slim-bookworm
@@ -18,6 +18,7 @@ RUN useradd --create-home --uid 1000 frugal
 USER frugal
 WORKDIR /home/frugal/frugalnet
 
+ENV PIP_NO_CACHE_DIR=1
 # The lock file first: this layer of several gigabytes is rebuilt only if the lock file or the Makefile changes.
 COPY --chown=frugal Makefile requirements.lock ./
 RUN make .venv/locked

@@ -83,7 +83,7 @@ ui: .venv/installed ## serve the MLflow UI and print the page to open; OPEN=1 op
 	@python -m tools.ui
 
 serve: .venv/installed ## answer HTTP requests with the registry's champion on http://127.0.0.1:5001 (docs/serving.md)
-	@exec frugalnet serve --host $${HOST:-127.0.0.1} --port $${PORT:-5001}
+	@exec frugalnet serve --host $${LISTEN:-127.0.0.1} --port $${PORT:-5001}
 
 try: .venv/installed ## classify pictures in a browser, on http://127.0.0.1:7860 (make install EXTRAS=try)
 	@exec frugalnet try --port $${PORT:-7860}

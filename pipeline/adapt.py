@@ -7,7 +7,7 @@ import torch
 
 from frugalnet import compute, config, models, project
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
+from frugalnet.errors import UserError, run_stage
 from frugalnet.files import write_json
 from frugalnet.training import adaptation
 from frugalnet.training.batches import Normaliser, Views
@@ -16,6 +16,8 @@ from frugalnet.training.inference import load_weights
 
 def main(model: str, scenario: str) -> None:
     params = config.load()
+    if scenario not in params.adapt.scenarios:
+        raise UserError(f"scenario '{scenario}': expected one of {', '.join(params.adapt.scenarios)} (adapt.scenarios)")
     out, timing = (Path(f"results/{kind}") / f"{model}-{scenario}" for kind in ("adapt", "adapt_timing"))
     found: dict[str, Any] = {"measured": False}
     costs: dict[str, Any] = {"measured": False}

@@ -1,6 +1,8 @@
 """`frugalnet adapt` on real folders of pictures, in processes of its own, and what can be done with the result."""
 
 import base64
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,8 +107,9 @@ def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(fol
             "blue: 4 pictures are too few; expected at least 5",
         ),
         (lambda mine: [shutil.copy(mine / "red `things`/3.png", mine / "blue/99.png")], "looks the same as"),
+        (lambda mine: [(mine / "blue").rename(mine / os.fsdecode(b"caf\xe9"))], "this folder's name, .* is not UTF-8"),
     ],
-    ids=["one class", "few pictures", "in two classes"],
+    ids=["one class", "few pictures", "in two classes", "a name that is not UTF-8"],
 )
 def test_folders_that_cannot_be_learned_are_refused(folder, tmp_path, spoil, said):
     spoil(folder)
@@ -135,3 +138,14 @@ def test_a_fifth_of_each_class_is_held_out():
     assert [int(held[labels == c].sum()) for c in range(3)] == [1, 2, 20]
     assert np.array_equal(held, adapt.hold_out(labels, 0))
     assert not np.array_equal(held, adapt.hold_out(labels, 1))
+
+
+def test_the_result_never_lies_among_the_classes(folder):
+    with pytest.raises(UserError, match="is in the folder of the classes; name another folder with --out"):
+        adapt.adapt(folder, weights.choose("depthwise"), "all", folder / "net")
+
+
+@pytest.mark.parametrize("words", ["try --port 99999", "adapt mine --seed -1", "predict --top x photo.jpg"])
+def test_a_number_out_of_range_is_said_with_the_range(tmp_path, words):
+    said = frugalnet(*words.split(), cwd=tmp_path, code=2).stderr.splitlines()[-1]
+    assert re.search(r"expected a whole number from \d+ to \d+, found '(99999|-1|x)'$", said), said

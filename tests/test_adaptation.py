@@ -155,6 +155,15 @@ def test_the_same_bits_twice_and_a_loss_that_explodes_is_told():
                   learning_rate=1e30)  # fmt: skip
 
 
+class Twice(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + self.layer(x + 1)
+
+
 def test_macs_and_memory_of_training_follow_from_what_is_trained():
     network, inputs = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1, bias=False), nn.Flatten(),
@@ -178,6 +187,7 @@ def test_macs_and_memory_of_training_follow_from_what_is_trained():
     assert kept["0"] == 3 * float_bytes  # its input
     assert kept["2"] == 4 * float_bytes
     assert kept["1"] == 4 * float_bytes + 2 * 4 * 4  # its input, and the batch's mean and deviation
+    assert saved_bytes(Twice(nn.Linear(8, 8, bias=False)), torch.zeros(6, 8)) == {"layer": 2 * 4 * 6 * 8}
 
 
 def test_modules_of_blocks_are_the_last_two_before_the_classifier():

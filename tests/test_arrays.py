@@ -252,7 +252,9 @@ def small_arrays(_small: Members, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "arrays-1"
 
 
-@pytest.mark.parametrize("damage", ["missing", "no description", "hollow", "no hashes", "short", "another count"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "no description", "hollow", "no hashes", "short", "empty", "another count"]
+)
 def test_a_folder_that_is_not_whole_is_not_loaded(damage: str, small_arrays: Path, tmp_path: Path) -> None:
     folder = tmp_path / "arrays"
     shutil.copytree(small_arrays, folder)
@@ -268,6 +270,8 @@ def test_a_folder_that_is_not_whole_is_not_loaded(damage: str, small_arrays: Pat
                 path.unlink()
         case "short":
             os.truncate(folder / "train_images.npy", 1000)
+        case "empty":
+            os.truncate(folder / "train_labels.npy", 0)
         case "another count":
             np.save(folder / "train_labels.npy", np.zeros(3, np.int64))
     said = rf"{folder} holds no complete data set .*; make it again: rm -rf \.dvc/cache/runs && dvc repro --force"

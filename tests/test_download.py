@@ -360,6 +360,7 @@ def test_a_wrong_local_mirror_is_refused(tmp_path: Path, place: Path) -> None:
     ("url", "said"),
     [
         ("/nowhere/mirror.zip", "there is no file /nowhere/mirror.zip"),
+        ("~nobody-of-that-name/mirror.zip", "data.url ~nobody-of-that-name/mirror.zip: "),
         ("file:///nowhere/mirror.zip", "there is no file /nowhere/mirror.zip"),
         ("file://nowhere/mirror.zip", "file:///nowhere/mirror.zip"),
         ("ftp://nowhere/mirror.zip", "found ftp://"),

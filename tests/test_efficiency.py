@@ -150,6 +150,19 @@ def test_times_are_of_the_right_thing_in_the_right_unit() -> None:
     assert cost["quick"]["layer_ms"]["2"] < 20
 
 
+def test_the_time_of_a_layer_that_is_used_twice_is_of_both() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sleep, self.last = Sleeper(0.02), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.last(self.sleep(self.sleep(x)))
+            return logits
+
+    assert timing.measure({"twice": Twice()}, CPU, QUICK)["twice"]["layer_ms"]["sleep"] > 40
+
+
 @pytest.mark.parametrize("name", models.available())
 def test_what_is_measured_is_json_with_the_machine_beside_it_and_the_networks_are_not_touched(name: str) -> None:
     network = models.build(name, 10)

@@ -30,6 +30,16 @@ def test_a_stage_says_which_arguments_it_takes(monkeypatch, words):
         run_stage(main)
 
 
+def test_a_module_outside_of_the_pipeline_is_called_by_its_own_name(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/project/src/frugalnet/reproduce.py"])
+
+    def main(run_id: str) -> None:
+        raise AssertionError("it was called")
+
+    with pytest.raises(SystemExit, match=r"^usage: python -m frugalnet\.reproduce RUN_ID$"):
+        run_stage(main)
+
+
 @pytest.mark.parametrize(
     ("words", "item", "expected"),
     [

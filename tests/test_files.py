@@ -139,3 +139,11 @@ def test_who_waited_for_a_lock_file_that_is_gone_waits_for_the_new_one(tmp_path:
     second.close()
     waiting.join(10)
     assert entered.is_set()
+
+
+def test_what_must_be_new_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/kept").touch()
+    with pytest.raises(UserError, match="already exists"), atomic(tmp_path / "net", is_new=True) as partial:
+        partial.mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["net", "kept"]

@@ -309,6 +309,13 @@ def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_pa
         reproduce.main("0123")
     with pytest.raises(UserError, match="not the record of a finished run"):
         reproduce.main("results/evaluate/depthwise-0/metrics.json")
+    with pytest.raises(
+        UserError, match=r"nowhere\.json: there is no such file; give a run.json or the id of an MLflow"
+    ):
+        reproduce.main("nowhere.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(UserError, match=r"list\.json: not the record of a run"):
+        reproduce.main(str(tmp_path / "list.json"))
     other = recorded | {"source_sha256": "0" * 64, "views_sha256": "1" * 64}
     (tmp_path / "inputs.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match=r"training code: SHA-256 0+ in the run.*data/views: SHA-256 1+ in the run"):

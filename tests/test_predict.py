@@ -199,6 +199,8 @@ WRONG = {
     "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture; expected"),
     "one.png": (encoded(Image.new("RGB", (1, 1))), "1×1 pixels are too few; expected at least 8 a side"),
     "huge.png": (encoded(Image.new("1", (10_000, 10_000))), "10000×10000 pixels are more than 67 million"),
+    "bomb.png": (encoded(Image.new("1", (14_000, 14_000))), "more than 67 million pixels"),
+    "float.tiff": (encoded(Image.new("F", (64, 64)), "TIFF"), "values of 32 bits or signed 16 bits"),
     "cut.jpg": (encoded(picture(300, 300), "JPEG")[:-2000], "damaged or truncated picture ("),
     "cut.png": (encoded(picture(300, 300))[:200], "damaged or truncated picture ("),
     "header.png": (encoded(picture(300, 300))[:30], "not a picture; expected"),
@@ -211,7 +213,7 @@ def test_each_bad_picture_is_one_line_and_the_others_are_classified(project, pho
     (tmp_path / "good.jpg").write_bytes(photo)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/notes.txt").write_text("no picture")
-    wrong = [tmp_path / name for name in (*WRONG, "missing.png", "folder")]
+    wrong = [tmp_path / name for name in (*WRONG, "missing.png", "folder", 300 * "x")]
     code, out, err = predict(capsys, monkeypatch, project, *wrong, tmp_path / "good.jpg", "--json")
     assert code == 1
     assert [Path(one["file"]).name for one in json.loads(out)] == ["good.jpg"]
@@ -222,6 +224,7 @@ def test_each_bad_picture_is_one_line_and_the_others_are_classified(project, pho
         f"frugalnet: {tmp_path / 'missing.png'}: No such file or directory",
         f"frugalnet: {tmp_path / 'folder'}: no picture in this folder; expected files named .bmp, .gif, .jpeg, .jpg, "
         ".png, .tif, .tiff, .webp",
+        f"frugalnet: {tmp_path / (300 * 'x')}: File name too long",
     ]
 
 
@@ -255,6 +258,9 @@ def spoil(folder: Path, what: str) -> None:
     elif what == "a path in the list":
         text = (folder / "weights.json").read_text()
         (folder / "weights.json").write_text(text.replace('"depthwise-0.safe', '"../depthwise-0.safe'))
+    elif what == "a class without a name":
+        classes = read_json(folder / "sample.json")
+        write_json(folder / "sample.json", classes | {"names": classes["names"][1:]})
     elif what == "no classes":
         (folder / "sample.json").write_text("{}")
 
@@ -268,6 +274,7 @@ def spoil(folder: Path, what: str) -> None:
         ("no list", "no weights here"),
         ("a path in the list", "weights.json: missing or damaged"),
         ("no classes", "sample.json: missing or damaged"),
+        ("a class without a name", "sample.json: missing or damaged .* ids, but "),
     ],
 )
 def test_weights_that_are_not_what_they_should_be_are_refused_in_one_line(project, tmp_path, what, message):

@@ -306,13 +306,15 @@ def test_other_inputs_make_another_run(tmp_path):
 
 
 def test_an_unreachable_server_is_said_and_costs_nothing_and_a_later_stage_writes_all(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
+    # The discard port: nobody listens.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://alice:secret@127.0.0.1:9")
     with training_run(tmp_path) as training:
         training.log_history(ROWS)
         training.identify("weights_sha256", "w")
     said = capfd.readouterr().err
     assert "tracking: depthwise · 3 epochs demo · seed 0 · sample data: its curves could not be logged" in said
     assert "Results are on disk" in said
+    assert "secret" not in said
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     training_run(tmp_path, {**RUN, "weights_sha256": "w"}).log_history(ROWS)
     client, (run,) = all_runs(tmp_path)
@@ -371,3 +373,11 @@ def test_clones_that_create_one_database_at_once_each_log_their_run(tmp_path):
 
 def test_nested_values_become_flat():
     assert dotted_keys({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
+
+
+def test_a_damaged_database_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # which mlflow sets
+    (tmp_path / "other/mlruns").mkdir(parents=True)
+    (tmp_path / "other/mlruns/mlflow.db").write_bytes(2000 * b"no database")
+    with pytest.raises(UserError, match=r"MLflow does not answer: .*file is not a database"):
+        mlflow_store.connect(tmp_path / "other")

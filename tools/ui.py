@@ -1,7 +1,7 @@
 """Serve MLflow's UI and print the page to open: python -m tools.ui (make ui; with OPEN=1 it opens the page, too).
 
-HOST and PORT choose the address, by default 127.0.0.1 and 5000. If MLFLOW_TRACKING_URI names a server, nothing is
-started: the page is on that server.
+LISTEN and PORT choose the address, by default 127.0.0.1 and 5000. (HOST is what some shells call this machine.) If
+MLFLOW_TRACKING_URI names a server, nothing is started: the page is on that server.
 """
 
 import os
@@ -17,7 +17,7 @@ from frugalnet.errors import in_one_line
 
 
 def main() -> None:
-    host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "5000"
+    host, port = os.environ.get("LISTEN") or "127.0.0.1", os.environ.get("PORT") or "5000"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     is_remote = server.startswith("http")
     address = server.rstrip("/") if is_remote else f"http://{host}:{port}"
@@ -30,8 +30,9 @@ def main() -> None:
         else:
             subprocess.Popen([sys.executable, "-m", "tools.ui", f"{address}/health", page, str(os.getpid())])
     if not is_remote:
-        store = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
-        os.execvp("mlflow", ["mlflow", "ui", "--host", host, "--port", port, "--backend-store-uri", store])
+        # Not an argument, which all users of the machine can read: it may hold a password.
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
+        os.execvp("mlflow", ["mlflow", "ui", "--host", host, "--port", port])
 
 
 def open_page(health: str, page: str, server: str) -> None:

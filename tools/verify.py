@@ -31,7 +31,7 @@ def verify(stored: Stored, record: Path, data: Dataset) -> str:
     if (found := sha256_of(data.sha256)) != stored.entry.data_sha256:
         raise UserError(
             f"data/arrays holds other images than {stored.name} was evaluated on (SHA-256 {found[:12]}, expected "
-            f"{stored.entry.data_sha256[:12]}); run `dvc repro normalise` with the parameters data=tiny-imagenet"
+            f"{stored.entry.data_sha256[:12]}); run `dvc repro normalise` with the parameters data=full"
         )
     logits = Classifier(stored).logits(data.validation.images).astype(np.float16)  # as `evaluate` stores them
     labels, expected = np.array(data.validation.labels), read_json(record / "metrics.json")

@@ -59,7 +59,8 @@ def _default(evaluated: Sequence[str]) -> list[weights.Stored]:
             print(f"left out: {error}", file=sys.stderr)
             continue
         if run.path.stat().st_size > MAX_BYTES:
-            print(f"left out: {run.path}, larger than {MAX_BYTES:,} bytes; name it to include it", file=sys.stderr)
+            left_out = f"left out: {run.path}, larger than {MAX_BYTES:,} bytes"
+            print(f"{left_out}; to include it, name all networks that belong in the folder", file=sys.stderr)
         else:
             found.append(run)
     if not found:

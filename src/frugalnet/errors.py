@@ -89,7 +89,8 @@ def _arguments(stage: Callable[..., None], name: str) -> list[Any]:
     try:
         return [types[parameter](word) for parameter, word in zip(parameters, words, strict=True)]
     except ValueError:
-        sys.exit(" ".join(["usage: python -m", f"pipeline.{name}", *map(str.upper, parameters)]))
+        module = f"{Path(sys.argv[0]).parent.name}.{name}"
+        sys.exit(" ".join(["usage: python -m", module, *map(str.upper, parameters)]))
 
 
 def _describe(error: OSError) -> str:

@@ -23,16 +23,19 @@ from frugalnet.processes import cores
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, is_new: bool = False) -> Iterator[Path]:
     """Give a temporary path to write a file or fill a folder at; it becomes `path` only if the block ends well.
 
     One process writes at a time, the others wait. What a killed process left is removed first. A file is flushed to
-    the disk before it is renamed. Lack of space raises an OSError that names the path.
+    the disk before it is renamed. Lack of space raises an OSError that names the path. Raises UserError if `is_new`
+    and there already is something at `path`.
     """
     # A folder that is missing inside a partial one was deleted by someone: made again, it would be hollow.
     inside_partial = any(re.search(r"\.\d+\.partial$", folder.name) for folder in path.parents)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with nullcontext() if inside_partial else locked(path), naming(partial):
+        if is_new and path.exists():
+            raise UserError(f"{path}: already exists; remove it, or name another one")
         for leftover in path.parent.iterdir():
             if re.fullmatch(re.escape(path.name) + r"(\.\d+)?\.partial", leftover.name):
                 remove(leftover)

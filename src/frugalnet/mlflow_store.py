@@ -4,6 +4,8 @@ import fcntl
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 import mlflow
-from mlflow.exceptions import MlflowException
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
@@ -22,11 +23,22 @@ EXPERIMENT = "frugalnet"  # the trainings
 COMPARISONS = "frugalnet · comparisons"
 
 
+@contextmanager
+def in_words(what: str) -> Iterator[None]:
+    """Turn whatever MLflow, its database or the network raise in the block into a UserError."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: {' '.join(str(error).split())[:300]}") from error
+
+
 def connect(root: Path, name: str = EXPERIMENT) -> tuple[mlflow.MlflowClient, str]:
     """A client and the id of an experiment, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
 
     Database and experiment are created under a lock: processes that start together would race. It lies beside a SQLite
-    database, which several clones of the project may share.
+    database, which several clones of the project may share. Raises UserError if MLflow does not answer.
     """
     store = root / "mlruns"
     store.mkdir(parents=True, exist_ok=True)
@@ -35,7 +47,7 @@ def connect(root: Path, name: str = EXPERIMENT) -> tuple[mlflow.MlflowClient, st
     database = re.match(r"sqlite:///([^?]+)", uri or "")
     shared = Path(database[1]) if database else store / "mlflow.db"
     shared.parent.mkdir(parents=True, exist_ok=True)
-    with shared.with_name(f".{shared.name}.lock").open("w") as lock:
+    with shared.with_name(f".{shared.name}.lock").open("w") as lock, in_words("MLflow does not answer"):
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name(name)
@@ -50,13 +62,11 @@ def connect(root: Path, name: str = EXPERIMENT) -> tuple[mlflow.MlflowClient, st
 def artifact(root: Path, run_id: str, name: str) -> Any:
     """The JSON file of that name among a run's artifacts. Raises UserError if there is no such run or file."""
     client, _ = connect(root)
-    try:
+    with in_words(f"MLflow: run '{run_id}'"):
         listed = client.list_artifacts(run_id)
         listed += [inner for folder in listed if folder.is_dir for inner in client.list_artifacts(run_id, folder.path)]
         paths = [file.path for file in listed if Path(file.path).name == name]
         if paths:
             with tempfile.TemporaryDirectory() as folder:
                 return read_json(Path(client.download_artifacts(run_id, paths[0], folder)))
-    except MlflowException as error:
-        raise UserError(f"MLflow: run '{run_id}': {' '.join(str(error).split())}") from error
     raise UserError(f"MLflow: run '{run_id}' has no {name}: it is not an evaluated training run")

@@ -29,6 +29,6 @@ def provenance() -> dict[str, str]:
 def _git(*arguments: str) -> str:
     """What git prints; nothing where git or a repository is missing."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout
+        return subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", errors="replace").stdout
     except OSError:
         return ""

@@ -27,7 +27,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 from frugalnet.errors import UserError
-from frugalnet.mlflow_store import connect
+from frugalnet.mlflow_store import connect, in_words
 from frugalnet.project import NEAR
 from frugalnet.tracking import TrackedRun
 
@@ -136,18 +136,16 @@ def choose(versions: Sequence[Version]) -> dict[str, Choice]:
     }
 
 
-def _client(root: Path) -> mlflow.MlflowClient:
-    """Raises UserError if MLflow's database or server does not answer."""
-    try:
-        return connect(root)[0]
-    except MlflowException as error:
-        raise UserError(f"MLflow does not answer: {' '.join(str(error).split())[:300]}") from error
-
-
+@in_words("MLflow")
 def versions(root: Path) -> list[Version]:
     """All versions that `register` made."""
-    found = _client(root).search_model_versions()
+    found = connect(root)[0].search_model_versions()
     return [_version(one) for one in found if one.name.startswith(PREFIX) and "trained_sha256" in one.tags]
+
+
+def _registered(client: mlflow.MlflowClient) -> list[str]:
+    """The names of this project's registered models, of which others may have many on the same server."""
+    return [str(one.name) for one in client.search_registered_models(f"name LIKE '{PREFIX}%'", max_results=1000)]
 
 
 def _version(found: ModelVersion) -> Version:
@@ -167,14 +165,13 @@ def _version(found: ModelVersion) -> Version:
     )
 
 
+@in_words("MLflow")
 def find(root: Path, alias: str) -> tuple[str, str]:
     """The registered model that has the alias, and its version. Raises UserError if none has."""
-    client = _client(root)
-    for model in client.search_registered_models():
-        if model.name.startswith(PREFIX):
-            version = client.get_registered_model(model.name).aliases.get(alias)
-            if version is not None:
-                return str(model.name), str(version)
+    client, _ = connect(root)
+    for name in _registered(client):
+        if (version := client.get_registered_model(name).aliases.get(alias)) is not None:
+            return name, str(version)
     raise UserError(f"no network has the alias {alias}: run `dvc repro`, then `python -m frugalnet.promote`")
 
 
@@ -183,8 +180,8 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
 
     Raises UserError if there is no such run, or if it has registered none.
     """
-    client = _client(root)
-    try:
+    client, _ = connect(root)
+    with in_words(f"MLflow: run '{run_id}'"):
         of_run = client.search_model_versions(f"run_id = '{client.get_run(run_id).info.run_id}'")
         found = [one for one in of_run if one.name.startswith(PREFIX)]
         if not found:
@@ -193,8 +190,6 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
         copied = Path(
             mlflow.artifacts.download_artifacts(f"models:/{newest.name}/{newest.version}", dst_path=str(folder))
         )
-    except MlflowException as error:
-        raise UserError(f"MLflow: run '{run_id}': {' '.join(str(error).split())}") from error
     (described,) = copied.glob("data/*/weights.json")
     return described.parent
 
@@ -226,20 +221,19 @@ def _serve(what: str, uri: str, host: str, port: int) -> None:
     os.execve(sys.executable, command, os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "PATH": path})
 
 
+@in_words("MLflow")
 def promote(root: Path) -> list[str]:
     """Move the aliases to the versions that `choose` names. Returns a line for each: what it names, and why."""
-    client, chosen = _client(root), choose(versions(root))
+    client, chosen = connect(root)[0], choose(versions(root))
     lines = []
     for alias, choice in chosen.items():
         before = ""
-        for model in client.search_registered_models():
-            if not model.name.startswith(PREFIX):
-                continue
-            number = client.get_registered_model(model.name).aliases.get(alias)
+        for name in _registered(client):
+            number = client.get_registered_model(name).aliases.get(alias)
             if number is not None:
-                before = f"{model.name} version {number}"
-                if model.name != choice.version.name:
-                    client.delete_registered_model_alias(model.name, alias)
+                before = f"{name} version {number}"
+                if name != choice.version.name:
+                    client.delete_registered_model_alias(name, alias)
         now = f"{choice.version.name} version {choice.version.number}"
         client.set_registered_model_alias(choice.version.name, alias, str(choice.version.number))
         change = "as before" if before == now else f"was {before or 'none'}"

@@ -118,7 +118,11 @@ def compare(run: Mapping[str, Any], found: str) -> None:
 
 def main(run_id: str) -> None:
     root = project.project_root()
+    if run_id.endswith(".json") and not Path(run_id).is_file():
+        raise UserError(f"{run_id}: there is no such file; give a run.json or the id of an MLflow run")
     run = read_json(Path(run_id)) if run_id.endswith(".json") else mlflow_store.artifact(root, run_id, "run.json")
+    if not isinstance(run, dict):
+        raise UserError(f"{run_id}: not the record of a run; give a run.json or the id of an MLflow run")
     compare(run, retrain(run, root))
 
 

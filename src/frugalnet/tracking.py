@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
-from frugalnet.errors import Interrupted
+from frugalnet.errors import Interrupted, UserError
 from frugalnet.mlflow_store import COMPARISONS, EXPERIMENT, connect
 from frugalnet.project import PROVENANCE
 from frugalnet.project import project_root as project_root  # for the stages
@@ -224,7 +224,7 @@ class TrackedRun:
             except Exception as error:  # whatever MLflow, its database or the network raise
                 self._pending.append((what, call))
                 self._retry_at = time.monotonic() + _PAUSE_SECONDS
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                reason = str(UserError((str(error).strip() or type(error).__name__).splitlines()[0]))[:200]
                 stage = os.environ.get("DVC_STAGE", "evaluate").replace("train@", "evaluate@")
                 if reason != TrackedRun._said:
                     print(

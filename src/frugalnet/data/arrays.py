@@ -101,7 +101,7 @@ def load(folder: Path) -> Dataset:
         if dataset.sha256.keys() != set(FILES):
             raise ValueError(f"dataset.json holds hashes of {sorted(dataset.sha256)}")
         return dataset
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError) as error:
         # DVC's run cache may hold the same folder, and gives it back unless it is removed.
         raise UserError(
             f"{folder} holds no complete data set ({error}); make it again: "

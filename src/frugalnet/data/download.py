@@ -105,7 +105,10 @@ def _local_path(url: str) -> Path:
     elif "://" in url:
         raise UserError(f"data.url {url}: expected http://, https://, file:// or a plain path, found {parts.scheme}://")
     else:
-        path = Path(url).expanduser()
+        try:
+            path = Path(url).expanduser()
+        except RuntimeError as error:  # the home of a user who does not exist
+            raise UserError(f"data.url {url}: {error}") from error
     if not path.is_file():
         raise UserError(f"data.url {url}: there is no file {path.absolute()}")
     return path

@@ -147,27 +147,20 @@ class _Subject:
         return taken | {f"layer {name}": [seconds] for name, seconds in self.layer_seconds().items()}
 
     def layer_seconds(self) -> dict[str, float]:
-        """Seconds of each layer in one forward."""
+        """Seconds of each layer in one forward, in which a network may use it several times."""
         seconds: dict[str, float] = {}
 
-        def start(name: str) -> Callable[..., None]:
+        def add(name: str, sign: int) -> Callable[..., None]:
             def hook(*_: Any) -> None:
                 synchronize(self.device)
-                seconds[name] = -time.perf_counter()
-
-            return hook
-
-        def stop(name: str) -> Callable[..., None]:
-            def hook(*_: Any) -> None:
-                synchronize(self.device)
-                seconds[name] += time.perf_counter()
+                seconds[name] = seconds.get(name, 0.0) + sign * time.perf_counter()
 
             return hook
 
         with ExitStack() as stack:
             for name, layer in named_layers(self.network):
-                stack.callback(layer.register_forward_pre_hook(start(name)).remove)
-                stack.callback(layer.register_forward_hook(stop(name)).remove)
+                stack.callback(layer.register_forward_pre_hook(add(name, -1)).remove)
+                stack.callback(layer.register_forward_hook(add(name, 1)).remove)
             self.forward(self.images)
         return seconds
 

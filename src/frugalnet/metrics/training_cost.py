@@ -44,7 +44,7 @@ def saved_bytes(network: nn.Module, inputs: Tensor) -> dict[str, int]:
     def enter(name: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
             current[0] = name
-            by_layer[name] = 0
+            by_layer.setdefault(name, 0)  # a network may use a layer several times
 
         return hook
 

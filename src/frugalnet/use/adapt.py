@@ -1,5 +1,6 @@
 """A stored network fine-tuned on a person's own pictures: a folder with a folder of pictures for each class."""
 
+import os
 import re
 import sys
 import tempfile
@@ -63,6 +64,8 @@ def read(folder: Path) -> Pictures:
     if len(classes) < 2:
         found = f"only '{classes[0].name}'" if classes else "none"
         raise UserError(f"{folder}: expected at least two folders, each with the pictures of a class; found {found}")
+    if odd := [path for path in classes if os.fsencode(path.name).decode(errors="replace") != path.name]:
+        raise UserError(f"{odd[0]}: this folder's name, the name of a class, is not UTF-8; rename it")
     pixels: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     notes: list[str] = []
@@ -70,21 +73,19 @@ def read(folder: Path) -> Pictures:
     for label, path in enumerate(classes):
         for name in pictures.find([str(path)]):
             try:
-                if isinstance(name, UserError):
-                    raise name
-                picture = pictures.open_file(name).pixels
+                picture = pictures.open_file(name)
             except UserError as error:
                 notes.append(f"left out: {error}")
                 continue
-            small, key = _look(picture)
+            small, key = _look(picture.pixels)
             alike = [known for known in looks.setdefault(key, []) if np.abs(known[0] - small).mean() < ALIKE]
             if alike and alike[0][1] != label:
-                raise UserError(f"{name}: looks the same as {alike[0][2]}, of another class; remove one of them")
+                raise UserError(f"{picture.name}: looks the same as {alike[0][2]}, of another class; remove one")
             if alike:
-                notes.append(f"left out: {name}: looks the same as {alike[0][2]}")
+                notes.append(f"left out: {picture.name}: looks the same as {alike[0][2]}")
                 continue
-            looks[key].append((small, label, name))
-            pixels.append(picture)
+            looks[key].append((small, label, picture.name))
+            pixels.append(picture.pixels)
             labels.append(label)
     for label, path in enumerate(classes):
         if (count := labels.count(label)) < FEWEST:
@@ -119,6 +120,8 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
     """
     if out.exists():
         raise UserError(f"{out}: already exists; remove it, or name another folder with --out")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{out}: is in the folder of the classes; name another folder with --out")
     found = read(folder)
     for note in found.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
@@ -153,7 +156,7 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
         n=n,
         macs=counts.macs(tuned, (3, pictures.SIDE, pictures.SIDE)),
     )
-    with tempfile.TemporaryDirectory() as temporary, atomic(out) as partial:
+    with tempfile.TemporaryDirectory() as temporary, atomic(out, is_new=True) as partial:
         path = Path(temporary) / entry.file
         save_weights(tuned.state_dict(), path)
         entry = entry.model_copy(update={"sha256": sha256(path)})
@@ -171,9 +174,9 @@ def _card(entry: Entry, found: Pictures, stored: Stored, said: str) -> str:
 
 {said}
 
-Started from `{stored.name}` ({stored.entry.data}, SHA-256 {stored.entry.sha256[:16]}…). The held-out pictures, a fifth
-of each class, are from the same folders as the training pictures: pictures from elsewhere can be much harder. The
-network always names one of these classes, whatever it is shown:
+Started from `{stored.name}` ({markdown(stored.entry.data)}, SHA-256 {stored.entry.sha256[:16]}…). The held-out
+pictures, a fifth of each class, are from the same folders as the training pictures: pictures from elsewhere can be much
+harder. The network always names one of these classes, whatever it is shown:
 
 {names}
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,23 +26,13 @@ class Prediction:
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """The most probable classes: (name, probability), the most probable first."""
-        return [(self.classes.names[position], self.probability(position)) for position in self.order(count)]
+        return [(one["name"], one["probability"]) for one in self.named(count)]
 
-    def named(self, count: int = 5) -> list[dict[str, str | float]]:
-        """The same as JSON: id, name and probability of each."""
-        return [
-            {"id": self.classes.ids[position], "name": self.classes.names[position]}
-            | {"probability": self.probability(position)}
-            for position in self.order(count)
-        ]
-
-    def order(self, count: int) -> list[int]:
-        """The positions of the most probable classes; the lower position wins a tie, as when accuracy is computed."""
-        order: list[int] = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
-        return order
-
-    def probability(self, position: int) -> float:
-        return float(self.probabilities[position])
+    def named(self, count: int = 5) -> list[dict[str, Any]]:
+        """The same as JSON: id, name and probability of each. The lower position wins a tie, as in `accuracy`."""
+        ids, names = self.classes.ids, self.classes.names
+        order = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
+        return [{"id": ids[i], "name": names[i], "probability": float(self.probabilities[i])} for i in order]
 
 
 class Classifier:

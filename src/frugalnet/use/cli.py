@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ def main() -> None:
     predict.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
     predict.add_argument("--weights", type=Path, help="a .safetensors file, or a folder of weights, to use instead")
     predict.add_argument("--run", metavar="RUN_ID", help="the exported network of an MLflow run")
-    predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes to name (default: 5)")
+    predict.add_argument(
+        "--top", type=_within(1, 1000), default=5, metavar="N", help="how many classes to name (default: 5)"
+    )
     predict.add_argument("--json", action="store_true", help="print one JSON array instead of text")
     predict.set_defaults(call=_predict)
     adapt = commands.add_parser("adapt", help="fine-tune a network on your own pictures", description=_adapt.__doc__)
@@ -33,7 +36,9 @@ def main() -> None:
         default="classifier",
         help="what to train (default: classifier, the best with few pictures; docs/adaptation.md)",
     )
-    adapt.add_argument("--seed", type=int, default=0, help="seed of the hold-out and the training (default: 0)")
+    adapt.add_argument(
+        "--seed", type=_within(0, 2**32 - 1), default=0, help="seed of the hold-out and the training (default: 0)"
+    )
     adapt.add_argument("--out", type=Path, help="the folder of weights to write (default: FOLDER-network)")
     adapt.set_defaults(call=_adapt)
     export = commands.add_parser("export", help="write a network for other runtimes", description=_export.__doc__)
@@ -50,20 +55,23 @@ def main() -> None:
     )
     serve.add_argument("--alias", choices=("champion", "frugal"), default="champion", help="default: champion")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
-    serve.add_argument("--port", type=_positive, default=5001, help="default: 5001")
+    serve.add_argument("--port", type=_within(1, 65535), default=5001, help="default: 5001")
     serve.set_defaults(call=_serve)
     page = commands.add_parser("try", help="classify pictures in a browser", description=_try.__doc__)
     page.add_argument("--weights", type=Path, help="a folder of weights to use instead")
-    page.add_argument("--port", type=_positive, default=7860, help="default: 7860")
+    page.add_argument("--port", type=_within(1, 65535), default=7860, help="default: 7860")
     page.set_defaults(call=_try)
     arguments = parser.parse_args()
     with in_one_line("frugalnet"):
         sys.exit(arguments.call(arguments))
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("expected at least 1")
+def _within(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, found {text!r}")
+        return int(text)
+
     return number
 
 
@@ -84,8 +92,6 @@ def _predict(arguments: argparse.Namespace) -> int:
     failed = 0
     for name in pictures.find(arguments.pictures):
         try:
-            if isinstance(name, UserError):
-                raise name
             picture = pictures.open_file(name)
         except UserError as error:
             failed += 1

@@ -84,11 +84,8 @@ def of_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
     Returns what was written, and on how many of the pictures each format gives a different class from PyTorch.
     Raises UserError if `out` already exists, or for a file that is not a picture.
     """
-    if out.exists():
-        raise UserError(f"{out}: already exists; remove it, or name another folder")
-    read = [pictures.open_file(_name(name)).pixels for name in pictures.find([*names])]
-    images = np.stack(read)
-    with atomic(out) as folder:
+    images = np.stack([pictures.open_file(name).pixels for name in pictures.find([*names])])
+    with atomic(out, is_new=True) as folder:
         folder.mkdir()
         write_files(stored, images, ExportConfig(calibration_images=len(images), max_loss_points=0.0), folder)
         written = files(stored, folder)
@@ -99,12 +96,6 @@ def of_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
             shown = out / path.name if kind != "pytorch" else path
             lines.append(f"  {UserError(str(shown))}: {path.stat().st_size:,} bytes, not PyTorch's class on {others}")
     return "\n".join(lines)
-
-
-def _name(name: str | UserError) -> str:
-    if isinstance(name, UserError):
-        raise name
-    return name
 
 
 def register(

@@ -37,10 +37,10 @@ def find(names: list[str]) -> Iterator[str | UserError]:
     """
     for name in names:
         path = Path(name)
-        if name == "-" or not path.is_dir():
-            yield name
-            continue
         try:
+            if name == "-" or not path.is_dir():
+                yield name
+                continue
             files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         except OSError as error:
             yield UserError(f"{name}: {error.strerror}")
@@ -50,8 +50,13 @@ def find(names: list[str]) -> Iterator[str | UserError]:
             yield UserError(f"{name}: no picture in this folder; expected files named {', '.join(sorted(SUFFIXES))}")
 
 
-def open_file(name: str) -> Picture:
-    """The picture in a file, or in standard input if `name` is "-". Raises UserError if there is none."""
+def open_file(name: str | UserError) -> Picture:
+    """The picture in a file, or in standard input if `name` is "-". Raises UserError if there is none.
+
+    Also raises the error that `find` gives instead of a name.
+    """
+    if isinstance(name, UserError):
+        raise name
     try:
         if name == "-":
             return read(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
@@ -79,6 +84,8 @@ def read(data: bytes, name: str) -> Picture:
                 return _prepare(image, name)
     except UserError:
         raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels; scale the picture down") from error
     except Exception as error:  # broken bytes make Pillow's parsers raise almost anything
         if "cannot identify" in str(error):
             raise UserError(f"{name}: not a picture; expected one of: {', '.join(FORMATS)}") from error
@@ -112,6 +119,8 @@ def _prepare(image: Image.Image, name: str) -> Picture:
         changes.append("EXIF orientation applied")
     if turned.mode.startswith("I;16"):
         turned = Image.fromarray((np.asarray(turned) // 257).astype(np.uint8))
+    if turned.mode in ("I", "F"):  # of unknown range; Pillow would clip them to 0..255
+        raise UserError(f"{name}: values of 32 bits or signed 16 bits; save it with 8 bits")
     if turned.has_transparency_data:
         changes.append("on white")
         turned = turned.convert("RGBA")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, read_json, sha256, sha256_of, write_json
@@ -34,6 +34,12 @@ class Classes(Config):
 
     ids: list[str]
     names: list[str]
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> "Classes":
+        if len(self.ids) != len(self.names):
+            raise ValueError(f"{len(self.ids)} ids, but {len(self.names)} names")
+        return self
 
 
 class Entry(Config):
