@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.settings import figures, train
+from frugalnet.errors import in_one_line
 from frugalnet.files import write_json
 
 FLIP = "{name: HorizontalFlip, p: 0.5}"
@@ -43,4 +44,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_line("ablation"):
+        main()

@@ -33,9 +33,10 @@ from benchmarks.data import BATCH_SIZE, Data, load_params, prepare
 from frugalnet import compute
 from frugalnet.compute import describe_machine
 from frugalnet.config import Params
+from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import write_json
 from frugalnet.processes import cores
-from frugalnet.training.batches import batches
+from frugalnet.training.batches import batches, steps_per_epoch
 from frugalnet.training.trainer import Trainer
 
 WARM_UP = 2  # steps before timing starts
@@ -47,9 +48,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def limit(trainer: Trainer, batch: tuple[Tensor, Tensor], steps: int) -> float:
     """Seconds of `steps` training steps on a batch that is in memory."""
-    trainer.step = 0  # keep the learning rate at its first values
     started = time.monotonic()
-    for _ in range(steps):
+    for number in range(steps):
+        trainer.step = number % trainer.steps  # of the first epoch: the learning rate keeps its first values
         trainer.train_batch(*batch)
     return time.monotonic() - started
 
@@ -128,8 +129,10 @@ def peak_memory(data: Data, names: Sequence[str]) -> dict[str, dict[str, int]]:
 
     def measured(name: str, views: int) -> int:
         command = [sys.executable, "-m", "benchmarks.memory", str(data.folder), name, str(views)]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        return int(json.loads(answer)["peak_bytes"])
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise UserError(f"measuring the memory of {name} failed, see above")
+        return int(json.loads(done.stdout)["peak_bytes"])
 
     counts = sorted({1, len(data.views.sha256)})
     return {name: {str(views): measured(name, views) for views in counts} for name in names}
@@ -165,6 +168,9 @@ def main() -> None:
     params = load_params()
     with tempfile.TemporaryDirectory() as temporary:
         data = prepare(Path(temporary), params)
+        most = steps_per_epoch(len(data.dataset.train.labels), BATCH_SIZE)
+        if not 1 <= arguments.steps <= most:
+            raise UserError(f"--steps {arguments.steps}: expected 1 to {most}, the steps of an epoch of these data")
         machine = describe_machine(compute.setup(params.compute))
         print(f"{data.description}; batches of {BATCH_SIZE}; {machine}")
         samples = measure(data, params, arguments.rounds, arguments.steps, Path(temporary))
@@ -181,4 +187,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_line("bench"):
+        main()

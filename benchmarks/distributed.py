@@ -20,7 +20,9 @@ import matplotlib
 
 from benchmarks.settings import figures, train
 from frugalnet import config, files
+from frugalnet.errors import in_one_line
 from frugalnet.files import atomic, write_json
+from frugalnet.training.batches import steps_per_epoch
 
 matplotlib.use("Agg")
 
@@ -180,7 +182,7 @@ def main() -> None:
     if {"single", "ddp-2", "global-2-every-1"} <= measured.keys():
         train_config = config.load(out / "single/params.yaml").train
         images = json.loads((out / "single" / left / "run.json").read_text())["n_train"]
-        steps, ddp = ceil(images / train_config.batch_size), measured["ddp-2"]
+        steps, ddp = steps_per_epoch(images, train_config.batch_size), measured["ddp-2"]
         # Of the last epoch, after the warm-up.
         averaged = json.loads((out / "global-2-every-1" / left / "timing.json").read_text())["exchange"][-1]
         step = Exchange(ddp["payload_bytes"] / steps, ddp["all_reduces"] / steps)
@@ -204,4 +206,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_line("distributed"):
+        main()

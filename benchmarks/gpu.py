@@ -100,8 +100,10 @@ def main(arguments: argparse.Namespace) -> None:
             for model, way in cases[:: -1 if number % 2 else 1]:
                 command = [sys.executable, "-m", "benchmarks.gpu", "--one", model, way, str(folder)]
                 command += ["--device", arguments.device, "--steps", common[0], "--epochs", common[1]]
-                answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                samples[model, way].append(json.loads(answer.splitlines()[-1]))
+                done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+                if done.returncode:
+                    raise UserError(f"measuring {model}, {way}, failed, see above")
+                samples[model, way].append(json.loads(done.stdout.splitlines()[-1]))
     write_json(
         Path("results/benchmark_gpu.json"), [{"model": m, "way": w, "rounds": r} for (m, w), r in samples.items()]
     )

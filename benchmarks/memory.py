@@ -45,7 +45,7 @@ def main(folder: Path, model: str, view_count: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         trainer = new_trainer(model, data, params, device)
         on_epoch = logger(model, data, params, device, Path(temporary))
-        watcher = threading.Thread(target=watch)
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         for epoch in range(_EPOCHS):
             end_of_epoch(trainer, data, epoch, _STEPS, Path(temporary), on_epoch)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,19 +12,31 @@ from statistics import mean
 from dvc.utils.hydra import compose_and_dump
 
 from frugalnet import files
+from frugalnet.data import arrays
+from frugalnet.errors import UserError
 from frugalnet.files import remove
 
 ROOT = Path(__file__).parents[1]
 
 
 def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None:
-    """Train in `folder`, unless finished; an interrupted run resumes. Overrides of `augment` make new views."""
+    """Train in `folder`, unless finished; an interrupted run resumes. Overrides of `augment` make new views.
+
+    Raises UserError for overrides that hydra does not accept, and ends the process as a stage that fails or is stopped.
+    """
     params, done = folder / "params.yaml", folder / "results/train" / f"{model}-0" / "run.json"
-    before = params.read_text() if done.is_file() else ""
+    before = params.read_text() if params.is_file() else ""
     folder.mkdir(parents=True, exist_ok=True)
-    compose_and_dump(params, str(ROOT / "conf"), None, "config", "", list(overrides))
-    if done.is_file() and params.read_text() == before:
+    try:
+        compose_and_dump(params, str(ROOT / "conf"), None, "config", "", list(overrides))
+    except Exception as error:  # hydra's and DVC's own, which differ between their versions
+        raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())[:300]}") from error
+    data = files.sha256_of(arrays.load(Path("data/arrays")).sha256)
+    if params.read_text() == before and done.is_file() and files.read_json(done)["data_sha256"] == data:
         return
+    remove(done)  # of other parameters or images
+    if params.read_text() != before:
+        remove(folder / "data")  # a link to the project's, or a folder with views of its own
     print(f"\n{name}: {' '.join(overrides)}", file=sys.stderr)
     own_views = any(override.startswith("augment") for override in overrides)
     shared = "data/arrays" if own_views else "data"
@@ -40,7 +53,13 @@ def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None
 def _stage(folder: Path, *stage: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder.resolve())}
     command = [sys.executable, "-m", f"pipeline.{stage[0]}", *stage[1:]]
-    subprocess.run(command, cwd=folder, env=environment, check=True)
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # the stage gets it, too, and writes a checkpoint
+    try:
+        code = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if code:
+        sys.exit(code if code > 0 else 128 - code)  # the stage has said why
 
 
 def figures(folder: Path, model: str) -> dict[str, float]:

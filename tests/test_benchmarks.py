@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from dvc.utils.hydra import compose_and_dump
 
-from benchmarks import benchmark
+from benchmarks import benchmark, settings
 from benchmarks.distributed import Exchange, all_reduce_seconds, epoch_seconds, stops_scaling
 from frugalnet import config
 from frugalnet.data import arrays
 from frugalnet.data.augment import write_views
+from frugalnet.errors import UserError
+from frugalnet.files import sha256_of, write_json
 
 ROOT = Path(__file__).parents[1]
 GIGABIT = 1e9 / 8  # bytes
@@ -85,3 +88,51 @@ def test_without_a_gpu_the_benchmark_says_so_in_one_line():
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr == "bench-gpu: PyTorch finds no CUDA GPU: nothing was measured\n"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> SimpleNamespace:
+    """The stages that settings `ran`, on images with these `hashes`; each `train` leaves the record of a run."""
+    found = SimpleNamespace(ran=[], hashes={"train_images": "a"})
+
+    def stage(folder: Path, name: str, *words: str) -> None:
+        found.ran.append(name)
+        if name == "train":
+            write_json(folder / "results/train/residual-0/run.json", {"data_sha256": sha256_of(found.hashes)})
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(settings, "_stage", stage)
+    monkeypatch.setattr(settings.arrays, "load", lambda folder: SimpleNamespace(sha256=found.hashes))
+    return found
+
+
+def test_a_setting_runs_again_only_with_other_parameters_or_images(project, tmp_path):
+    def train(*overrides: str) -> list[str]:
+        project.ran.clear()
+        settings.train("a setting", overrides, tmp_path / "out", "residual")
+        return [*project.ran]
+
+    assert train("train.epochs=2") == ["train"]
+    assert train("train.epochs=2") == []
+    assert train("train.epochs=3") == ["train"]
+    project.hashes["train_images"] = "b"
+    assert train("train.epochs=3") == ["train"]
+    assert train("train.epochs=3", "augment.views=1") == ["augment", "train"]
+    assert train("train.epochs=3") == ["train"]
+    assert (tmp_path / "out/data").is_symlink()
+
+
+def test_an_interrupted_setting_is_not_taken_for_one_of_other_parameters(project, tmp_path, monkeypatch):
+    settings.train("a setting", ["train.epochs=2"], tmp_path / "out", "residual")
+    with monkeypatch.context() as patch:
+        patch.setattr(settings, "_stage", lambda *_: sys.exit(130))
+        with pytest.raises(SystemExit):
+            settings.train("a setting", ["train.epochs=3"], tmp_path / "out", "residual")
+    project.ran.clear()
+    settings.train("a setting", ["train.epochs=3"], tmp_path / "out", "residual")
+    assert project.ran == ["train"]
+
+
+def test_an_override_that_hydra_refuses_is_one_line(project, tmp_path):
+    with pytest.raises(UserError, match=r"^model=nope: .*nope"):
+        settings.train("a setting", ["model=nope"], tmp_path / "out", "residual")

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import shutil
+import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,14 +61,18 @@ def compile_mode(device: torch.device, config: ComputeConfig) -> str | None:
     """
     if config.compile == "off" or (config.compile == "auto" and device.type != "cuda"):
         return None
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if device.type == "cuda":  # what Triton looks for, and else what inductor does
+        compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    else:
+        compiler = os.environ.get("CXX") or shutil.which("clang++" if sys.platform == "darwin" else "g++")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     able = bool(compiler) and header.is_file() and (device.type != "cuda" or bool(find_spec("triton")))
     if config.compile == "auto":
         return "default" if able else None
     if not able:
         raise UserError(
-            f"compute.compile: '{config.compile}' needs a C compiler, {header} and Triton; install them or use off"
+            f"compute.compile: '{config.compile}' needs a C compiler, on the CPU a C++ compiler, {header} and, on CUDA, "
+            "Triton: install them or use off"
         )
     return config.compile
 

@@ -48,7 +48,7 @@ class AdaptConfig(TuningConfig):
     """Which classes a device meets, how often that is drawn, and what is trained there."""
 
     scenarios: Annotated[list[Scenario], Field(min_length=1, max_length=2)]
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**63)
     draws: int = Field(ge=0)  # of classes, which share none; 0: nothing is measured
     classes: int = Field(ge=2)  # of a draw
     pictures: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]  # of each class, to train on
