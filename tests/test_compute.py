@@ -66,5 +66,5 @@ def test_without_a_compiler_auto_does_not_compile_and_a_mode_is_refused(monkeypa
 def test_on_the_cpu_a_c_compiler_alone_is_not_enough(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(compute.shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
-    with pytest.raises(UserError, match=r"on the CPU a C\+\+ compiler"):
+    with pytest.raises(UserError, match=r"on the CPU a C\+\+ one"):
         compute.compile_mode(torch.device("cpu"), settings("default"))

@@ -71,7 +71,7 @@ def compile_mode(device: torch.device, config: ComputeConfig) -> str | None:
         return "default" if able else None
     if not able:
         raise UserError(
-            f"compute.compile: '{config.compile}' needs a C compiler, on the CPU a C++ compiler, {header} and, on CUDA, "
+            f"compute.compile: '{config.compile}' needs a C compiler, on the CPU a C++ one, {header} and, on CUDA, "
             "Triton: install them or use off"
         )
     return config.compile
