@@ -31,12 +31,14 @@ def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None
         compose_and_dump(params, str(ROOT / "conf"), None, "config", "", list(overrides))
     except Exception as error:  # hydra's and DVC's own, which differ between their versions
         raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())[:300]}") from error
-    data = files.sha256_of(arrays.load(Path("data/arrays")).sha256)
-    if params.read_text() == before and done.is_file() and files.read_json(done)["data_sha256"] == data:
+    data, images = files.sha256_of(arrays.load(Path("data/arrays")).sha256), folder / "images.sha256"
+    same = params.read_text() == before and images.is_file() and images.read_text() == data
+    if same and done.is_file():
         return
-    remove(done)  # of other parameters or images
-    if params.read_text() != before:
+    if not same:
+        remove(done)
         remove(folder / "data")  # a link to the project's, or a folder with views of its own
+        images.write_text(data)
     print(f"\n{name}: {' '.join(overrides)}", file=sys.stderr)
     own_views = any(override.startswith("augment") for override in overrides)
     shared = "data/arrays" if own_views else "data"

@@ -19,7 +19,7 @@ from frugalnet import config
 from frugalnet.data import arrays
 from frugalnet.data.augment import write_views
 from frugalnet.errors import UserError
-from frugalnet.files import sha256_of, write_json
+from frugalnet.files import write_json
 
 ROOT = Path(__file__).parents[1]
 GIGABIT = 1e9 / 8  # bytes
@@ -98,7 +98,7 @@ def project(tmp_path, monkeypatch) -> SimpleNamespace:
     def stage(folder: Path, name: str, *words: str) -> None:
         found.ran.append(name)
         if name == "train":
-            write_json(folder / "results/train/residual-0/run.json", {"data_sha256": sha256_of(found.hashes)})
+            write_json(folder / "results/train/residual-0/run.json", {})
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(settings, "_stage", stage)

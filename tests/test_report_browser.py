@@ -58,8 +58,8 @@ def test_the_report_opens_without_error_request_or_horizontal_scroll(browser, pa
 
     # In both schemes, to which page and charts change while they are open.
     background = "getComputedStyle(document.body).backgroundColor"
-    name = "document.querySelector('[data-figure=accuracy_macs] .textpoint text').style.fill"
-    assert (page.evaluate(background), page.evaluate(name)) == ("rgb(251, 250, 247)", "rgb(28, 28, 26)")
+    tick = "document.querySelector('[data-figure=accuracy_macs] .xtick text').style.fill"
+    assert (page.evaluate(background), page.evaluate(tick)) == ("rgb(251, 250, 247)", "rgb(102, 100, 95)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert_names_are_free(page)
     answer = page.locator("#recommendation .answer").bounding_box()
@@ -70,7 +70,7 @@ def test_the_report_opens_without_error_request_or_horizontal_scroll(browser, pa
     assert made
     assert 0 <= made["y"] < 844
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{name} === 'rgb(233, 231, 225)'")
+    page.wait_for_function(f"{tick} === 'rgb(163, 161, 154)'")
     assert page.evaluate(background) == "rgb(20, 22, 25)"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert not failures

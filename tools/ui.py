@@ -5,6 +5,7 @@ MLFLOW_TRACKING_URI names a server, nothing is started: the page is on that serv
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,8 +20,8 @@ from frugalnet.errors import in_one_line
 def main() -> None:
     host, port = os.environ.get("LISTEN") or "127.0.0.1", os.environ.get("PORT") or "5000"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    is_remote = server.startswith("http")
-    address = server.rstrip("/") if is_remote else f"http://{host}:{port}"
+    is_remote, without_password = server.startswith("http"), re.sub(r"//[^/]*@", "//", server)
+    address = without_password.rstrip("/") if is_remote else f"http://{host}:{port}"
     _, experiment_id = mlflow_store.connect(Path())
     page = f"{address}/{runs_page.page(experiment_id)}"
     print(f"Trainings: {page}", flush=True)

@@ -31,7 +31,8 @@ def in_words(what: str) -> Iterator[None]:
     except (UserError, OSError):
         raise
     except Exception as error:
-        raise UserError(f"{what}: {' '.join(str(error).split())[:300]}") from error
+        said = str(UserError(" ".join(str(error).split())))  # without passwords, before it is cut
+        raise UserError(f"{what}: {said[:300]}") from error
 
 
 def connect(root: Path, name: str = EXPERIMENT) -> tuple[mlflow.MlflowClient, str]:

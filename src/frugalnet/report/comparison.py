@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
+from frugalnet.files import sha256_of
 from frugalnet.metrics import classes, statistics
 from frugalnet.metrics.classes import ClassAccuracy
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean, quantiles, seed_mean
@@ -58,7 +59,10 @@ def recipe(record: Record) -> dict[str, Any]:
     """How a network was trained, but for its images: settings, teacher and workers."""
     teacher = record.run.get("teacher")
     taught = {"teacher": f"{teacher['model']} {teacher['sha256'][:12]}"} if teacher else {}
-    distributed = {f"distributed.{key}": value for key, value in record.run.get("distributed", {}).items()}
+    distributed = {
+        f"distributed.{key}": sha256_of(value)[:12] if isinstance(value, dict) else value  # the hashes of its code
+        for key, value in record.run.get("distributed", {}).items()
+    }
     return {**record.run["train"], **taught, **distributed}
 
 

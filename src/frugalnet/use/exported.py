@@ -84,6 +84,8 @@ def of_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
     Returns what was written, and on how many of the pictures each format gives a different class from PyTorch.
     Raises UserError if `out` already exists, or for a file that is not a picture.
     """
+    if out.exists():  # said at once, and again when the lock is held
+        raise UserError(f"{out}: already exists; remove it, or name another folder")
     images = np.stack([pictures.open_file(name).pixels for name in pictures.find([*names])])
     with atomic(out, is_new=True) as folder:
         folder.mkdir()
