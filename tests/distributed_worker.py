@@ -18,7 +18,7 @@ from torch import nn
 
 from frugalnet import models
 from frugalnet.distributed import launch
-from frugalnet.distributed.exchange import Peers
+from frugalnet.distributed.exchange import Cost, Peers
 from frugalnet.distributed.launch import Ddp, GlobalNet, LaunchConfig
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.synchronous import fit
@@ -109,7 +109,7 @@ def train(peers: Peers, folder: Path, name: str, training: Training) -> dict[str
     checkpoints = folder / (training.resumes or name) / "checkpoints"
     own = Checkpoints(checkpoints / f"host-{os.environ['GROUP_RANK']}")
     worker = Worker(trainer, peers, config, lambda epoch: images_of(epoch)[:count], TRAIN.labels[:count], VALIDATION)
-    peers.costs = []
+    peers.costs, peers.cost = [], Cost(peers.world)
     started = time.monotonic()
     with faulty(training.fault, peers, folder / name / f"{peers.rank}.fault", checkpoints):
         fit(worker, Resumption(checkpoints, own, peers))

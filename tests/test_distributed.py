@@ -578,6 +578,8 @@ def test_workers_that_stop_within_an_epoch_resume_with_the_same_bits(two, name):
     for mine, undisturbed in zip(two[f"{name} resumed"], two[name], strict=True):
         assert bits_of(mine["weights"]) == bits_of(undisturbed["weights"])
         assert mine["rows"] == undisturbed["rows"]
+        sent, whole = ([cost["payload_bytes"] for cost in each["costs"]] for each in (mine, undisturbed))
+        assert sent == whole
 
 
 @pytest.mark.parametrize("name", list(FAILING))

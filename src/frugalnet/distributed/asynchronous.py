@@ -35,7 +35,9 @@ class Asynchronous:
         values, shards = pack(worker.exchanged()).cpu(), len(self.periods) * world
         self.network = GlobalNetwork(values, shards, pushed, self.recorded, config.staleness, self.peers)
         self.validated = history.rows[-1] if history.rows else worker.figures()
-        self.recorded_at = self.checked_at = time.monotonic()
+        self.checked_at = time.monotonic()
+        # The shards pushed before a stop took time, too.
+        self.recorded_at = self.checked_at - (saved.get("spent", 0.0) if saved.get("world") == world else 0.0)
 
     def train(self, on_epoch: Callable[[History], None]) -> None:
         """Train one shard after another until none is left; worker 0 then holds the global network.
@@ -149,4 +151,4 @@ class Asynchronous:
         self.trainer.epoch = len(history.rows)
         self.trainer.begin_epoch()
         self.resumption.keep(self.worker.state())
-        self.resumption.save(pushed=pushed)
+        self.resumption.save(pushed=pushed, spent=time.monotonic() - self.recorded_at)

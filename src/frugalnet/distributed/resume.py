@@ -2,10 +2,11 @@
 
 import copy
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from frugalnet.distributed.exchange import Peers
+from frugalnet.distributed.exchange import Cost, Peers
 from frugalnet.training.checkpoint import Checkpoints
 
 
@@ -26,7 +27,7 @@ class Resumption:
     def save(self, everyone: list[dict[str, Any]] | None = None, **more: object) -> None:
         """Write the common state and, if they differ from it, the states of all workers."""
         if self.peers.first_on_host:
-            about = {"world": self.peers.world, "costs": self.peers.costs}
+            about = {"world": self.peers.world, "costs": self.peers.costs, "cost": asdict(self.peers.cost)}
             reached = everyone[0] if everyone else self.common
             progress = reached["epoch"], reached["step"]  # finished epochs, and steps of the next one
             saved = {"common": self.common, "everyone": everyone, "progress": progress, **about, **more}
@@ -53,5 +54,8 @@ class Resumption:
                 file=sys.stderr,
             )
         self.keep(saved["common"])
-        peers.costs = saved["costs"]
-        return saved, everyone[peers.rank] if everyone else saved["common"]
+        state = everyone[peers.rank] if everyone else saved["common"]
+        peers.costs = saved["costs"][: state["epoch"]]  # those of later epochs will be trained again
+        if everyone and "cost" in saved:
+            peers.cost = Cost(**saved["cost"])
+        return saved, state

@@ -85,6 +85,8 @@ def work(task: Task) -> str | None:
     except UserError as error:
         return str(error)
     except Interrupted as stop:
+        if os.environ["RANK"] == "0":
+            print(f"train: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
     return None
 
