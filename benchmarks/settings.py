@@ -25,20 +25,19 @@ def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None
     Raises UserError for overrides that hydra does not accept, and ends the process as a stage that fails or is stopped.
     """
     params, done = folder / "params.yaml", folder / "results/train" / f"{model}-0" / "run.json"
-    before = params.read_text() if params.is_file() else ""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         compose_and_dump(params, str(ROOT / "conf"), None, "config", "", list(overrides))
     except Exception as error:  # hydra's and DVC's own, which differ between their versions
         raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())[:300]}") from error
-    data, images = files.sha256_of(arrays.load(Path("data/arrays")).sha256), folder / "images.sha256"
-    same = params.read_text() == before and images.is_file() and images.read_text() == data
-    if same and done.is_file():
-        return
-    if not same:
+    setting = files.sha256_of([params.read_text(), arrays.load(Path("data/arrays")).sha256])
+    stamp = folder / "setting.sha256"  # of what is in the folder
+    if not stamp.is_file() or stamp.read_text() != setting:
         remove(done)
         remove(folder / "data")  # a link to the project's, or a folder with views of its own
-        images.write_text(data)
+        stamp.write_text(setting)
+    if done.is_file():
+        return
     print(f"\n{name}: {' '.join(overrides)}", file=sys.stderr)
     own_views = any(override.startswith("augment") for override in overrides)
     shared = "data/arrays" if own_views else "data"

@@ -122,14 +122,19 @@ def test_a_setting_runs_again_only_with_other_parameters_or_images(project, tmp_
     assert (tmp_path / "out/data").is_symlink()
 
 
-def test_an_interrupted_setting_is_not_taken_for_one_of_other_parameters(project, tmp_path, monkeypatch):
-    settings.train("a setting", ["train.epochs=2"], tmp_path / "out", "residual")
+@pytest.mark.parametrize("place", ["the images", "the stage"])
+def test_an_interrupted_setting_is_not_taken_for_one_of_other_parameters(project, tmp_path, monkeypatch, place):
+    def train(epochs: int) -> None:
+        settings.train("a setting", [f"train.epochs={epochs}"], tmp_path / "out", "residual")
+
+    train(2)
     with monkeypatch.context() as patch:
-        patch.setattr(settings, "_stage", lambda *_: sys.exit(130))
+        where, name = (settings.arrays, "load") if place == "the images" else (settings, "_stage")
+        patch.setattr(where, name, lambda *_: sys.exit(130))
         with pytest.raises(SystemExit):
-            settings.train("a setting", ["train.epochs=3"], tmp_path / "out", "residual")
+            train(3)
     project.ran.clear()
-    settings.train("a setting", ["train.epochs=3"], tmp_path / "out", "residual")
+    train(3)
     assert project.ran == ["train"]
 
 
