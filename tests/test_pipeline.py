@@ -304,6 +304,10 @@ def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_pa
     assert f"epoch 1/{recorded['train']['epochs']}: " in said
     assert "trained again to the same weights" in said
 
+    said = run(project, sys.executable, "-m", "pipeline.adapt", "depthwise", "sene", code=1)
+    assert "adapt: scenario 'sene': expected one of seen (adapt.scenarios)" in said
+    assert not (project / "results/adapt/depthwise-sene").exists()
+
     monkeypatch.chdir(project)
     with pytest.raises(UserError, match="run '0123'"):
         reproduce.main("0123")

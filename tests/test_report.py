@@ -82,6 +82,11 @@ def test_the_html_is_one_file_that_loads_nothing(written, texts):
     assert "@import" not in ours
 
 
+def test_photographs_are_explained_where_there_are_some(texts):
+    for text in texts.values():
+        assert "The images are the first of their class" in text
+
+
 def test_the_sections_are_in_order(texts):
     titles = ["table", "cost", "curves", "classes", "confusion", "layers", "robustness", "claims"]
     assert re.findall(r'<section id="(\w+)"', texts["report.html"]) == ["recommendation", *titles, "made"]

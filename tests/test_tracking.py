@@ -275,6 +275,16 @@ def test_what_a_hiccup_kept_from_the_server_is_logged_before_the_run_ends(tmp_pa
     assert run.info.status == "FINISHED"
 
 
+def test_a_password_in_what_mlflow_says_is_not_shown(tmp_path, capfd):
+    def fail(_: str) -> None:
+        raise RuntimeError("API request to http://alice:secret@tracking.example.org failed")
+
+    training_run(tmp_path).call("its curves", fail)
+    said = capfd.readouterr().err
+    assert "http://***@tracking.example.org failed" in said
+    assert "secret" not in said
+
+
 class Untraceable(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.float() if images.sum() > 3 else -images.float()
