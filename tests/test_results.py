@@ -1,5 +1,7 @@
 """What `make results` commits."""
 
+import shutil
+
 import fake_results
 import pytest
 
@@ -42,7 +44,8 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     assert max(path.stat().st_size for path in folder.rglob("*")) <= 2 * 2**20
     assert not list(folder.rglob("*best_and_worst*"))
     for name in ("alexnet-0", "residual-1"):
-        assert {path.name for path in (folder / name).iterdir()} == set(sum(results.KEPT.values(), ()))
+        kept = {*sum(results.KEPT.values(), ()), results.PREDICTIONS}
+        assert {path.name for path in (folder / name).iterdir()} == kept
     assert (folder / "alexnet-0/run.json").read_bytes() == (root / "train/alexnet-0/run.json").read_bytes()
 
 
@@ -114,6 +117,36 @@ def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(t
     shown = experiment.section(found, colours).blocks[1].charts
     assert [chart.name for chart in shown] == ["experiment_depthwise-0", "experiment_depthwise-1"]
     assert {line.colour for chart in shown for line in chart.lines} == {colours["depthwise"], "@ink"}
+
+
+def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
+    size = {"num_classes": 200, "n": 2000, "epochs": 30}
+    root, docs = fake_results.make(tmp_path / "results", **size), tmp_path / "docs"
+    fake_results.export(root, models=("alexnet",))
+    further(root)
+    whole_before = whole.load(root, "d" * 64, "validation split")
+    published = results.publish(root, whole_before, docs)
+    before = {path.relative_to(published): path.read_bytes() for path in published.rglob("*") if path.is_file()}
+
+    other = tmp_path / "other"  # the same costs, and one network trained again
+    shutil.copytree(root, other, ignore=lambda folder, names: [n for n in names if n.startswith(("alexnet", "robust"))])
+    added = results.add(published, other)
+    assert added == ["alexnet-0", "alexnet-1"]
+    assert not (other / "robustness").exists()  # of networks that `other` has
+    for path in root.rglob("alexnet-0/*.*"):
+        same = path.relative_to(root)
+        assert path.name == results.PREDICTIONS or (other / same).read_bytes() == path.read_bytes()
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    shutil.copy(root / "cost.json", empty)
+    results.add(published, empty)
+    again = results.publish(empty, whole.load(empty, "d" * 64, "validation split"), docs)
+    after = {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
+    assert sorted(after) == sorted(before)
+    assert [path for path in after if after[path] != before[path]] == []
+    with pytest.raises(UserError, match=r"docs/nothing holds no published record \(predictions.npz\); name a recipe"):
+        results.add(docs / "nothing", empty)
 
 
 def test_sample_data_and_mixed_recipes_are_refused_and_what_is_there_is_kept(tmp_path):

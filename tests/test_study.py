@@ -8,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from dvc.repo import Repo
 from dvc.utils.hydra import compose_and_dump
@@ -15,8 +16,8 @@ from ruamel.yaml import YAML
 
 from frugalnet import config
 from frugalnet.errors import UserError
-from frugalnet.files import sha256
-from frugalnet.report import claims
+from frugalnet.files import read_table, sha256
+from frugalnet.report import claims, results
 from frugalnet.training.runs import source_sha256
 from tools import restore
 
@@ -60,6 +61,15 @@ def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(folder, entr
     assert sha256(folder / entry["file"]) == entry["sha256"] == run["weights_sha256"]
     assert entry["top1"] == metrics["top1"]
     assert entry["data_sha256"] == run["data_sha256"]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=str)
+def test_a_records_predictions_give_its_figures(record):
+    labels, predicted = results.predictions(RESULTS / record / "predictions.npz")
+    metrics, rows = read(RESULTS / record / "metrics.json"), read_table(RESULTS / record / "per_class.csv")
+    correct = np.bincount(labels[predicted == labels], minlength=len(rows))
+    assert (len(labels), correct.sum()) == (metrics["n"], round(metrics["top1"] * metrics["n"]))
+    assert correct.tolist() == [int(row["correct"]) for row in rows]
 
 
 def test_the_studys_report_has_the_claims_that_the_papers_recipe_has_tested():

@@ -1,16 +1,24 @@
-"""Copy the project's results to docs/results/RECIPE, to be committed: python -m tools.results.
+"""Copy the project's results to docs/results/RECIPE, to be committed: python -m tools.results [--add RECIPE].
 
 The report there has no image of the data set: its photographs are not ours to publish. It is the Markdown version: the
 HTML one, which shows the same, includes plotly's code (2 MB). Beside it, for each network, what `make verify` and the
-tests compare with: run.json, history.csv, timing.json, metrics.json and per_class.csv. Costs are in cost.json. What was
-measured of exported files is in export/ and export_timing/, of fine-tuning in adapt/ and adapt_timing/, and on changed
-pictures in robustness/. Claims that depend on the paper's recipe are judged by the networks in docs/results/paper, if
-there are any: publish those first. All networks of a recipe are published together.
+tests compare with: run.json, history.csv, timing.json, metrics.json, per_class.csv, layers.csv, and the predicted class
+of every validation image in predictions.npz. Costs are in cost.json. What was measured of exported files is in export/
+and export_timing/, of fine-tuning in adapt/ and adapt_timing/, and on changed pictures in robustness/. Claims that
+depend on the paper's recipe are judged by the networks in docs/results/paper, if there are any: publish those first.
+
+All networks of a recipe are published together. With --add, those published before that results/ lacks are copied there
+first, so that one more network can be added without the weights of the others. Their costs are not: measure all
+networks together, in one run of the stage `measure`.
 """
 
+import argparse
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, in_one_line
@@ -20,7 +28,11 @@ from frugalnet.report.claims import PAPER_RECIPE, tested_by
 from frugalnet.report.figures import colours
 
 STUDY_RECIPE = "modern"
-KEPT = {"train": ("run.json", "history.csv", "timing.json"), "evaluate": ("metrics.json", "per_class.csv")}
+PREDICTIONS = "predictions.npz"
+KEPT = {
+    "train": ("run.json", "history.csv", "timing.json"),
+    "evaluate": ("metrics.json", "per_class.csv", "layers.csv"),
+}
 MEASURED = (
     *("export/*/export.json", "export_timing/*/timing.json", "robustness/*.json"),
     *("adapt/*/adapt.json", "adapt_timing/*/timing.json"),
@@ -52,6 +64,8 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
             for stage, names in KEPT.items():
                 for name in names:
                     shutil.copy(root / stage / record.name / name, partial / record.name / name)
+            predicted, labels = (array.astype(np.uint16) for array in (record.predicted, record.labels))
+            np.savez_compressed(partial / record.name / PREDICTIONS, predicted=predicted, labels=labels)
         if (stored := folder / recipes[0] / "weights").is_dir():  # by tools.weights
             shutil.copytree(stored, partial / "weights")
         for pattern in MEASURED:
@@ -62,8 +76,40 @@ def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
     return folder / recipes[0]
 
 
-def main() -> None:
+def add(published: Path, root: Path) -> list[str]:
+    """Copy what is published in docs/results/RECIPE of networks that the folder of results, `root`, lacks; their names.
+
+    Costs are not copied, and robustness, where one file is of all networks, only if `root` has none of them. Raises
+    UserError if nothing is published there.
+    """
+    records = sorted(path.parent for path in published.glob(f"*/{PREDICTIONS}"))
+    if not records:
+        raise UserError(f"{published} holds no published record ({PREDICTIONS}); name a recipe of {published.parent}")
+    missing = [one for one in records if not any(any((root / stage / one.name).glob("*")) for stage in KEPT)]
+    copies = [
+        (record / name, root / stage / record.name / name)
+        for record in missing
+        for stage, names in {"train": KEPT["train"], "evaluate": (*KEPT["evaluate"], PREDICTIONS)}.items()
+        for name in names
+    ]
+    models = {one.name.rpartition("-")[0] for one in missing}
+    for path in (path for pattern in MEASURED for path in published.glob(pattern)):
+        of_all = path.parent.name == "robustness"
+        if missing == records if of_all else path.parent.name.rpartition("-")[0] in models:
+            copies.append((path, root / path.relative_to(published)))
+    for path, copied in copies:
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copied)
+    return [record.name for record in missing]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m tools.results", description=__doc__.partition("\n")[0])
+    parser.add_argument("--add", metavar="RECIPE", help="keep what is published of the recipe's other networks")
+    arguments = parser.parse_args(argv)
     data, root = arrays.load(Path("data/arrays")), Path("results")
+    if arguments.add:
+        print(f"kept: {', '.join(add(FOLDER / arguments.add, root)) or 'none'}")
     compared = whole.load(root, sha256_of(data.sha256), data.validated_on)
     print(publish(root, compared, FOLDER))
 

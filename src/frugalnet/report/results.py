@@ -112,10 +112,16 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T:
 
 
 def predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Labels and predicted classes, each (N,). Raises UserError if the file is missing or damaged."""
+    """Labels and predicted classes, each (N,). Raises UserError if the file is missing or damaged.
+
+    The stage `evaluate` stores logits; what `tools.results` publishes holds the predicted classes instead.
+    """
     try:
         with np.load(path) as stored:
-            logits, labels = stored["logits"], stored["labels"].astype(np.int64)
+            labels = stored["labels"].astype(np.int64)
+            if "predicted" in stored:
+                return labels, stored["predicted"].astype(np.int64)
+            logits = stored["logits"]
         accuracy.check(logits, labels)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, UserError) as error:
         raise unreadable(path, error) from error
