@@ -1,8 +1,8 @@
 """Fill weights/ from the project's finished runs: python -m tools.weights [NAME …], for example residual-0.
 
 By default it takes all runs whose file is at most 2 MB: git keeps every version for ever. weights/ gets the lowest
-seed of each network. Other seeds, networks of the paper's recipe, and those of which weights/ holds one of another
-recipe are there to be verified, not used: they go to docs/results/RECIPE/weights. What a folder holds of other recipes
+seed of each network. Three kinds go to docs/results/RECIPE/weights, to be verified rather than used: other seeds, the
+paper's recipe, and networks that weights/ already holds from another recipe. What a folder holds of other recipes
 stays.
 """
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 # Nothing phones home: each of these libraries reads its switch when it is imported.
 for _switch in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DVC_NO_ANALYTICS", "NO_ALBUMENTATIONS_UPDATE"):
     os.environ.setdefault(_switch, "true")
-# Nor does a picture of a few kilobytes unpack to gigabytes: OpenCV refuses to decode what is larger (in pixels).
+# OpenCV refuses images with more pixels than this, so a file of a few kilobytes cannot unpack to gigabytes.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**24))
 
 

@@ -1,4 +1,4 @@
-"""params.yaml → frozen objects. The only reader of params.yaml; every stage calls it first."""
+"""params.yaml → frozen objects. The only reader of params.yaml; every stage but `compare` calls it first."""
 
 import json
 from collections import Counter

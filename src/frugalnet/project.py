@@ -15,7 +15,7 @@ def project_root() -> Path:
 
 def provenance() -> dict[str, str]:
     """Tags that lead back from what this process makes, with the keys `PROVENANCE`, as far as they are known."""
-    # Untracked files count, for one may be an architecture. DVC's lock does not: the very run writes it.
+    # Untracked files count: one may be an architecture. dvc.lock does not: the run itself writes it.
     paths = [line[3:] for line in _git("status", "--porcelain", "--", ".", ":!dvc.lock").splitlines()]
     found = (
         _git("rev-parse", "HEAD").strip(),
