@@ -124,14 +124,15 @@ def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
     root, docs = fake_results.make(tmp_path / "results", **size), tmp_path / "docs"
     fake_results.export(root, models=("alexnet",))
     further(root)
-    whole_before = whole.load(root, "d" * 64, "validation split")
-    published = results.publish(root, whole_before, docs)
+    published = results.publish(root, whole.load(root, "d" * 64, "validation split"), docs)
     before = {path.relative_to(published): path.read_bytes() for path in published.rglob("*") if path.is_file()}
 
-    other = tmp_path / "other"  # the same costs, and one network trained again
+    other = tmp_path / "other"  # without alexnet, and with a depthwise of its own
     shutil.copytree(root, other, ignore=lambda folder, names: [n for n in names if n.startswith(("alexnet", "robust"))])
-    added = results.add(published, other)
-    assert added == ["alexnet-0", "alexnet-1"]
+    own = other / "evaluate/depthwise-0/metrics.json"
+    write_json(own, {"top1": 0.5})
+    assert results.add(published, other) == ["alexnet-0", "alexnet-1"]
+    assert read_json(own) == {"top1": 0.5}
     assert not (other / "robustness").exists()  # of networks that `other` has
     for path in root.rglob("alexnet-0/*.*"):
         same = path.relative_to(root)
