@@ -297,7 +297,7 @@ def test_the_section_says_what_the_figures_say(full, tmp_path):
     assert "47.5 points (" in said[1]
     assert said[2].startswith("A smaller network is enough: residual, fine-tuned, is 20.0 points (")
     (section,) = adaptation_section.sections(full)
-    assert section.title == "Learning on the device"
+    assert section.title == "Training on the device"
     tables = [block for block in section.blocks if isinstance(block, adaptation_section.Table)]
     assert [table.title for table in tables] == [*adaptation_section.SCENARIOS.values()]
     assert "Energy" not in tables[0].header
@@ -306,7 +306,7 @@ def test_the_section_says_what_the_figures_say(full, tmp_path):
     page.write(findings.find(full), tmp_path / "out", None, [section])
     html, markdown = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md"))
     for text in (html, markdown):
-        assert "Learning on the device" in text
+        assert "Training on the device" in text
         assert "classifier, last two blocks" in text
     assert adaptation_section.sections(replace(full, adaptation=())) == []
     assert findings.find(replace(full, adaptation=())).summary()["adaptation"] is None
@@ -345,7 +345,7 @@ def test_the_introductions_claims_are_judged_by_it(full):
     assert found["device_training"].outcome == "agrees"
     assert "+15.0 points" in found["device_training"].measured
     assert found["smaller_is_enough"].outcome == "agrees"
-    assert found["power_and_memory"].outcome == "not measured"
+    assert found["power_and_memory"].outcome == "not judged"
     assert "alexnet" in found["power_and_memory"].measured
     without = judged(replace(full, adaptation=()))
     assert without["device_training"].outcome == without["smaller_is_enough"].outcome == "not measured"

@@ -258,11 +258,11 @@ def with_interval(sample_findings: Findings, low: float, high: float) -> Finding
 def test_the_recommendation_names_the_frugal_and_the_accurate_network(sample_findings):
     first, second, third = with_interval(sample_findings, 0.01, 0.03).recommendation
     assert first == (
-        "If computation matters, take residual: it keeps 91\u00a0% of alexnet’s accuracy with 15\u00a0% of its MACs "
+        "If computation matters, use residual: it keeps 91\u00a0% of alexnet’s accuracy with 15\u00a0% of its MACs "
         "(4.2 M instead of 28 M) and takes 2.37 ms instead of 7.38 ms per image."
     )
-    assert second.startswith("If only accuracy counts, take alexnet: 46.2\u00a0% top-1 (95\u00a0% interval 42.2")
-    assert second.endswith("2.0 points (95\u00a0% interval +1.0 to +3.0) more than residual.")
+    assert second.startswith("If only accuracy counts, use alexnet: 46.2\u00a0% top-1 (95\u00a0% interval 42.2")
+    assert second.endswith("2.0 points (95\u00a0% interval 1.0 to 3.0) more than residual.")
     assert third == "Pareto-optimal in accuracy and MACs: alexnet and residual. Dominated: depthwise by residual."
 
 
@@ -286,7 +286,7 @@ def test_one_network_that_is_best_and_cheapest_is_recommended_alone(sample_findi
     compared = sample_findings.comparison
     rows = [row for row in compared.rows if row.model != "alexnet"]
     first, lead, _ = findings.find(replace(compared, rows=rows)).recommendation
-    assert first.startswith("Take residual: it has the highest accuracy, 42.")
+    assert first.startswith("Use residual: it has the highest accuracy, 42.")
     assert first.endswith(" with 4.2 M MACs per image.")
     assert lead.startswith("Its lead over the second, depthwise, is not significant: 1.")
 

@@ -32,7 +32,7 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     further(root)
     folder = results.publish(root, whole.load(root, "d" * 64, "validation split"), tmp_path / "docs")
     markdown = (folder / "report.md").read_text()
-    for title in ("On a device", "Learning on the device", "One changed pixel fools"):
+    for title in ("On a device", "Training on the device", "One changed pixel fools"):
         assert title in markdown
     for path in ("robustness/robustness.json", "adapt/depthwise-unseen/adapt.json"):
         assert (folder / path).read_bytes() == (root / path).read_bytes()

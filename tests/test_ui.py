@@ -47,7 +47,7 @@ def page_of_two_trainings(tmp_path) -> Iterator[str]:
         text=True,
         start_new_session=True,
     ) as server:
-        address = server.stdout.readline().removeprefix("Trainings: ").strip()
+        address = server.stdout.readline().removeprefix("Training runs: ").strip()
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):

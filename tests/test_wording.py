@@ -90,7 +90,19 @@ def test_text_from_data_is_no_markdown(text, written):
 
 def test_differences_of_accuracy_are_in_points():
     assert wording.signed_points(-0.026) == "−2.6"
-    assert wording.points(Interval(-0.026, -0.033, -0.018)) == "2.6 points (95\u00a0% interval −3.3 to −1.8)"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "low", "high", "text"),
+    [
+        (0.026, 0.017, 0.035, "2.6 points (95 % interval 1.7 to 3.5)"),
+        (-0.026, -0.035, -0.017, "2.6 points (95 % interval 1.7 to 3.5)"),
+        (-0.007, -0.016, 0.002, "0.7 points (95 % interval −0.2 to 1.6)"),
+        (0.007, -0.0001, 0.016, "0.7 points (95 % interval 0.0 to 1.6)"),
+    ],
+)
+def test_a_difference_and_its_interval_have_one_direction(estimate, low, high, text):
+    assert wording.points(Interval(estimate, low, high)).replace("\u00a0", " ") == text
 
 
 def test_names_are_listed():

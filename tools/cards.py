@@ -46,7 +46,7 @@ Weights: `weights/{file}`, seed {seed}.
 
 **Intended for** studying what accuracy costs, for teaching, and as a small example to export and serve. **Not for**
 decisions about people or safety, nor for pictures unlike the training data: the network always names one of its
-{classes} classes and knows no other things. It sees 64×64 pixels, so small objects vanish. It is wrong on {wrong} of
+{classes} classes, whatever the picture shows. It sees 64×64 pixels, so small objects vanish. It is wrong on {wrong} of
 the validation images, very unevenly by class. Its training data are photographs from the web, with ImageNet's biases.
 
 ## Figures

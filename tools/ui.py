@@ -24,7 +24,7 @@ def main() -> None:
     address = without_password.rstrip("/") if is_remote else f"http://{host}:{port}"
     _, experiment_id = mlflow_store.connect(Path())
     page = f"{address}/{runs_page.page(experiment_id)}"
-    print(f"Trainings: {page}", flush=True)
+    print(f"Training runs: {page}", flush=True)
     if os.environ.get("OPEN"):
         if is_remote:
             webbrowser.open(page)

@@ -1,4 +1,4 @@
-"""What learning on a device was worth: the outcomes of the stage `adapt`, as figures and sentences."""
+"""What training on a device was worth: the outcomes of the stage `adapt`, as figures and sentences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ def _trained(seen: Adapted, gain: Interval) -> str:
 
 
 def _signed(gain: Interval) -> str:
-    return f"{'+' if gain.estimate >= 0 else '−'}{points(gain)}"
+    return f"{points(gain)} {'more' if gain.estimate >= 0 else 'less'}"
 
 
 def _against(gap: Interval, large: str) -> str:

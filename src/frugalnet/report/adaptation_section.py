@@ -1,4 +1,4 @@
-"""The section "Learning on the device": a verdict, a table and a chart for each scenario, and memory by layer."""
+"""The section "Training on the device": a verdict, a table and a chart for each scenario, and memory by layer."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from frugalnet.report.page import Block, Fold, Grid, Section
 from frugalnet.report.tables import BYTES, COUNT, JOULES, Cell, Table
 from frugalnet.report.wording import DURATIONS, interval, percent, scale
 
-TITLE = "Learning on the device"
+TITLE = "Training on the device"
 NAMES = {
     "general": "nothing, all classes possible",
     "restricted": "nothing, only these classes possible",
@@ -46,7 +46,7 @@ def sections(comparison: Comparison) -> list[Section]:
 
 def _table(adapted: Sequence[Adapted]) -> Table:
     pictures = sorted(adapted[0].found["pictures"])
-    header = ["Network", "What is trained", *(f"Top-1, {n} a class" for n in pictures)]
+    header = ["Network", "What is trained", *(f"Top-1, {n} per class" for n in pictures)]
     shown = [(one, m) for one in adapted for m in NAMES if m in TRAINED or one.right(m)]
     body = []
     for one, method in shown:

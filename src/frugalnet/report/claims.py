@@ -216,8 +216,9 @@ JUDGES: dict[str, Judge] = {
 
 
 def judge(comparison: Comparison) -> list[Claim]:
-    """Every claim with its outcome. "undecided": the interval includes zero. "not
-    tested": the networks were not trained as in the paper. "not measured": a network or the data are missing."""
+    """Every claim with its outcome. "undecided": the evidence settles it neither way. "not
+    tested": the networks were not trained as in the paper. "not judged": the rule says why. "not measured": a network,
+    the data or a measurement is missing."""
     table = []
     for section, claims in SAYS.items():
         for key, text in claims.items():

@@ -100,11 +100,11 @@ def note(networks: Sequence[Exported]) -> str:
     return (
         f"Measured on one thread of {' or '.join(machines)}, all "
         f"formats of a network in alternating rounds; median, 5th to 95th percentile. Seeds: {seeds}. int8 is "
-        f"quantised on {found['calibration_images']:,} training images; below its top-1 is the difference from "
-        "PyTorch, paired by image, with its 95 % interval. Peak memory: resident, of a process that only runs the "
+        f"quantised on {found['calibration_images']:,} training images; its top-1 is followed by the difference "
+        "from PyTorch, paired by image, with its 95 % interval. Peak memory: resident, of a process that only runs the "
         f"network, in Python, which holds {before}B with NumPy before the runtime is loaded; ExecuTorch’s Python "
-        "package loads PyTorch too, which a device does not. Arena: what the runtime itself says it needs for one "
-        "image."
+        "package loads PyTorch too, which a device does not. Arena: the memory that the runtime "
+        "itself says it reserves for the activations of one image."
     )
 
 
@@ -131,7 +131,7 @@ def _suffering(networks: Sequence[Exported]) -> Table:
         for one in networks
         for c in one.found["int8_classes_that_lose_most"]
     ]
-    return Table("Classes that lose most by int8", ("Network", "Class", "PyTorch", "int8"), rows, (0, 1))
+    return Table("Classes that int8 hurts most", ("Network", "Class", "PyTorch", "int8"), rows, (0, 1))
 
 
 CHART = (

@@ -97,7 +97,7 @@ def _scope(comparison: Comparison) -> str:
 
 
 def frugal(rows: Sequence[Row]) -> Row:
-    """The network to take if computation matters: the fewest MACs within 5 points of the highest mean top-1, or of all
+    """The network to use if computation matters: the fewest MACs within 5 points of the highest mean top-1, or of all
     networks if no other is within 5 points; the more accurate one of a tie.
 
     rows: by top-1, highest first.
@@ -116,7 +116,7 @@ def _recommendation(comparison: Comparison) -> list[str]:
         return [f"{best.model} reaches {reached} with {costs}. No other network is evaluated."]
     if cheap is best:
         costs = f"{human(best.macs)} MACs per image"
-        return [f"Take {best.model}: it has the highest accuracy, {reached}, with {costs}.", *_others(comparison)]
+        return [f"Use {best.model}: it has the highest accuracy, {reached}, with {costs}.", *_others(comparison)]
     difference = comparison.difference(best.model, cheap.model)
     cost = f"{ratio(cheap.macs / best.macs)} of its MACs ({human(cheap.macs)} instead of {human(best.macs)})"
     if cheap.latency_ms and best.latency_ms:
@@ -125,13 +125,13 @@ def _recommendation(comparison: Comparison) -> list[str]:
         cost += f" and takes {instead} per image"
     kept = f"it keeps {ratio(cheap.top1.mean / best.top1.mean)} of {best.model}’s accuracy with {cost}."
     if difference.excludes_zero:
-        only = f"If only accuracy counts, take {best.model}: {reached}, {points(difference)} more than {cheap.model}."
+        only = f"If only accuracy counts, use {best.model}: {reached}, {points(difference)} more than {cheap.model}."
     else:
         only = (
             f"{best.model} reaches {reached}, which is not significantly different from {cheap.model}’s: "
             f"{points(difference)}."
         )
-    return [f"If computation matters, take {cheap.model}: {kept}", only, *_others(comparison)]
+    return [f"If computation matters, use {cheap.model}: {kept}", only, *_others(comparison)]
 
 
 def _others(comparison: Comparison) -> list[str]:

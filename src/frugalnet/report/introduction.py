@@ -59,7 +59,8 @@ def _power_and_memory(comparison: Comparison) -> Judgement | None:
         memory, joules = (row.cost.get(key) if row else None for key in (PEAK_MEMORY, ENERGY))
         energy = f"{human(joules)}J an image" if joules else "energy not measured"
         said.append(f"{model} {human(memory)}B, {energy}" if memory else f"{model} not measured")
-    return f"a training step: {'; '.join(said)}", "not measured"
+    is_known = any(row.cost.get(PEAK_MEMORY) for row in comparison.rows)
+    return f"a training step: {'; '.join(said)}", "not judged" if is_known else "not measured"
 
 
 def _judge(decide: Callable[[Comparison], Judgement | None], rule: str) -> Judge:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["agrees", "differs", "undecided", "not tested", "not measured"]
+Outcome = Literal["agrees", "differs", "undecided", "not tested", "not judged", "not measured"]
 Judgement = tuple[str, Outcome]  # what was measured, and the outcome
 
 

@@ -223,8 +223,8 @@ TERMS = (
     "95 % interval of the difference, paired by image, excludes zero."
 )
 SUMMARY_NOTE = (
-    "Marked: the best of each column. Below top-1: its 95 % interval (bootstrap over images and seeds, 10,000 "
-    "resamples). ± is the standard deviation over seeds. Below medians: 5th to 95th percentile and number of "
+    "Marked: the best of each column. Top-1 has its 95 % interval (bootstrap over images and seeds, 10,000 "
+    "resamples). ± is the standard deviation over seeds. Medians have their 5th to 95th percentile and the number of "
     "measurements, in rounds that alternate between the networks."
 )
 ACCURACY_NOTE = (
@@ -255,7 +255,7 @@ REACHED = (
 SEEDS = "Top-1 by epoch, one line per seed. Solid: validation. Dotted: training, on augmented images."
 MEANS = "All networks: means over seeds, each name at the height where its validation curve ends."
 CLASSES = (
-    "Below: accuracy over all seeds, with its Wilson 95 % interval. The images are the first of their class that the "
+    "Accuracy over all seeds, with its Wilson 95 % interval. The images are the first of their class that the "
     "first seed’s network classified correctly (green) and incorrectly (red, with the class predicted)."
 )
 CONFUSION = (
@@ -263,7 +263,8 @@ CONFUSION = (
     "diagonal stands for correct predictions."
 )
 CLAIMS = (
-    "Tong, Cho and Sun, 2017. Undecided: the interval includes zero. Not tested: the networks were not trained as in "
-    "the paper. Below each measurement is the rule that decides."
+    "Tong, Cho and Sun, 2017. Each measurement is followed by the rule that decides. Undecided: the evidence settles "
+    "it neither way, for example because the interval includes zero. Not tested: the networks were not trained as in "
+    "the paper. Not judged: the rule says why."
 )
 SAMPLE_CLAIMS = "Sample data cannot test the paper’s claims: rerun the pipeline on Tiny ImageNet for a table of them."

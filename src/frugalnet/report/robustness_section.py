@@ -1,4 +1,4 @@
-"""The section "When the picture is not clean": a verdict, a table, two charts and the most telling pictures."""
+"""The section "Robustness": a verdict, a table, two charts and the most telling pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from frugalnet.report.tables import Cell, Table
 from frugalnet.report.wording import count, interval, p_value, percent
 
 SHOWN = 4  # pictures of each network
-TITLE = "When the picture is not clean"
+TITLE = "Robustness"
 NOT_MEASURED = "Not measured: the pipeline ran with robustness=none. Rerun it with -S robustness=quick."
 NO_PICTURE = "No validation picture is classified correctly by every network, so none was attacked."
 
@@ -75,8 +75,8 @@ def _table(comparison: Comparison, rows: Sequence[Row]) -> Table:
     tries = measured["candidates"] * (1 + measured["generations"])
     note = (
         f"{len(measured['attacked'])} pictures that every network classifies correctly, at most {tries:,} queries "
-        f"for each; {len(measured['corrupted'])} pictures corrupted. Networks of the lowest seed. Below: "
-        "Wilson 95 % intervals, and of the accuracy kept, a bootstrap over the pictures. Median: over the successes."
+        f"for each; {len(measured['corrupted'])} pictures corrupted. Networks of the lowest seed. "
+        "Intervals: Wilson, 95 %; for the accuracy kept, a bootstrap over the pictures. Median: over the successes."
     )
     pairs = "; ".join(f"{names} {p_value(p)}" for names, p in paired(comparison).items())
     note += f" One pixel, paired by picture, McNemar’s exact p: {pairs}." if pairs else ""

@@ -98,8 +98,10 @@ def signed_points(fraction: float) -> str:
 
 
 def points(interval: Interval) -> str:
-    """The size of a difference of accuracies in percentage points, with its interval."""
-    low, high = signed_points(interval.low), signed_points(interval.high)
+    """The size of a difference of accuracies in percentage points, with its interval, both in its own direction, which
+    the sentence around it says: "lower by" -0.026 (-0.035 to +0.002) → "2.6 points (95 % interval −0.2 to 3.5)"."""
+    bounds = (interval.low, interval.high) if interval.estimate >= 0 else (-interval.high, -interval.low)
+    low, high = (f"{100 * bound:z.1f}".replace("-", "−") for bound in bounds)
     return f"{abs(100 * interval.estimate):.1f} points (95\u00a0% interval {low} to {high})"
 
 
