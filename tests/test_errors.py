@@ -185,11 +185,15 @@ IN_A_WORKER = """
             future = pool.submit(int)
         future.result()
 """
+BY_TORCHRUN = """
+    from frugalnet.distributed.launch import LaunchConfig, start
+
+    start(1, LaunchConfig(backend="auto", timeout_minutes=1, restarts=0), print)
+"""
 
 
-# numpy, albumentations and torch take seconds to import, within `main` and in each worker.
-@pytest.mark.parametrize("main", [IN_A_WORKER, "import slow"])
-def test_ctrl_c_while_modules_are_imported_ends_a_stage_in_one_line_with_130(tmp_path, main):
+def interrupted_while_importing(tmp_path, main: str) -> subprocess.Popen:
+    """A stage in whose `main`, or in a worker of it, a module was being imported when Ctrl-C came."""
     (tmp_path / "stage.py").write_text(IMPORTING.format(main=main))
     # Code in a string, as dataclasses and named tuples run it: Python exits in another way if that is interrupted.
     (tmp_path / "slow.py").write_text("exec('import time; print(1, flush=True); time.sleep(0.5)')")
@@ -202,7 +206,21 @@ def test_ctrl_c_while_modules_are_imported_ends_a_stage_in_one_line_with_130(tmp
     )
     assert process.stdout.readline() == "1\n"
     os.killpg(process.pid, signal.SIGINT)
+    return process
+
+
+# numpy, albumentations and torch take seconds to import, within `main` and in each worker.
+@pytest.mark.parametrize("main", [IN_A_WORKER, "import slow"])
+def test_ctrl_c_while_modules_are_imported_ends_a_stage_in_one_line_with_130(tmp_path, main):
+    process = interrupted_while_importing(tmp_path, main)
     assert process.communicate(timeout=10)[1] == "stage: interrupted\n"
+    assert process.returncode == 130
+
+
+def test_ctrl_c_while_torchruns_workers_import_modules_ends_a_stage_without_traceback(tmp_path):
+    process = interrupted_while_importing(tmp_path, BY_TORCHRUN)
+    said = process.communicate(timeout=60)[1]
+    assert all("torch/distributed/elastic" in line for line in said.splitlines()), said
     assert process.returncode == 130
 
 

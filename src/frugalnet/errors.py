@@ -46,7 +46,7 @@ def run_stage(stage: Callable[..., None]) -> None:
     """
     name = Path(sys.argv[0]).stem
     arguments = _arguments(stage, name)
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     if "DVC_STAGE" in os.environ:
         end_with_parent()
     with in_one_line(name):
@@ -71,8 +71,12 @@ def in_one_line(name: str) -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
 
 
-def _interrupt(_: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; within an import exit at once: extension modules abort if theirs is interrupted."""
+def interrupt(_: int, frame: FrameType | None) -> None:
+    """Handle Ctrl-C: raise KeyboardInterrupt, and ignore another one, which would interrupt the exit.
+
+    Within an import exit at once: extension modules abort if theirs is interrupted.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, f"{Path(sys.argv[0]).stem}: interrupted\n".encode())

@@ -26,6 +26,21 @@ def starting_workers() -> Iterator[None]:
 
 
 @contextmanager
+def supervising_workers() -> Iterator[None]:
+    """For the block that starts workers at any time and, meanwhile, has to see Ctrl-C itself.
+
+    The workers inherit that Ctrl-C is held back, and let it through when they have imported what they need.
+    """
+    done = threading.Event()
+    threading.Thread(target=done.wait, daemon=True).start()  # receives Ctrl-C; Python handles it in the main thread
+    try:
+        with starting_workers():
+            yield
+    finally:
+        done.set()
+
+
+@contextmanager
 def ctrl_c_held_back() -> Iterator[None]:
     """Hold Ctrl-C back in the block, and for good in the processes that it starts, which inherit that."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

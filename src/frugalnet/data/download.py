@@ -115,8 +115,7 @@ def _local_path(url: str) -> Path:
 
 
 def _verify(path: Path, url: str, size_bytes: int, md5: str) -> None:
-    found_bytes = path.stat().st_size
-    if found_bytes != size_bytes:
+    if (found_bytes := path.stat().st_size) != size_bytes:
         raise _another_size(url, size_bytes, found_bytes)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -239,9 +238,8 @@ def _receive(session: requests.Session, url: str, partial: Path, size_bytes: int
     timeout = (CONNECT_SECONDS, STALL_SECONDS)
     with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
         status = response.status_code
-        if status == 416 or (
-            status == 206 and not _fits(response.headers.get("Content-Range", ""), offset, size_bytes)
-        ):
+        fits = _fits(response.headers.get("Content-Range", ""), offset, size_bytes)
+        if status == 416 or (status == 206 and not fits):
             partial.unlink(missing_ok=True)
             raise ProtocolError("the server's range doesn't fit what is here; starting over")
         if status in TEMPORARY:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from frugalnet.compute import ComputeConfig
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
-from frugalnet.processes import cores
+from frugalnet.processes import cores, supervising_workers
 from frugalnet.schema import Config
 from frugalnet.training.batches import steps_per_epoch
 from frugalnet.training.trainer import TrainConfig
@@ -149,7 +149,8 @@ def start(workers: int, config: LaunchConfig, work: Callable[..., str | None], *
             shutdown_timeout=8,
         )
         try:
-            messages = api.elastic_launch(agent, work)(*arguments)
+            with supervising_workers():
+                messages = api.elastic_launch(agent, work)(*arguments)
         except SignalException as stop:
             sys.exit(128 + stop.sigval)
         except ChildFailedError as error:

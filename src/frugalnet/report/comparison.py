@@ -280,13 +280,12 @@ def trained_alike(rows: Sequence[Row]) -> bool:
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    first, *others = rows
     notes = [
-        f"{first.model} and {other.model} were trained differently: {different}."
-        for other in others
-        if (different := differing(_training(first.records[0]), _training(other.records[0])))
+        f"{rows[0].model} and {other.model} were trained differently: {different}."
+        for other in rows[1:]
+        if (different := differing(_training(rows[0].records[0]), _training(other.records[0])))
     ]
-    if any(other.seeds != first.seeds for other in others):
+    if any(other.seeds != rows[0].seeds for other in rows):
         seeds = "; ".join(f"{row.model} {', '.join(map(str, row.seeds))}" for row in rows)
         notes.append(f"The networks were trained with different seeds: {seeds}.")
     if not trained_alike(rows):
