@@ -252,6 +252,8 @@ def test_the_experiment_learns_what_can_be_learned_and_says_the_same_twice(data,
         costs["classifier"]["macs_per_picture"] < costs["norms"]["macs_per_picture"] < costs["all"]["macs_per_picture"]
     )
     assert timing["peak_memory_bytes"]["classifier"] < timing["peak_memory_bytes"]["all"]
+    whole = models.build("depthwise", once.classes).state_dict().values()  # with the statistics of its batch norms
+    assert costs["all"]["stored_bytes"] == sum(value.nbytes for value in whole)
     assert len(timing["trainings"]) == len(METHODS)
     unseen, _ = measure(
         models.build("depthwise", 3),

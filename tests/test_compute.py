@@ -1,6 +1,7 @@
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,14 @@ def test_on_the_cpu_a_c_compiler_alone_is_not_enough(monkeypatch):
     monkeypatch.setattr(compute.shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
     with pytest.raises(UserError, match=r"on the CPU a C\+\+ one"):
         compute.compile_mode(torch.device("cpu"), settings("default"))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_after_evaluation_each_module_has_its_own_mode_again(mode):
+    frozen, trained = torch.nn.BatchNorm1d(2).eval(), torch.nn.BatchNorm1d(2)
+    network = torch.nn.Sequential(frozen, trained)
+    network.training = mode
+    with suppress(RuntimeError), compute.evaluating(network):
+        assert (network.training, trained.training) == (False, False)
+        raise RuntimeError
+    assert (network.training, frozen.training, trained.training) == (mode, False, True)

@@ -91,8 +91,8 @@ def charts(*compared: Mapping[str, Any]) -> list[Chart]:
         ]
         chart = scatter(f"accuracy_{key}", f"Top-1 against {COST_AXES[key]}", COST_AXES[key], points)
         low, high = chart.y_range
-        legend = enumerate(zip(recipes, PALETTE, strict=False), start=1)
-        labels = [Label(high - 0.06 * i * (high - low), recipe, colour) for i, (recipe, colour) in legend]
+        legend = enumerate([("recipe:", "@muted"), *zip(recipes, PALETTE, strict=False)], start=1)
+        labels = [Label(high - 0.06 * i * (high - low), text, colour) for i, (text, colour) in legend]
         drawn.append(replace(chart, labels=labels))
     return drawn
 

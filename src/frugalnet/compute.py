@@ -136,11 +136,12 @@ def cpu_model_name() -> str:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the network's mode is restored at the end."""
-    was_training = network.training
+    """Evaluation mode without gradients; the mode of each module is restored at the end."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        network.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training

@@ -122,7 +122,7 @@ def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
         return Chart(name, title, axis)
     x, y = np.array([point.x for point in points], float), np.array([point.y for point in points], float)
     ends = [*x, *(max(end, 1e-9) for point in points for end in point.span or ())]
-    pad = max(0.16 * np.log10(max(ends) / min(ends)), 0.12)
+    pad = max(0.2 * np.log10(max(ends) / min(ends)), 0.12)
     x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
     bounds = [bound for point in points for bound in point.interval]
     margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)

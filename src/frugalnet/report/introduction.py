@@ -35,7 +35,7 @@ def _device_training(comparison: Comparison) -> Judgement | None:
     if found is None or gain is None:
         return None
     text = f"{found.model}, fine-tuned on {found.found['classes']} classes: {signed_points(gain.estimate)} points"
-    text += f" ({signed_points(gain.low)} to {signed_points(gain.high)}) against choosing among these without training"
+    text += f" ({signed_points(gain.low)} to {signed_points(gain.high)}) against only restricting its answers to these"
     return text, outcome_of(gain.estimate > 0) if gain.excludes_zero else "undecided"
 
 
@@ -60,7 +60,10 @@ def _power_and_memory(comparison: Comparison) -> Judgement | None:
         energy = f"{human(joules)}J an image" if joules else "energy not measured"
         said.append(f"{model} {human(memory)}B, {energy}" if memory else f"{model} not measured")
     is_known = any(row.cost.get(PEAK_MEMORY) for row in comparison.rows)
-    return f"a training step: {'; '.join(said)}", "not judged" if is_known else "not measured"
+    return (
+        f"a training step with the most and the fewest MACs: {'; '.join(said)}",
+        "not judged" if is_known else "not measured",
+    )
 
 
 def _judge(decide: Callable[[Comparison], Judgement | None], rule: str) -> Judge:

@@ -232,7 +232,10 @@ ACCURACY_NOTE = (
     "Calibration error: the mean gap between confidence and accuracy, in 15 equal bins of confidence. Training top-1: "
     "of the last epoch, on augmented images, while the weights change."
 )
-PAIRED = "Paired by image. “Better” and “worse” are said only if the interval excludes zero."
+PAIRED = (
+    "Paired by image. “Better” and “worse” are said only if the interval, over all seeds, excludes zero. p is of one "
+    "seed of each, so the two can disagree."
+)
 FRONT = (
     "Cost is on a logarithmic scale. Filled points are Pareto-optimal by the means. Vertical bars are 95 % intervals, "
     "horizontal ones 5th to 95th percentiles. Networks of about equal cost are drawn side by side. A training step is "
