@@ -15,6 +15,7 @@ from frugalnet.errors import UserError
 from frugalnet.files import write_json
 from frugalnet.metrics.counts import macs
 from frugalnet.metrics.draws import over_draws
+from frugalnet.metrics.statistics import Interval
 from frugalnet.metrics.training_cost import saved_bytes, training_macs
 from frugalnet.report import adaptation, adaptation_section, claims, findings, page
 from frugalnet.training.adaptation import (
@@ -337,6 +338,30 @@ def test_gains_count_pictures_that_are_paired(full):
     assert gain.estimate == pytest.approx((28 - 24 + 2) / 40)
     assert gain.excludes_zero
     assert adaptation.difference(seen, ("all", 7), seen, ("restricted", 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "known", "new", "smaller"),
+    [
+        (0.01, 0.03, "adds 2.0 points", "more than from scratch.", "is enough: residual, fine-tuned, is 2.0 points"),
+        (
+            -0.03,
+            -0.01,
+            "costs 2.0 points",
+            "less than from scratch.",
+            "falls short: residual, fine-tuned, is 2.0 points",
+        ),
+        (-0.03, 0.01, "(95 % interval −1.0 to 3.0) less.", "less than from scratch, which is not", "may be enough"),
+        (-0.01, 0.03, "(95 % interval −1.0 to 3.0) more.", "more than from scratch, which is not", "may be enough"),
+    ],
+)
+def test_the_section_says_the_direction_of_each_difference(full, monkeypatch, low, high, known, new, smaller):
+    monkeypatch.setattr(adaptation, "difference", lambda *_: Interval((low + high) / 2, low, high))
+    said = [text.replace("\u00a0", " ") for text in adaptation.verdict(full.adaptation, full.by_macs)]
+    assert known in said[0]
+    assert new in said[1]
+    assert smaller in said[2]
+    assert ("above alexnet" in said[2], "below alexnet" in said[2]) == (low > 0, high < 0)
 
 
 def test_the_introductions_claims_are_judged_by_it(full):

@@ -88,21 +88,23 @@ def test_every_claim_of_the_paper_has_a_row_and_an_outcome(full):
 
 
 @pytest.mark.parametrize(
-    ("top1", "low", "high", "expected"),
+    ("top1", "low", "high", "expected", "said"),
     [
-        (0.02, 0.01, 0.03, "agrees"),
-        (0.02, -0.01, 0.05, "undecided"),
-        (-0.02, -0.03, -0.01, "differs"),
-        (0.2, 0.1, 0.3, "differs"),
+        (0.02, 0.01, 0.03, "agrees", "higher by 2.0 points (95 % interval 1.0 to 3.0)"),
+        (0.02, -0.01, 0.05, "undecided", "higher by 2.0 points (95 % interval −1.0 to 5.0)"),
+        (0.0, -0.01, 0.02, "undecided", "higher by 0.0 points (95 % interval −1.0 to 2.0)"),
+        (-0.02, -0.03, -0.01, "differs", "lower by 2.0 points (95 % interval 1.0 to 3.0)"),
+        (0.2, 0.1, 0.3, "differs", "higher by 20.0 points (95 % interval 10.0 to 30.0)"),
     ],
 )
-def test_the_residual_claim_is_undecided_if_the_interval_includes_zero(full, top1, low, high, expected):
+def test_the_residual_claim_is_undecided_if_the_interval_includes_zero(full, top1, low, high, expected, said):
     changed = [
         replace(d, interval=Interval(top1, low, high)) if (d.first, d.second) == ("residual", "depthwise") else d
         for d in full.differences
     ]
     found = judged(replace(full, differences=changed))["residual_validation"]
     assert found.outcome == expected
+    assert f"residual {said}" in found.measured.replace("\u00a0", " ")
 
 
 def timed(full, **times):

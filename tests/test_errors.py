@@ -221,6 +221,7 @@ def test_ctrl_c_while_torchruns_workers_import_modules_ends_a_stage_without_trac
     process = interrupted_while_importing(tmp_path, BY_TORCHRUN)
     said = process.communicate(timeout=60)[1]
     assert all("torch/distributed/elastic" in line for line in said.splitlines()), said
+    assert "Unable to shutdown" not in said  # it ends by itself as soon as its imports are done
     assert process.returncode == 130
 
 

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Interval
-from frugalnet.report import comparison, findings, page, results, tables
+from frugalnet.report import comparison, findings, page, results, summary, tables
 from frugalnet.report.findings import Findings
 from frugalnet.report.wording import markdown
 
@@ -253,6 +253,28 @@ def with_interval(sample_findings: Findings, low: float, high: float) -> Finding
     interval = Interval((low + high) / 2, low, high)
     changed = [replace(one, interval=interval) for one in sample_findings.comparison.differences]
     return findings.find(replace(sample_findings.comparison, differences=changed))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.01, 0.03, "alexnet is better than depthwise: 2.0 points (95 % interval 1.0 to 3.0)"),
+        (-0.03, -0.01, "alexnet is worse than depthwise: 2.0 points (95 % interval 1.0 to 3.0)"),
+        (
+            -0.03,
+            0.01,
+            "alexnet and depthwise are not significantly different: 1.0 points (95 % interval −1.0 to 3.0) less",
+        ),
+    ],
+)
+def test_mlflows_summary_says_which_of_two_networks_is_ahead(sample_findings, low, high, said):
+    changed = with_interval(sample_findings, low, high).comparison
+    changed = replace(
+        changed, differences=[replace(one, first="alexnet", second="depthwise") for one in changed.differences]
+    )
+    lines = summary.of_all(changed).replace("\u00a0", " ").splitlines()
+    assert f"- {said}{' for alexnet' if said.endswith('less') else ''}" in lines
+    assert lines[-1] in summary.of_one(changed, changed.row("depthwise")).replace("\u00a0", " ")
 
 
 def test_the_recommendation_names_the_frugal_and_the_accurate_network(sample_findings):

@@ -92,7 +92,7 @@ def test_a_teacher_is_a_stored_network_and_can_be_chosen(choice, tmp_path):
 @pytest.fixture(scope="module")
 def study_lock() -> str:
     """The committed dvc.lock: the file itself is also written by `dvc repro`."""
-    shown = subprocess.run(["git", "show", "HEAD:dvc.lock"], cwd=ROOT, capture_output=True, text=True)
+    shown = subprocess.run(["git", "show", "HEAD:./dvc.lock"], cwd=ROOT, capture_output=True, text=True)
     text = (ROOT / "dvc.lock").read_text() if shown.returncode else shown.stdout
     if "normalise" in YAML(typ="safe").load(text)["stages"]:  # only the stages that train are the study's
         pytest.skip("the committed dvc.lock is of your runs, no longer of the study's")
@@ -111,7 +111,9 @@ def test_dvc_lock_names_todays_code_and_the_files_that_it_made(tmp_path, study_l
         code = [one for one in stage["deps"] if not one["path"].startswith("data/")]
         assert len(code) > 10
         changed = [one["path"] for one in code if md5(ROOT / one["path"]) != one["md5"]]
-        assert not changed, "dvc.lock was made by other code: train again with `dvc repro` and commit its dvc.lock"
+        assert not changed, (
+            "dvc.lock was made by other code: train again and commit its stages augment, teach and train"
+        )
         for key, value in stage["params"]["params.yaml"].items():
             assert value == reduce(dict.__getitem__, key.split("."), params), key
         for one in stage["outs"]:

@@ -72,11 +72,7 @@ def in_one_line(name: str) -> Iterator[None]:
 
 
 def interrupt(_: int, frame: FrameType | None) -> None:
-    """Handle Ctrl-C: raise KeyboardInterrupt, and ignore another one, which would interrupt the exit.
-
-    Within an import exit at once: extension modules abort if theirs is interrupted.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Raise KeyboardInterrupt; within an import exit at once: extension modules abort if theirs is interrupted."""
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, f"{Path(sys.argv[0]).stem}: interrupted\n".encode())

@@ -19,7 +19,7 @@ from frugalnet.errors import UserError
 from frugalnet.files import read_json
 from frugalnet.runs_page import VIEW, view
 
-EXPERIMENT = "frugalnet"  # the trainings
+EXPERIMENT = "frugalnet"  # the training runs
 COMPARISONS = "frugalnet · comparisons"
 
 

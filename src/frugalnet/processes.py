@@ -29,7 +29,7 @@ def starting_workers() -> Iterator[None]:
 def supervising_workers() -> Iterator[None]:
     """For the block that starts workers at any time and, meanwhile, has to see Ctrl-C itself.
 
-    The workers inherit that Ctrl-C is held back, and let it through when they have imported what they need.
+    The workers inherit that Ctrl-C is held back, and have to let it through when they have imported what they need.
     """
     done = threading.Event()
     threading.Thread(target=done.wait, daemon=True).start()  # receives Ctrl-C; Python handles it in the main thread

@@ -7,7 +7,7 @@ VIEW = "mlflow.sharedViewState.frugalnet"  # a saved view of MLflow's UI is a ta
 
 
 def page(experiment_id: str) -> str:
-    """The address, within the UI, of the trainings in the project's saved view."""
+    """The address, within the UI, of the training runs in the project's saved view."""
     return (
         f"#/experiments/{experiment_id}/runs"
         "?viewStateShareKey=frugalnet&workflowType=machine_learning&compareRunsMode=CHART"

@@ -1,11 +1,13 @@
 """How several workers are configured, checked and started. torchrun's elastic agent starts and watches them."""
 
 import os
+import signal
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,7 +15,7 @@ import torch.distributed as dist
 from pydantic import Field, model_validator
 
 from frugalnet.compute import ComputeConfig
-from frugalnet.errors import UserError
+from frugalnet.errors import UserError, interrupt
 from frugalnet.files import sha256
 from frugalnet.processes import cores, supervising_workers
 from frugalnet.schema import Config
@@ -120,6 +122,18 @@ def divide_cores(config: ComputeConfig, workers: int) -> ComputeConfig:
     return config.model_copy(update={"threads": threads})
 
 
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after a terminal's Ctrl-C the agent sends another
+    interrupt(number, frame)
+
+
+def _in_worker(work: Callable[..., str | None], *arguments: Any) -> str | None:
+    """Let Ctrl-C through, which `supervising_workers` held back while this process imported modules, and work."""
+    signal.signal(signal.SIGINT, _interrupt_once)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return work(*arguments)
+
+
 def start(workers: int, config: LaunchConfig, work: Callable[..., str | None], *arguments: Any) -> None:
     """Run work(*arguments) in each of the workers, all on this machine, and wait for them.
 
@@ -150,8 +164,9 @@ def start(workers: int, config: LaunchConfig, work: Callable[..., str | None], *
         )
         try:
             with supervising_workers():
-                messages = api.elastic_launch(agent, work)(*arguments)
+                messages = api.elastic_launch(agent, _in_worker)(work, *arguments)
         except SignalException as stop:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # another Ctrl-C must not interrupt the exit
             sys.exit(128 + stop.sigval)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()

@@ -1,7 +1,6 @@
 """A distributed training run: what the command starts, and what each worker then does."""
 
 import os
-import signal
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from frugalnet.distributed.launch import LaunchConfig, Workers
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.synchronous import fit
 from frugalnet.distributed.worker import Worker
-from frugalnet.errors import Interrupted, UserError, interrupt
+from frugalnet.errors import Interrupted, UserError
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
@@ -81,8 +80,6 @@ def train(task: Task) -> None:
 
 def work(task: Task) -> str | None:
     """Be one of the workers. Returns a message if only the user can help: the agent must not start workers again."""
-    signal.signal(signal.SIGINT, interrupt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while this process imported modules
     try:
         _work(task)
     except UserError as error:

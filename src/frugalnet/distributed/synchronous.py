@@ -4,6 +4,7 @@ The paper's section 5.2: sub-models of one structure train independently; at the
 parameters to a global network and take the updated ones.
 """
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -30,6 +31,8 @@ def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], No
             print(f"resuming from the checkpoint: epoch {trainer.epoch + 1}, step {trainer.step + 1}", file=sys.stderr)
     else:
         resumption.keep(worker.state())
+    # What `caught_signals` goes back to after a Ctrl-C: another one, from torch's agent, must not interrupt the exit.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with caught_signals() as signals:
         if isinstance(config, GlobalNet) and config.exchange == "asynchronous":
             from frugalnet.distributed.asynchronous import Asynchronous
@@ -37,6 +40,7 @@ def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], No
             Asynchronous(worker, config, resumption, saved, signals).train(on_epoch)
         else:
             _train(worker, resumption, signals, on_epoch)
+    signal.signal(signal.SIGINT, before)
 
 
 def _train(worker: Worker, resumption: Resumption, signals: list[int], on_epoch: Callable[[History], None]) -> None:

@@ -145,17 +145,17 @@ def verdict(adapted: Sequence[Adapted], by_macs: Mapping[str, int]) -> list[str]
 def _trained(seen: Adapted, gain: Interval) -> str:
     what = "Fine-tuning all of it on " + count(seen.most, "picture") + " of each, taken from its training set,"
     if not gain.excludes_zero:
-        return f"{what} makes no significant difference: {_signed(gain)}."
+        return f"{what} makes no significant difference: {_more_or_less(gain)}."
     return f"{what} {'adds' if gain.estimate > 0 else 'costs'} {points(gain)}."
 
 
-def _signed(gain: Interval) -> str:
+def _more_or_less(gain: Interval) -> str:
     return f"{points(gain)} {'more' if gain.estimate >= 0 else 'less'}"
 
 
 def _against(gap: Interval, large: str) -> str:
     if not gap.excludes_zero:
-        return f"is not significantly different from {large} as it is, among the same classes: {_signed(gap)}"
+        return f"is not significantly different from {large} as it is, among the same classes: {_more_or_less(gap)}"
     return f"is {points(gap)} {'above' if gap.estimate > 0 else 'below'} {large} as it is, among the same classes"
 
 

@@ -102,7 +102,7 @@ def _smaller_gap(first: str, second: str) -> Judge:
 def _by_difference(first: str, second: str, rule: str, judge: Callable[[Interval], Outcome]) -> Judge:
     def decide(comparison: Comparison, a: Row, b: Row) -> Judgement:
         interval = comparison.difference(a.model, b.model)
-        return f"{a.model} {'higher' if interval.estimate > 0 else 'lower'} by {points(interval)}", judge(interval)
+        return f"{a.model} {'higher' if interval.estimate >= 0 else 'lower'} by {points(interval)}", judge(interval)
 
     return Judge((first, second), rule, decide)
 

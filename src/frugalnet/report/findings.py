@@ -129,7 +129,7 @@ def _recommendation(comparison: Comparison) -> list[str]:
     else:
         only = (
             f"{best.model} reaches {reached}, which is not significantly different from {cheap.model}’s: "
-            f"{points(difference)}."
+            f"{points(difference)} more."
         )
     return [f"If computation matters, use {cheap.model}: {kept}", only, *_others(comparison)]
 

@@ -53,17 +53,15 @@ def _smaller_is_enough(comparison: Comparison) -> Judgement | None:
 
 
 def _power_and_memory(comparison: Comparison) -> Judgement | None:
-    models, said = [*comparison.by_macs], []
+    models, said, is_known = [*comparison.by_macs], [], False
     for model in dict.fromkeys((models[-1], models[0])):
         row = comparison.row(model)
         memory, joules = (row.cost.get(key) if row else None for key in (PEAK_MEMORY, ENERGY))
         energy = f"{human(joules)}J an image" if joules else "energy not measured"
         said.append(f"{model} {human(memory)}B, {energy}" if memory else f"{model} not measured")
-    is_known = any(row.cost.get(PEAK_MEMORY) for row in comparison.rows)
-    return (
-        f"a training step with the most and the fewest MACs: {'; '.join(said)}",
-        "not judged" if is_known else "not measured",
-    )
+        is_known = is_known or bool(memory)
+    which = " of the networks with the most and the fewest MACs" if len(said) > 1 else ""
+    return f"a training step{which}: {'; '.join(said)}", "not judged" if is_known else "not measured"
 
 
 def _judge(decide: Callable[[Comparison], Judgement | None], rule: str) -> Judge:

@@ -233,8 +233,8 @@ ACCURACY_NOTE = (
     "of the last epoch, on augmented images, while the weights change."
 )
 PAIRED = (
-    "Paired by image. “Better” and “worse” are said only if the interval, over all seeds, excludes zero. p is of one "
-    "seed of each, so the two can disagree."
+    "Paired by image. “Better” and “worse” are said only if the interval, over all seeds, excludes zero. Each p "
+    "compares networks of one seed, so it can disagree with the interval."
 )
 FRONT = (
     "Cost is on a logarithmic scale. Filled points are Pareto-optimal by the means. Vertical bars are 95 % intervals, "

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from frugalnet.report.comparison import Comparison, Row
+from frugalnet.report.comparison import Comparison, Difference, Row
 from frugalnet.report.wording import MILLISECONDS, human, interval, percent, points, scale
 
 
@@ -31,16 +31,18 @@ def _short(value: float) -> str:
 def of_all(compared: Comparison) -> str:
     """Every network's figures, and whether the differences are real, as Markdown."""
     lines = [f"- **{row.model}**: {_figures(row)}" for row in compared.rows]
-    for one in compared.differences:
-        lines.append(f"- {one.wording}: {points(one.interval)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_difference, compared.differences)])
 
 
 def of_one(compared: Comparison, row: Row) -> str:
     """A network's figures and how it differs from the others, as Markdown."""
     found = [one for one in compared.differences if row.model in (one.first, one.second)]
-    lines = [f"- {one.wording}: {points(one.interval)}" for one in found]
-    return "\n".join([f"**{_figures(row)}**", "", *lines])
+    return "\n".join([f"**{_figures(row)}**", "", *map(_difference, found)])
+
+
+def _difference(one: Difference) -> str:
+    first = "" if one.interval.excludes_zero else f" {'more' if one.interval.estimate >= 0 else 'less'} for {one.first}"
+    return f"- {one.wording}: {points(one.interval)}{first}"
 
 
 def _figures(row: Row) -> str:

@@ -128,7 +128,7 @@ def measure(
     outcomes, seconds, joules = [], [], []
     methods = METHODS if scenario == config.scenarios[0] else PARTS
     todo = [(d, n, m) for d in range(len(draws)) for n in config.pictures for m in methods]
-    for d, n, method in tqdm(todo, f"adapt {model}, {scenario}", unit=" trainings", disable=None):
+    for d, n, method in tqdm(todo, f"adapt {model}, {scenario}", unit=" training runs", disable=None):
         validation, labels = _of_classes(data.validation, draws[d])
         if scenario == "seen" and (n, method) == (config.pictures[0], METHODS[0]):
             answers = predict(infer(network, validation, normalise))
