@@ -122,7 +122,7 @@ def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
         return Chart(name, title, axis)
     x, y = np.array([point.x for point in points], float), np.array([point.y for point in points], float)
     ends = [*x, *(max(end, 1e-9) for point in points for end in point.span or ())]
-    pad = max(0.2 * np.log10(max(ends) / min(ends)), 0.12)
+    pad = max(0.3 * np.log10(max(ends) / min(ends)), 0.12)
     x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
     bounds = [bound for point in points for bound in point.interval]
     margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
@@ -189,7 +189,7 @@ def place_names(
     One name after the other, in three rounds: the later ones see where all the others stand.
     """
     chosen, placed = [(1, 0)] * len(points), dict[int, Box]()
-    marks = [(x - 0.012, y - 0.05, x + 0.012, y + 0.05) for x, y in points]
+    marks = [(x - 0.03, y - 0.05, x + 0.03, y + 0.05) for x, y in points]
     for i, ((x, y), name) in [*enumerate(zip(points, names, strict=True))] * 3:
         width, height, gap = 0.012 * len(name), 0.0275, 0.025  # half of the name's
         boxes = {}
