@@ -43,6 +43,7 @@ def test_one_network_with_another_recipe_leaves_its_claims_untested(full):
     found = judged(replace(full, rows=rows))
     untested = {key for key, claim in found.items() if claim.outcome == "not tested"}
     assert untested == {
+        "epoch_seconds",  # not on a GPU
         "depthwise_training",
         "residual_training",
         "depthwise_overfits_less",
@@ -125,12 +126,24 @@ def test_the_price_of_shortcuts_is_judged_by_what_was_measured(full, residual, e
     assert found.outcome == expected
 
 
-@pytest.mark.parametrize(("depthwise", "expected"), [(35, "agrees"), (90, "differs"), (None, "not measured")])
-def test_speed_is_judged_by_alternating_measurements_and_never_by_epochs(full, depthwise, expected):
+def on(device: str, rows):
+    """The rows with costs measured on that device."""
+    return [
+        replace(row, records=[replace(r, cost=r.cost | {"machine": {"device": device}}) for r in row.records])
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "depthwise", "expected"),
+    [("cuda", 35, "agrees"), ("cuda", 90, "differs"), ("cuda", None, "not measured"), ("cpu", 35, "not tested")],
+)
+def test_speed_on_a_gpu_is_judged_by_alternating_measurements_and_never_by_epochs(full, device, depthwise, expected):
     step = {"alexnet": (100,) * 3, "depthwise": depthwise and (depthwise,) * 3, "residual": (40,) * 3}
     for epoch in (1, 35, 1000):
         times = {"alexnet": (100,) * 3, "depthwise": (epoch,) * 3, "residual": (epoch,) * 3}
-        found = judged(replace(full, rows=timed(full, epoch_seconds=times, train_step_ms=step)))["epoch_seconds"]
+        rows = on(device, timed(full, epoch_seconds=times, train_step_ms=step))
+        found = judged(replace(full, rows=rows))["epoch_seconds"]
         assert found.outcome == expected
         assert not depthwise or found.measured.startswith(f"{depthwise}.0 against 100.0 ms forward and backward")
 

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import cv2
+import fake_results
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -214,3 +215,13 @@ def test_a_point_that_hides_no_other_is_drawn_exactly_at_its_cost():
     costs = [89_712.0, 299_040.0, 498_787.0, 1_662_624.0]
     points = [figures.Point(str(cost), "#000000", cost, 40.0, (39.0, 41.0), ()) for cost in costs]
     assert [point.x for point in figures.scatter("name", "title", "bytes", points).points] == costs
+
+
+def test_each_seeds_final_top_1_is_drawn_and_nothing_for_single_seeds(tmp_path):
+    rows = fake_results.compared(tmp_path / "two", models=("alexnet", "depthwise"), seeds=(0, 1)).rows
+    chart = figures.seed_chart(rows)
+    assert [point.y for point in chart.points] == [100 * r.metrics["top1"] for row in rows for r in row.records]
+    assert [round(point.x) for point in chart.points] == [0, 0, 1, 1]
+    assert len({point.x for point in chart.points}) == 4
+    assert chart.x_names == [row.model for row in rows]
+    assert figures.seed_chart(fake_results.compared(tmp_path / "one", seeds=(0,)).rows).is_empty

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from frugalnet import models
 from frugalnet.errors import UserError
+from frugalnet.metrics.counts import counts
 
 # The paper's plan (section 3.2): layer, output shape as H×W×C, weights, batch-norm values by Keras's count.
 CONVENTIONAL = [
@@ -44,6 +45,13 @@ def size(module: nn.Module) -> tuple[int, int]:
     """What gradient descent changes, and that with running means and variances."""
     trainable = sum(parameter.numel() for parameter in module.parameters())
     return trainable, trainable + sum(b.numel() for name, b in module.named_buffers() if "running" in name)
+
+
+@pytest.mark.parametrize(("name", "macs"), [("frugal", 3_529_664), ("frugal_wide", 45_000_000)])
+def test_the_frugal_networks_stay_within_the_papers_parameters_and_their_macs(name: str, macs: int) -> None:
+    found = counts(models.build(name), (3, 64, 64))
+    assert found["parameters_keras"] <= 74_818
+    assert found["macs"] <= macs
 
 
 @pytest.mark.parametrize(("name", "table", "trainable", "keras"), STUDY)

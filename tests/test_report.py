@@ -66,6 +66,7 @@ def test_everything_is_written(written):
         "figures/corruptions.png",
         *(f"figures/accuracy_{k}.png" for k in ("parameters_trainable", "macs", "latency_ms", "train_step_ms")),
         *(f"figures/curves_{name}.png" for name in (*MODELS, "together")),
+        "figures/seeds.png",
         *(f"figures/confusion_{model}.png" for model in MODELS),
         *(f"figures/{m}-{s}_{kind}.png" for m in MODELS for s in (0, 1) for kind in ("confusion", "best_and_worst")),
     }
@@ -141,7 +142,7 @@ def test_every_table_of_the_markdown_version_is_whole(written, texts):
             assert len(re.findall(r"(?<!\\)\|", after)) == columns
     assert found == 2 + 1 + 1 + 2 + 1 + 1 + 3 + 3 + 1
     pictures = re.findall(r'src="([^"]+)"', texts["report.md"])
-    assert len(pictures) == 4 + 4 + 3 + 3 + 2
+    assert len(pictures) == 4 + 5 + 3 + 3 + 2
     assert all((written / picture).is_file() for picture in pictures)
 
 
@@ -283,7 +284,7 @@ def test_the_recommendation_names_the_frugal_and_the_accurate_network(sample_fin
         "If computation matters, use residual: it keeps 91\u00a0% of alexnet’s accuracy with 15\u00a0% of its MACs "
         "(4.2 M instead of 28 M) and takes 2.37 ms instead of 7.38 ms per image."
     )
-    assert second.startswith("If only accuracy counts, use alexnet: 46.2\u00a0% top-1 (95\u00a0% interval 42.2")
+    assert second.startswith("If only accuracy counts, use alexnet: 46.2\u00a0% top-1, mean of 2 seeds (95\u00a0% ")
     assert second.endswith("2.0 points (95\u00a0% interval 1.0 to 3.0) more than residual.")
     assert third == "Pareto-optimal in accuracy and MACs: alexnet and residual. Dominated: depthwise by residual."
 

@@ -28,7 +28,7 @@ from frugalnet.report.wording import (
 )
 
 README, CHARTS = Path("README.md"), Path("docs/results")
-CLAIMS = ("parameters_ratio", "depthwise_training", "depthwise_validation", "residual_validation", "epoch_seconds")
+CLAIMS = ("parameters_ratio", "depthwise_training", "depthwise_validation", "residual_validation", "residual_seconds")
 _WHOLE = (200, "validation split")
 _HEADER = (
     *("network", "recipe", "epochs", "seeds", "top-1 (95 % interval)", "top-5", "parameters, trainable"),

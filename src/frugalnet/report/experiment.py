@@ -51,9 +51,9 @@ def load(folder: Path, run: Mapping[str, Any]) -> Experiment | None:
 def section(experiment: Experiment, colours: Mapping[str, str]) -> Section:
     """Each network's curves beside the ends of the paper's. colours: of the networks, in the rest of the report."""
     charts = [_chart(experiment, name, colours) for name in experiment.runs]
-    return Section(
-        "experiment", "The paper’s experiment", [NOTE, Grid(charts, min(len(charts), 3)), _table(experiment)]
-    )
+    each = Grid(charts, min(len(charts), 3))
+    together = _together(experiment, colours)
+    return Section("experiment", "The paper’s experiment", [NOTE, each, together, _table(experiment)])
 
 
 def _chart(experiment: Experiment, name: str, colours: Mapping[str, str]) -> Chart:
@@ -72,6 +72,23 @@ def _chart(experiment: Experiment, name: str, colours: Mapping[str, str]) -> Cha
     labels = end_labels(ends, top, height)
     title = f"Training curves of {name}, recipe {PAPER_RECIPE}"
     return Chart(f"experiment_{name}", title, "epoch", (1, last), (0, top), lines, labels=labels, height=height)
+
+
+def _together(experiment: Experiment, colours: Mapping[str, str]) -> Chart:
+    """All networks, as the paper's figure 8."""
+    lines, ends, height = [], {}, 420
+    for name, rows in experiment.histories.items():
+        colour = colours.get(experiment.runs[name]["model"], "@muted")
+        for key, kind, dotted in CURVES:
+            curve = [100 * row[key] for row in rows]
+            lines.append(
+                Line(range(1, len(rows) + 1), curve, colour, f"{name}, {kind}", dotted, 1.3 if dotted else 2.4)
+            )
+            ends[name] = (curve[-1], colour)  # of the validation curve, the last
+    top = 1.08 * max(value for line in lines for value in line.y)
+    title, epochs = f"Training curves of all networks, recipe {PAPER_RECIPE}", (1, PAPER_EPOCHS)
+    labels = end_labels(ends, top, height)
+    return Chart("experiment_together", title, "epoch", epochs, (0, top), lines, labels=labels, height=height)
 
 
 def _table(experiment: Experiment) -> Table:

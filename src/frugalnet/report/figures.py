@@ -203,8 +203,7 @@ def place_names(
 
 
 def _cost(box: Box, others: Sequence[Box]) -> float:
-    """How much of a box is over others or, counted twice, outside the unit square."""
-    # Rounded, so that equal costs are equal and the first side wins.
+    """How much of a box is over others or, counted twice, outside the unit square; rounded, so that ties are ties."""
     return round(sum(_overlap(box, other) for other in others) - 2 * _overlap(box, (0, 0, 1, 1)), 9)
 
 
@@ -265,6 +264,18 @@ def curve_charts(rows: Sequence[Row]) -> list[Chart]:
     ]
     last = {row.model: (mean_curve(row.records, "validation_top1")[-1], colour[row.model]) for row in rows}
     return [*charts, chart("curves_together", "Training curves of all networks", lines, last, 420)]
+
+
+def seed_chart(rows: Sequence[Row]) -> Chart:
+    """Final top-1 of each seed, by network; empty if each has one seed only."""
+    chart, points = Chart("seeds", "Final top-1 of each seed", "", height=260), []
+    for i, row in enumerate(rows):
+        for k, record in enumerate(row.records):
+            x, top1 = i + 0.12 * (k - (len(row.records) - 1) / 2), 100 * record.metrics["top1"]
+            points.append(Point("", colours(rows)[row.model], x, top1, (top1, top1), [f"{record.name}: {top1:.2f} %"]))
+    ends, x_range = [point.y for point in points], (-0.5, len(rows) - 0.5)
+    drawn = replace(chart, x_range=x_range, y_range=(min(ends) - 1, max(ends) + 1), points=points)
+    return chart if len(points) == len(rows) else replace(drawn, x_names=[row.model for row in rows])
 
 
 def _curve(record: Record, key: str) -> list[float]:

@@ -110,7 +110,8 @@ def _recommendation(comparison: Comparison) -> list[str]:
     """Which network to use, and whether the differences are more than chance."""
     rows = comparison.rows
     best, cheap = rows[0], frugal(rows)
-    reached = f"{percent(best.top1.mean)} top-1 (95\u00a0% interval {interval(best.top1_interval)})"
+    mean = f", mean of {len(best.seeds)} seeds" if len(best.seeds) > 1 else ""
+    reached = f"{percent(best.top1.mean)} top-1{mean} (95\u00a0% interval {interval(best.top1_interval)})"
     if len(rows) == 1:
         costs = f"{human(best.macs)} MACs per image"
         return [f"{best.model} reaches {reached} with {costs}. No other network is evaluated."]

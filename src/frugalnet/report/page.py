@@ -187,7 +187,11 @@ def _sections(found: Findings, images: Images | None) -> tuple[Chart, list[Secti
     return answer, [
         Section("table", "Accuracy and cost", accuracy),
         Section("cost", "Accuracy against cost", costs),
-        Section("curves", "Training", [SEEDS, Grid(curves, min(len(rows), 3)), together, MEANS, *training]),
+        Section(
+            "curves",
+            "Training",
+            [SEEDS, Grid(curves, min(len(rows), 3)), together, MEANS, Grid([figures.seed_chart(rows)]), *training],
+        ),
         Section("classes", "Easiest and hardest classes", easiest),
         Section("confusion", "Confusion", [CONFUSION, *confusions]),
         Section("layers", "Layers", [Fold(row.model, [tables.layers(row)]) for row in rows]),
@@ -267,7 +271,7 @@ CONFUSION = (
 )
 CLAIMS = (
     "Tong, Cho and Sun, 2017. Each measurement is followed by the rule that decides. Undecided: the evidence settles "
-    "it neither way, for example because the interval includes zero. Not tested: the networks were not trained as in "
-    "the paper. Not judged: the rule says why."
+    "it neither way, for example because the interval includes zero. Not tested: the networks were not trained, or "
+    "times not measured, as in the paper. Not judged: the rule says why."
 )
 SAMPLE_CLAIMS = "Sample data cannot test the paper’s claims: rerun the pipeline on Tiny ImageNet for a table of them."

@@ -201,8 +201,9 @@ def extremes(rows: Sequence[Row]) -> Table:
 def confused_pairs(row: Row) -> Table:
     pairs = classes.most_confused_pairs(row.confusion, row.records[0].class_names)
     rows = [[Cell(f"{p.first} · {p.second}"), Cell(str(p.forward)), Cell(str(p.backward))] for p in pairs]
-    header = ("Most confused pairs", "First as second", "Second as first")
-    return Table(f"Most confused pairs of {row.model}", header, rows, style="")
+    header = ("Classes", "First as second", "Second as first")
+    seeds = f", {len(row.seeds)} seeds together" if len(row.seeds) > 1 else ""
+    return Table(f"Most confused pairs of {row.model}{seeds}", header, rows, style="")
 
 
 def layers(row: Row) -> Table:
