@@ -301,6 +301,7 @@ def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_pa
     (run_id,) = [found.info.run_id for found in tracked if found.data.tags.get("weights_sha256") == weights]
     again = [sys.executable, "-m", "frugalnet.reproduce"]
     said = run(project, *again, run_id)
+    assert f"{run_id}: trained at commit {run(project, 'git', 'rev-parse', 'HEAD').strip()}" in said
     assert f"epoch 1/{recorded['train']['epochs']}: " in said
     assert "trained again to the same weights" in said
 

@@ -6,6 +6,7 @@ and trains nothing. A different environment (torch, CPU instructions, …) is re
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,10 @@ def main(run_id: str) -> None:
     run = read_json(Path(run_id)) if run_id.endswith(".json") else mlflow_store.artifact(root, run_id, "run.json")
     if not isinstance(run, dict):
         raise UserError(f"{run_id}: not the record of a run; give a run.json or the id of an MLflow run")
+    with suppress(UserError):
+        beside = Path(run_id).with_name("timing.json")
+        timing = read_json(beside) if run_id.endswith(".json") else mlflow_store.artifact(root, run_id, "timing.json")
+        print(f"{run_id}: trained at commit {timing.get('mlflow.source.git.commit', 'unknown')}")
     compare(run, retrain(run, root))
 
 
