@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from frugalnet.distributed import launch
 from frugalnet.errors import UserError, run_stage
 
 ROOT = Path(__file__).parents[1]
@@ -223,6 +224,16 @@ def test_ctrl_c_while_torchruns_workers_import_modules_ends_a_stage_without_trac
     assert all("torch/distributed/elastic" in line for line in said.splitlines()), said
     assert "Unable to shutdown" not in said  # it ends by itself as soon as its imports are done
     assert process.returncode == 130
+
+
+def test_a_worker_of_torchrun_ignores_the_second_ctrl_c_which_the_agent_sends():
+    before = signal.signal(signal.SIGINT, launch._interrupt_once)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("through", ["", "; exit"])  # a shell that may make way for its command, one that stays
