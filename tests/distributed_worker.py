@@ -141,6 +141,7 @@ def work(folder: str) -> str | None:
                 return str(error)
         except Interrupted as stop:
             left["ended"] = str(stop)
+            signal.raise_signal(signal.SIGINT)  # torch's agent may pass Ctrl-C on late: it must not interrupt the exit
             if is_last:
                 print(stop, file=sys.stderr)
                 sys.exit(stop.exit_code)

@@ -178,7 +178,9 @@ def run_here(folder: Path, trainings: dict[str, Training]) -> dict[str, list[dic
             patch.setenv(name, str(value))
         free.close()
         write(folder, trainings, 1)
+        ctrl_c = signal.getsignal(signal.SIGINT)
         assert work(str(folder)) is None
+        signal.signal(signal.SIGINT, ctrl_c)  # a training that was stopped leaves it ignored
     return left(folder, 1)
 
 
