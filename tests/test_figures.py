@@ -13,7 +13,7 @@ from plotly.io.json import to_json_plotly
 
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles
-from frugalnet.report import drawing, figures
+from frugalnet.report import curves, drawing, figures
 from frugalnet.report.figures import Chart
 
 
@@ -31,7 +31,7 @@ def heatmap(sample_findings, rows):
 def test_plotly_accepts_every_figure(rows, heatmap):
     """The figures are plain dictionaries; plotly's own validation finds a misspelt key or a wrong value."""
     costs = [figures.cost_chart(rows, key) for key in figures.COST_AXES]
-    for chart in (*costs, *figures.curve_charts(rows), heatmap):
+    for chart in (*costs, *curves.charts(rows), heatmap):
         go.Figure(json.loads(re.sub(r'"@\w+"', '"#445566"', to_json_plotly(drawing.plotly(chart)))))
 
 
@@ -76,7 +76,7 @@ def test_ticks_are_few_and_round(rows):
 
 
 def test_curves_show_every_seed_and_label_their_ends(rows):
-    alexnet, _, _, together = figures.curve_charts(rows)
+    alexnet, _, _, together = curves.charts(rows)
     record = rows[0].records[1]
     curve = [100 * epoch["validation_top1"] for epoch in record.history]
     assert [line.text for line in alexnet.lines][2:] == ["validation, seed 0", "validation, seed 1"]
@@ -89,9 +89,10 @@ def test_curves_show_every_seed_and_label_their_ends(rows):
 
 def test_a_mean_curve_ends_where_the_shortest_one_does(rows):
     short, long = rows[0].records
-    short = replace(short, history=short.history[:2])
-    expected = [50 * (a["train_top1"] + b["train_top1"]) for a, b in zip(short.history, long.history, strict=False)]
-    assert figures.mean_curve([short, long], "train_top1") == pytest.approx(expected)
+    both = short.history[:2], long.history
+    expected = [50 * (a["train_top1"] + b["train_top1"]) for a, b in zip(*both, strict=False)]
+    mean = curves.mean_curves([*map(curves.curves_of, both)])
+    assert mean["train_top1"] == pytest.approx(expected)
 
 
 def test_labels_are_spread_apart_and_keep_their_order():
@@ -165,7 +166,7 @@ def test_a_png_of_a_heatmap_names_few_classes_and_not_many(tmp_path, heatmap, te
 
 
 def test_a_png_of_a_chart_is_drawn_whole_with_its_labels(tmp_path, rows, texts):
-    for chart in (figures.cost_chart(rows, "macs"), figures.curve_charts(rows)[-1]):
+    for chart in (figures.cost_chart(rows, "macs"), curves.charts(rows)[-1]):
         drawing.png(chart, tmp_path / "chart.png")
         assert {"alexnet", "depthwise", "residual"} <= set(texts)
         picture = cv2.imread(str(tmp_path / "chart.png"), cv2.IMREAD_GRAYSCALE)

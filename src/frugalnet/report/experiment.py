@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from frugalnet.files import read_history, read_json
+from frugalnet.report import curves
 from frugalnet.report.claims import PAPER_EPOCHS, PAPER_RECIPE, Claim
-from frugalnet.report.figures import CURVES, Chart, Line, end_labels
+from frugalnet.report.figures import Chart, Line
 from frugalnet.report.page import Grid, Section
 from frugalnet.report.tables import Cell, Table
 from frugalnet.report.wording import percent
@@ -50,45 +51,25 @@ def load(folder: Path, run: Mapping[str, Any]) -> Experiment | None:
 
 def section(experiment: Experiment, colours: Mapping[str, str]) -> Section:
     """Each network's curves beside the ends of the paper's. colours: of the networks, in the rest of the report."""
-    charts = [_chart(experiment, name, colours) for name in experiment.runs]
-    each = Grid(charts, min(len(charts), 3))
-    together = _together(experiment, colours)
+    of = {
+        name: (curves.curves_of(rows), colours.get(experiment.runs[name]["model"], "@muted"))
+        for name, rows in experiment.histories.items()
+    }
+    each = Grid([_chart(name, experiment.runs[name]["model"], *of[name]) for name in of], min(len(of), 3))
+    together = curves.together("experiment_together", f"Training curves of all networks, recipe {PAPER_RECIPE}", of)
     return Section("experiment", "The paper’s experiment", [NOTE, each, together, _table(experiment)])
 
 
-def _chart(experiment: Experiment, name: str, colours: Mapping[str, str]) -> Chart:
-    model, rows, height = experiment.runs[name]["model"], experiment.histories[name], 260
-    colour, last = colours.get(model, "@muted"), len(rows)
+def _chart(name: str, model: str, of: curves.Curves, colour: str) -> Chart:
     ends, lines = {}, []
-    for number, (key, kind, dotted) in enumerate(CURVES):
-        curve = [100 * row[key] for row in rows]
-        lines.append(Line(range(1, last + 1), curve, colour, kind, dotted))
-        ends[f"{kind} {curve[-1]:.0f} %"] = (curve[-1], "@muted" if dotted else "@ink")
+    for number, (key, kind, dotted) in enumerate(curves.KINDS):
+        lines.append(curves.line(of[key], colour, kind, dotted))
+        last, end = len(of[key]), of[key][-1]
+        ends[f"{kind} {end:.0f} %"] = (end, "@muted" if dotted else "@ink")
         if model in ENDS:
-            level = ENDS[model][number]
-            until = range(round(0.9 * last), last + 1)
+            level, until = ENDS[model][number], range(round(0.9 * last), last + 1)
             lines.append(Line(until, [level] * len(until), "@ink", f"the paper’s {kind}", dotted, 1))
-    top = 1.08 * max(value for line in lines for value in line.y)
-    labels = end_labels(ends, top, height)
-    title = f"Training curves of {name}, recipe {PAPER_RECIPE}"
-    return Chart(f"experiment_{name}", title, "epoch", (1, last), (0, top), lines, labels=labels, height=height)
-
-
-def _together(experiment: Experiment, colours: Mapping[str, str]) -> Chart:
-    """All networks, as the paper's figure 8."""
-    lines, ends, height = [], {}, 420
-    for name, rows in experiment.histories.items():
-        colour = colours.get(experiment.runs[name]["model"], "@muted")
-        for key, kind, dotted in CURVES:
-            curve = [100 * row[key] for row in rows]
-            lines.append(
-                Line(range(1, len(rows) + 1), curve, colour, f"{name}, {kind}", dotted, 1.3 if dotted else 2.4)
-            )
-            ends[name] = (curve[-1], colour)  # of the validation curve, the last
-    top = 1.08 * max(value for line in lines for value in line.y)
-    title, epochs = f"Training curves of all networks, recipe {PAPER_RECIPE}", (1, PAPER_EPOCHS)
-    labels = end_labels(ends, top, height)
-    return Chart("experiment_together", title, "epoch", epochs, (0, top), lines, labels=labels, height=height)
+    return curves.chart(f"experiment_{name}", f"Training curves of {name}, recipe {PAPER_RECIPE}", lines, ends)
 
 
 def _table(experiment: Experiment) -> Table:
@@ -96,7 +77,7 @@ def _table(experiment: Experiment) -> Table:
     for name, rows in experiment.histories.items():
         expected = ENDS.get(experiment.runs[name]["model"])
         cells = [Cell(name)]
-        for number, (key, *_) in enumerate(CURVES):
+        for number, (key, *_) in enumerate(curves.KINDS):
             cells += [Cell(percent(rows[-1][key])), Cell(percent(expected[number] / 100, 0) if expected else "–")]
         body.append(cells)
     header = ("Network", "Training top-1", "the paper’s", "Validation top-1", "the paper’s")

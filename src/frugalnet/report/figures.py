@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles, pareto_front
 from frugalnet.report.comparison import Comparison, Row
-from frugalnet.report.results import Record
 from frugalnet.report.tables import BY_KEY
 from frugalnet.report.wording import interval, one_line, seed_mean
 
@@ -23,7 +22,6 @@ COST_AXES = {
     "latency_ms": "latency at batch 1 (ms)",
     "train_step_ms": "time of a training step (ms)",
 }
-CURVES = (("train_top1", "training", True), ("validation_top1", "validation", False))  # key, name, whether dotted
 # Mid-tones that stand out against white and against near-black: more than 3:1 on both.
 PALETTE = ("#2f7fd6", "#d9661f", "#23946a", "#9560cf", "#d1466b", "#1593a5", "#a8800c", "#7d7f86")
 Box = tuple[float, float, float, float]  # left, bottom, right, top
@@ -233,39 +231,6 @@ def end_labels(ends: Mapping[str, tuple[float, str]], top: float, height: int) -
     return [Label(at, text, ends[text][1]) for at, text in zip(places.tolist(), ends, strict=True)]
 
 
-def curve_charts(rows: Sequence[Row]) -> list[Chart]:
-    """Top-1 by epoch: a chart per network with a line per seed, and one of all networks, means over their seeds."""
-    epochs = max(len(record.history) for row in rows for record in row.records)
-    top = max(max(max(_curve(record, key)) for row in rows for record in row.records for key, *_ in CURVES), 1.0) * 1.08
-    colour = colours(rows)
-
-    def chart(
-        name: str, title: str, lines: Sequence[Line], ends: Mapping[str, tuple[float, str]], height: int
-    ) -> Chart:
-        labels = end_labels(ends, top, height)
-        return Chart(name, title, "epoch", (min(1, epochs - 1), epochs), (0, top), lines, labels=labels, height=height)
-
-    def line(curve: Sequence[float], model: str, text: str, dotted: bool, width: float = 2) -> Line:
-        return Line(range(1, len(curve) + 1), curve, colour[model], text, dotted, width)
-
-    charts = []
-    for row in rows:
-        lines, ends = [], {}
-        for key, name, dotted in CURVES:
-            curves = [(record.seed, _curve(record, key)) for record in row.records]
-            lines += [line(curve, row.model, f"{name}, seed {seed}", dotted) for seed, curve in curves]
-            end = mean_curve(row.records, key)[-1]
-            ends[f"{name} {end:.0f} %"] = (end, "@muted" if dotted else "@ink")
-        charts.append(chart(f"curves_{row.model}", f"Training curves of {row.model}", lines, ends, 260))
-    lines = [
-        line(mean_curve(row.records, key), row.model, f"{row.model}, {name}", dotted, 1.3 if dotted else 2.4)
-        for row in rows
-        for key, name, dotted in CURVES
-    ]
-    last = {row.model: (mean_curve(row.records, "validation_top1")[-1], colour[row.model]) for row in rows}
-    return [*charts, chart("curves_together", "Training curves of all networks", lines, last, 420)]
-
-
 def seed_chart(rows: Sequence[Row]) -> Chart:
     """Final top-1 of each seed, by network; empty if each has one seed only."""
     chart, points = Chart("seeds", "Final top-1 of each seed", "", height=260), []
@@ -276,15 +241,6 @@ def seed_chart(rows: Sequence[Row]) -> Chart:
     ends, x_range = [point.y for point in points], (-0.5, len(rows) - 0.5)
     drawn = replace(chart, x_range=x_range, y_range=(min(ends) - 1, max(ends) + 1), points=points)
     return chart if len(points) == len(rows) else replace(drawn, x_names=[row.model for row in rows])
-
-
-def _curve(record: Record, key: str) -> list[float]:
-    return [100 * epoch[key] for epoch in record.history]
-
-
-def mean_curve(records: Sequence[Record], key: str) -> list[float]:
-    """Percent by epoch, the mean over the seeds, as far as all of them went."""
-    return [float(np.mean(values)) for values in zip(*(_curve(record, key) for record in records), strict=False)]
 
 
 def heatmap(

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from frugalnet.files import atomic, write_json, write_table
 from frugalnet.metrics import classes
-from frugalnet.report import drawing, figures, robustness_section, tables
+from frugalnet.report import curves, drawing, figures, robustness_section, tables
 from frugalnet.report.comparison import Comparison, Row
 from frugalnet.report.figures import Chart, Heatmap
 from frugalnet.report.findings import Findings
@@ -164,7 +164,7 @@ def _sections(found: Findings, images: Images | None) -> tuple[Chart, list[Secti
     """The chart beside the recommendation, and the sections below it."""
     comparison, rows = found.comparison, found.comparison.rows
     order, names = _order(comparison), figures.unique_names(comparison)
-    *curves, together = figures.curve_charts(rows)
+    *each, together = curves.charts(rows)
     paper_classes = tables.paper_classes(found)
 
     def confusion(row: Row) -> Heatmap:
@@ -190,7 +190,7 @@ def _sections(found: Findings, images: Images | None) -> tuple[Chart, list[Secti
         Section(
             "curves",
             "Training",
-            [SEEDS, Grid(curves, min(len(rows), 3)), together, MEANS, Grid([figures.seed_chart(rows)]), *training],
+            [SEEDS, Grid(each, min(len(rows), 3)), together, MEANS, Grid([figures.seed_chart(rows)]), *training],
         ),
         Section("classes", "Easiest and hardest classes", easiest),
         Section("confusion", "Confusion", [CONFUSION, *confusions]),
