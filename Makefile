@@ -37,7 +37,7 @@ default-tests: .venv/installed
 test-all: lint ## run linters, type check and all tests
 	pytest -m ''
 
-bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (ten minutes)
+bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (five minutes)
 	python -m benchmarks.benchmark
 
 bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
