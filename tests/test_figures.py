@@ -87,6 +87,25 @@ def test_curves_show_every_seed_and_label_their_ends(rows):
     assert {label.text: label.colour for label in together.labels} == figures.colours(rows)
 
 
+def test_curves_of_all_networks_are_named_at_the_ends_of_their_validation_curves():
+    one, other = (
+        {"train_top1": [9.0, 90.0], "validation_top1": [5.0, 10.0]},
+        {"train_top1": [20.0], "validation_top1": [60.0]},
+    )
+    chart = curves.together("name", "title", {"one": (one, "#111"), "other": (other, "#222")})
+    assert [(label.text, label.y, label.colour) for label in chart.labels] == [
+        ("one", pytest.approx(10), "#111"),
+        ("other", pytest.approx(60), "#222"),
+    ]
+    assert [(line.text, line.dotted) for line in chart.lines] == [
+        ("one, training", True),
+        ("one, validation", False),
+        ("other, training", True),
+        ("other, validation", False),
+    ]
+    assert (chart.x_range, chart.y_range[1]) == ((1, 2), pytest.approx(1.08 * 90))
+
+
 def test_a_mean_curve_ends_where_the_shortest_one_does(rows):
     short, long = rows[0].records
     both = short.history[:2], long.history

@@ -102,6 +102,19 @@ def test_networks_that_were_not_trained_as_the_paper_says_judge_nothing(tmp_path
     assert experiment.load(tmp_path / "docs/paper", compared(study).first.run) is None
 
 
+def test_the_ends_of_the_papers_curves_stand_beside_those_measured():
+    history = [{"train_top1": epoch / 25, "validation_top1": epoch / 50} for epoch in range(1, 11)]
+    of = experiment.Experiment({"depthwise-0": {"model": "depthwise"}}, {"depthwise-0": history}, [])
+    (chart,) = experiment.section(of, {"depthwise": "#123"}).blocks[1].charts
+    found = [(line.text, line.dotted, line.colour, line.x[-1], line.y[-1]) for line in chart.lines]
+    assert found == [
+        ("training", True, "#123", 10, pytest.approx(40)),
+        ("the paper’s training", True, "@ink", 10, 48),
+        ("validation", False, "#123", 10, pytest.approx(20)),
+        ("the paper’s validation", False, "@ink", 10, 33),
+    ]
+
+
 def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(tmp_path):
     whole_split = {"num_classes": 200, "n": 2000}
     paper = fake_results.make(
