@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -93,6 +94,17 @@ def test_the_command_names_the_classes_that_the_evaluation_found(project, tmp_pa
         assert [top["id"] for top in one["top"]] == [data.class_ids[position] for position in order]
         assert [top["name"] for top in one["top"]] == [data.class_names[position] for position in order]
         assert np.allclose([top["probability"] for top in one["top"]], expected[order], atol=2e-3)
+
+
+def test_the_command_ends_silently_when_nobody_reads_its_output_any_more(project, tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(picture(64, 64)))
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "frugalnet.use.cli", "predict", "--weights", project / "weights", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_the_text_says_what_was_done_to_the_picture_and_escapes_names(project, tmp_path, capsys, monkeypatch):

@@ -89,7 +89,7 @@ def test_a_teacher_is_a_network_of_the_study_and_can_be_chosen(choice, tmp_path)
     recorded = json.loads((RESULTS / "modern" / f"{Path(str(chosen.weights)).stem}/run.json").read_text())
     assert chosen.sha256 == recorded["weights_sha256"]  # large networks' weights are not in git
     stored = ROOT / str(chosen.weights)
-    assert stored.parent.name == "models" or sha256(stored) == chosen.sha256
+    assert stored.parent.name == "data" or sha256(stored) == chosen.sha256
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,28 +93,40 @@ def _predict(arguments: argparse.Namespace) -> int:
         network = classifier.Classifier(weights.choose(arguments.model, where))
     found: list[dict[str, Any]] = []
     failed = 0
-    for name in pictures.find(arguments.pictures):
-        try:
-            picture = pictures.open_file(name)
-        except UserError as error:
-            failed += 1
-            print(f"frugalnet: {error}", file=sys.stderr)
-            continue
-        (prediction,) = network.predict([picture.pixels])
-        found.append(
-            {
-                "file": picture.name,
-                "network": network.stored.name,
-                "changes": list(picture.changes),
-                "milliseconds": prediction.milliseconds,
-                "top": prediction.named(arguments.top),
-            }
-        )
-        if not arguments.json:
-            print(_text(found[-1]))
-    if arguments.json:
-        print(json.dumps(found, indent=2))
+    with _while_output_is_read():
+        for name in pictures.find(arguments.pictures):
+            try:
+                picture = pictures.open_file(name)
+            except UserError as error:
+                failed += 1
+                print(f"frugalnet: {error}", file=sys.stderr)
+                continue
+            (prediction,) = network.predict([picture.pixels])
+            found.append(
+                {
+                    "file": picture.name,
+                    "network": network.stored.name,
+                    "changes": list(picture.changes),
+                    "milliseconds": prediction.milliseconds,
+                    "top": prediction.named(arguments.top),
+                }
+            )
+            if not arguments.json:
+                print(_text(found[-1]))
+        if arguments.json:
+            print(json.dumps(found, indent=2))
     return int(failed > 0)
+
+
+@contextmanager
+def _while_output_is_read() -> Iterator[None]:
+    """End silently, as other commands do, when whoever reads the output, such as `head`, has had enough."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _downloaded(run_id: str, folder: Path) -> Path:
