@@ -96,12 +96,13 @@ def test_the_command_names_the_classes_that_the_evaluation_found(project, tmp_pa
         assert np.allclose([top["probability"] for top in one["top"]], expected[order], atol=2e-3)
 
 
-def test_the_command_ends_silently_when_nobody_reads_its_output_any_more(project, tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # the output fails at its end, or with the first line
+def test_the_command_ends_silently_when_nobody_reads_its_output_any_more(project, tmp_path, unbuffered):
     (tmp_path / "a.png").write_bytes(encoded(picture(64, 64)))
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "frugalnet.use.cli", "predict", "--weights", project / "weights", tmp_path]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
