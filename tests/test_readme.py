@@ -11,7 +11,7 @@ from tools import readme
 ROOT = Path(__file__).parents[1]
 FIGURES, *OTHERS = [
     json.loads(path.read_text(encoding="utf-8"))
-    for recipe in ("modern", "frontier", "distilled", "distilled_wide")
+    for recipe in ("modern", "frontier", "frontier_wide", "distilled", "distilled_wide")
     if (path := ROOT / f"docs/results/{recipe}/comparison.json").is_file()
 ]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
