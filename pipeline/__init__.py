@@ -1,5 +1,6 @@
 """The stages: one file each, `python -m pipeline.<stage>` from the project's folder."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -13,3 +14,5 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SOURCE, os.environ.get
 
 if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`: Ctrl-C while it imports; then run_stage takes over
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"interrupted\n"), os._exit(130)))
+    if not importlib.util.find_spec("albumentations"):  # DVC starts stages with the first python on the path
+        sys.exit(f"{sys.executable} lacks the project's packages: run `make install`, then `source .venv/bin/activate`")

@@ -78,6 +78,15 @@ def test_an_item_that_is_not_a_model_and_a_seed_is_refused(monkeypatch, item):
         run_stage(main)
 
 
+def test_a_stage_run_by_a_python_without_the_packages_says_so_in_one_line():
+    bare = [sys.executable, "-S", "-m", "pipeline.download"]  # -S: no site-packages
+    ended = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("run `make install`, then `source .venv/bin/activate`\n")
+    assert ended.stderr.startswith(f"{sys.executable} lacks")
+    assert len(ended.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
