@@ -56,7 +56,7 @@ results: .venv/installed ## copy results and weights to docs/results/RECIPE, wei
 	python -m tools.cards
 
 readme: .venv/installed ## fill the README's tables and draw its charts from docs/results
-	python -m tools.readme docs/results/modern/comparison.json $(wildcard $(patsubst %,docs/results/%/comparison.json,frontier frontier_wide distilled distilled_wide))
+	python -m tools.readme
 
 lint: .venv/installed ## run linters, type check and the check of import directions
 	ruff check .

@@ -1,7 +1,8 @@
-"""Fill the README's tables and draw its charts: python -m tools.readme COMPARISON.JSON [COMPARISON.JSON …].
+"""Fill the README's tables and draw its charts: python -m tools.readme [COMPARISON.JSON …].
 
-The first comparison is the study's: its claims go into the README. The networks of the others, trained with other
-recipes, are shown in the same table and charts; their costs must have been measured in the same rounds.
+Without arguments it takes the published comparisons of RECIPES. The first comparison is the study's: its claims go into
+the README. The networks of the others, trained with other recipes, are shown in the same table and charts; their costs
+must have been measured in the same rounds.
 """
 
 import json
@@ -26,8 +27,10 @@ from frugalnet.report.wording import (
     scale,
     seed_mean,
 )
+from tools.results import STUDY_RECIPE
 
 README, CHARTS = Path("README.md"), Path("docs/results")
+RECIPES = (STUDY_RECIPE, "frontier", "frontier_wide", "distilled", "distilled_wide")  # in the order of the table
 CLAIMS = ("parameters_ratio", "depthwise_training", "depthwise_validation", "residual_validation", "residual_seconds")
 _WHOLE = (200, "validation split")
 _HEADER = (
@@ -119,9 +122,14 @@ def fill(text: str, found: Mapping[str, str]) -> str:
     return text
 
 
+def published(root: Path = Path()) -> tuple[str, ...]:
+    """The files of RECIPES, the study's first; another recipe's only if it is there."""
+    study, *others = [root / CHARTS / recipe / "comparison.json" for recipe in RECIPES]
+    return (str(study), *(str(path) for path in others if path.is_file()))
+
+
 def main(*comparisons: str) -> None:
-    if not comparisons:
-        raise UserError("name one comparison.json or more, the study's first")
+    comparisons = comparisons or published()
     found = [_read(comparison) for comparison in comparisons]
     for key in ("data hash", "cost measured on"):
         if len({each["facts"][key] for each in found}) > 1:
