@@ -1,6 +1,6 @@
 """What the code means, as hashes: syntax trees without docstrings, comments and layout.
 
-DVC's stages and a run's fingerprint depend on these hashes, not on the files' bytes, so editing a comment trains nothing.
+DVC's stages and a run's fingerprint depend on these hashes, not on bytes: editing a comment trains nothing.
 Imports nothing of the project: the stage `sources` takes a fraction of a second.
 """
 
@@ -85,7 +85,7 @@ def code_of(roots: Iterable[Path], without: Container[str] = WITHOUT_EFFECT, pac
 
 
 def weights_code(model: str, package: Path = PACKAGE) -> dict[str, str]:
-    """The hash of every module that decides an architecture's weights and history: the training loop and its own file."""
+    """The hash of every module that decides an architecture's weights: the training loop's and its own file."""
     return code_of([package / "training/loop.py", package / f"models/{model}.py"], NOT_WEIGHTS, package)
 
 
