@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from frugalnet import compute, config, models, project
+from frugalnet.adaptation import measure as adaptation
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, run_stage
 from frugalnet.files import write_json
-from frugalnet.training import adaptation
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import load_weights
 

@@ -6,14 +6,17 @@ from frugalnet import runs_page, tracking
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of, write_json
-from frugalnet.report import findings, page, summary, tables, whole
+from frugalnet.study import summary, tables
+from frugalnet.study.experiments import gather
+from frugalnet.study.findings import conclude
+from frugalnet.study.report import write_report
 
 
 def main() -> None:
     data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
-    compared = whole.load(Path("results"), sha256_of(data.sha256), data.validated_on)
-    further = whole.further_sections(compared, Path("results"))
-    page.write(findings.find(compared), out, data.validation.images, further)
+    findings = conclude(gather(Path("results"), data))
+    compared = findings.comparison
+    write_report(findings, out)
     write_json(Path("results/summary.json"), summary.summary(compared))
 
     runs, names = sorted(record.run["fingerprint"] for record in compared.records), [row.model for row in compared.rows]

@@ -10,32 +10,37 @@ import torch
 from frugalnet import compute, config, models
 from frugalnet.data import arrays
 from frugalnet.errors import run_stage
+from frugalnet.export.runtimes import FILES, open_runtime
 from frugalnet.files import write_json
-from frugalnet.metrics import counts, perturbations
-from frugalnet.metrics.one_pixel import Classify
+from frugalnet.metrics import counts
+from frugalnet.robustness.measure import Subject, measure
+from frugalnet.robustness.result import write_result
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.inference import infer, load_weights
-from frugalnet.use.runtimes import FILES, open_runtime
 
 
 def main() -> None:
     params = config.load()
-    device, data, out = compute.setup(params.compute), arrays.load(Path("data/arrays")), Path("results/robustness")
-    normalise, networks, macs = Normaliser(data.mean, data.std, device), dict[str, Classify](), dict[str, int]()
+    device = compute.setup(params.compute)
+    data = arrays.load(Path("data/arrays"))
+    normalise = Normaliser(data.mean, data.std, device)
+    seed = min(params.seeds)
+    macs = {}
+    subjects = []
     for model in params.model.names:
-        name = f"{model}-{min(params.seeds)}"
-        network = load_weights(models.build(model, len(data.class_ids)), Path("models") / f"{name}.safetensors")
+        weights = Path("models") / f"{model}-{seed}.safetensors"
+        network = load_weights(models.build(model, len(data.class_ids)), weights)
         network.to(device).to(memory_format=torch.channels_last)
         macs[model] = counts.macs(network, (3, 64, 64))
-        networks[name] = partial(infer, network, normalise=normalise)
+        subjects.append(Subject(model, seed, partial(infer, network, normalise=normalise)))
     if params.robustness.int8:
-        frugal, seed = min(macs, key=lambda model: macs[model]), min(params.seeds)
+        frugal = min(macs, key=lambda model: macs[model])
         file = Path("results/export") / f"{frugal}-{seed}" / FILES["int8"]
-        networks[f"{frugal} int8-{seed}"] = open_runtime("int8", file)
-    start, labels = time.perf_counter(), np.array(data.validation.labels)
-    result = perturbations.measure(networks, data.validation.images, labels, params.robustness)
-    write_json(out / "robustness.json", result)
-    write_json(out / "timing.json", {"seconds": time.perf_counter() - start})
+        subjects.append(Subject(frugal, seed, open_runtime("int8", file), quantised=True))
+    start = time.perf_counter()
+    result = measure(subjects, data.validation.images, np.array(data.validation.labels), params.robustness)
+    write_result(result, Path("results"))
+    write_json(Path("results/robustness/timing.json"), {"seconds": time.perf_counter() - start})
 
 
 if __name__ == "__main__":

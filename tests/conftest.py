@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 
 from frugalnet.data.augment import AugmentConfig
 from frugalnet.data.download import DownloadConfig, fetch
-from frugalnet.report.comparison import Comparison
-from frugalnet.report.findings import Findings
+from frugalnet.comparison.compare import Comparison
+from frugalnet.study.findings import Findings
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet.data.corruptions import KINDS
+from frugalnet.robustness.corruptions import KINDS
 from frugalnet.metrics import accuracy, classes
 from frugalnet.report import comparison, findings, results
-from frugalnet.report.adaptation import TRAINED, Adapted
+from frugalnet.adaptation.figures import TRAINED, Adapted
 
 # parameters_trainable, parameters_keras, MACs, top-1
 NETWORKS: dict[str, tuple[int, int, int, float]] = {

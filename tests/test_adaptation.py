@@ -14,11 +14,11 @@ from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
 from frugalnet.files import write_json
 from frugalnet.metrics.counts import macs
-from frugalnet.metrics.draws import over_draws
+from frugalnet.adaptation.draws import over_draws
 from frugalnet.metrics.statistics import Interval
-from frugalnet.metrics.training_cost import saved_bytes, training_macs
+from frugalnet.adaptation.cost import saved_bytes, training_macs
 from frugalnet.report import adaptation, adaptation_section, claims, findings, page
-from frugalnet.training.adaptation import (
+from frugalnet.adaptation.measure import (
     METHODS,
     AdaptConfig,
     choose_pictures,
@@ -28,7 +28,7 @@ from frugalnet.training.adaptation import (
     pretrain,
 )
 from frugalnet.training.batches import Normaliser, Views
-from frugalnet.training.finetuning import (
+from frugalnet.adaptation.finetuning import (
     PARTS,
     TuningConfig,
     classifier,

@@ -7,7 +7,7 @@ import pytest
 
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean
 from frugalnet.report import claims
-from frugalnet.report.comparison import Comparison
+from frugalnet.comparison.compare import Comparison
 
 OF_COUNTS_AND_TIMES = {
     "alexnet_parameters",

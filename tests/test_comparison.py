@@ -9,7 +9,7 @@ from frugalnet.errors import UserError
 from frugalnet.metrics import statistics
 from frugalnet.metrics.statistics import Interval
 from frugalnet.report import comparison, findings, results
-from frugalnet.report.results import Record
+from frugalnet.comparison.records import Record
 
 SHA = "d" * 64
 SPLIT = "validation split"

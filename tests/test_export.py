@@ -16,7 +16,7 @@ from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
 from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.use import export, exported, runtimes, weights
-from frugalnet.use.export import ExportConfig
+from frugalnet.export.files import ExportConfig
 
 CONFIG = ExportConfig(calibration_images=50, max_loss_points=2.0)
 needs_executorch = pytest.mark.skipif(not runtimes.has_executorch(), reason="the extra `device` is not installed")

@@ -14,7 +14,7 @@ from plotly.io.json import to_json_plotly
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles
 from frugalnet.report import curves, drawing, figures
-from frugalnet.report.figures import Chart
+from frugalnet.document.charts import Chart
 
 
 @pytest.fixture(scope="module")

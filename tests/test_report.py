@@ -17,8 +17,8 @@ from plotly.offline import get_plotlyjs
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Interval
 from frugalnet.report import comparison, findings, page, results, summary, tables
-from frugalnet.report.findings import Findings
-from frugalnet.report.wording import markdown
+from frugalnet.study.findings import Findings
+from frugalnet.document.wording import markdown
 
 MODELS = ("alexnet", "depthwise", "residual")
 

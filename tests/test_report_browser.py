@@ -9,7 +9,7 @@ import fake_results
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from frugalnet.report.page import SAMPLE_BANNER, write
+from frugalnet.study.sections import SAMPLE_BANNER, write
 
 _BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
 _FLAGS = [

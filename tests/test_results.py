@@ -9,7 +9,7 @@ from frugalnet.errors import UserError
 from frugalnet.files import read_history, read_json, write_json
 from frugalnet.report import comparison, experiment, figures, whole
 from frugalnet.report import results as stored
-from frugalnet.report.wording import percent
+from frugalnet.document.wording import percent
 from tools import results
 
 

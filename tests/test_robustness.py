@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from frugalnet.data.corruptions import KINDS, corrupt
+from frugalnet.robustness.corruptions import KINDS, corrupt
 from frugalnet.errors import UserError
 from frugalnet.files import write_json
 from frugalnet.metrics import perturbation_figures as figures
-from frugalnet.metrics.one_pixel import Outcome, attack
-from frugalnet.metrics.perturbations import RobustnessConfig, measure
+from frugalnet.robustness.one_pixel import Outcome, attack
+from frugalnet.robustness.measure import RobustnessConfig, measure
 from frugalnet.report import claims, findings, page, robustness, robustness_section
 
 GREY = np.full((16, 16, 3), 128, np.uint8)

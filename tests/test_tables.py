@@ -5,8 +5,8 @@ import pytest
 
 from frugalnet.metrics.statistics import Quantiles
 from frugalnet.report import tables
-from frugalnet.report.tables import BY_KEY
-from frugalnet.report.wording import NOT_MEASURED
+from frugalnet.study.tables import BY_KEY
+from frugalnet.document.wording import NOT_MEASURED
 
 
 @pytest.fixture(scope="module")

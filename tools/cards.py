@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from frugalnet.document.wording import NOT_MEASURED, count, human, interval, markdown, percent
 from frugalnet.errors import in_one_line
+from frugalnet.export import section as device
 from frugalnet.files import atomic, read_json
 from frugalnet.metrics.statistics import Interval, wilson_interval
-from frugalnet.report import device
-from frugalnet.report.wording import NOT_MEASURED, count, human, interval, markdown, percent
 from frugalnet.use import weights
 from tools.verify import record_of
 

@@ -12,12 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from frugalnet.errors import UserError, in_one_line
-from frugalnet.files import atomic
-from frugalnet.metrics.statistics import Interval, SeedMean
-from frugalnet.report import drawing
-from frugalnet.report.figures import COST_AXES, PALETTE, Chart, Label, Point, scatter
-from frugalnet.report.wording import (
+from frugalnet.document import drawing
+from frugalnet.document.blocks import Chart, Label, Point
+from frugalnet.document.charts import PALETTE, scatter
+from frugalnet.document.wording import (
     MILLISECONDS,
     NOT_MEASURED,
     interval,
@@ -27,6 +25,10 @@ from frugalnet.report.wording import (
     scale,
     seed_mean,
 )
+from frugalnet.errors import UserError, in_one_line
+from frugalnet.files import atomic
+from frugalnet.metrics.statistics import Interval, SeedMean
+from frugalnet.study.charts import COST_AXES
 from tools.results import STUDY_RECIPE
 
 README, CHARTS = Path("README.md"), Path("docs/results")

@@ -20,12 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
+from frugalnet.comparison.compare import Evidence
 from frugalnet.data import arrays
+from frugalnet.document.charts import colours
 from frugalnet.errors import UserError, in_one_line
-from frugalnet.files import atomic, sha256_of, write_json
-from frugalnet.report import comparison, experiment, findings, page, whole
-from frugalnet.report.claims import PAPER_RECIPE, tested_by
-from frugalnet.report.figures import colours
+from frugalnet.files import atomic, write_json
+from frugalnet.paper import experiment
+from frugalnet.paper.claims import PAPER_RECIPE, tested_by
+from frugalnet.study.experiments import gather
+from frugalnet.study.findings import conclude
+from frugalnet.study.report import write_report
 
 STUDY_RECIPE = "modern"
 PREDICTIONS = "predictions.npz"
@@ -40,23 +44,24 @@ MEASURED = (
 FOLDER = Path("docs/results")
 
 
-def publish(root: Path, compared: comparison.Comparison, folder: Path) -> Path:
+def publish(root: Path, evidence: Evidence, folder: Path) -> Path:
     """Write the report and the records of all compared networks under `folder`; returns the folder of their recipe.
 
     root: the folder of results. Raises UserError for sample data, or for networks of several recipes.
     """
+    compared = evidence.comparison
     if compared.first.run["is_sample"]:
         raise UserError(f"{root} holds results on sample data, which do not belong in {folder}")
     recipes = sorted({row.recipe for row in compared.rows})
     if len(recipes) > 1:
         raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
-    found, further = findings.find(compared), [*whole.further_sections(compared, root)]
+    found, further = conclude(evidence), []
     papers = experiment.load(folder / PAPER_RECIPE, compared.first.run) if recipes[0] != PAPER_RECIPE else None
     if papers:
         found = replace(found, claims=tested_by(found.claims, papers.claims))
-        further.insert(0, experiment.section(papers, colours(compared.rows)))
+        further = [experiment.section(papers, colours(row.model for row in compared.rows))]
     with atomic(folder / recipes[0]) as partial:
-        page.write(found, partial, further=further)
+        write_report(found, partial, further)
         (partial / "report.html").unlink()
         write_json(partial / "cost.json", {row.model: row.cost for row in compared.rows if row.cost})
         for record in compared.records:
@@ -110,8 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data, root = arrays.load(Path("data/arrays")), Path("results")
     if arguments.add:
         print(f"kept: {', '.join(add(FOLDER / arguments.add, root)) or 'none'}")
-    compared = whole.load(root, sha256_of(data.sha256), data.validated_on)
-    print(publish(root, compared, FOLDER))
+    print(publish(root, gather(root, data), FOLDER))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import read_json
-from frugalnet.report.claims import PAPER_RECIPE
+from frugalnet.paper.claims import PAPER_RECIPE
 from frugalnet.use import weights
 
 FOLDER, RESULTS = Path("weights"), Path("docs/results")

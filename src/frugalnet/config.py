@@ -10,19 +10,19 @@ from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from frugalnet import models
+from frugalnet.adaptation.measure import AdaptConfig
 from frugalnet.compute import ComputeConfig
 from frugalnet.data.arrays import NormaliseConfig
 from frugalnet.data.augment import AugmentConfig
 from frugalnet.data.download import DownloadConfig
 from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
-from frugalnet.metrics.perturbations import RobustnessConfig
+from frugalnet.export.files import ExportConfig
 from frugalnet.metrics.timing import MeasureConfig
+from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
-from frugalnet.training.adaptation import AdaptConfig
 from frugalnet.training.distillation import TeacherConfig
 from frugalnet.training.trainer import TrainConfig
-from frugalnet.use.export import ExportConfig
 
 T = TypeVar("T")
 _MAX_DEPTH = 20  # of params.yaml

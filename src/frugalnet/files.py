@@ -14,12 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
 from frugalnet.processes import cores
+from frugalnet.schema import Config
+
+C = TypeVar("C", bound=Config)
 
 
 @contextmanager
@@ -173,3 +176,15 @@ def read_history(path: Path) -> list[dict[str, float]]:
 def unreadable(path: Path, error: Exception) -> UserError:
     """The error of a stage's output that is missing or damaged."""
     return UserError(f"{path}: missing or damaged ({error}); delete it and run `dvc repro`")
+
+
+def read_record(path: Path, kind: type[C]) -> C | None:
+    """The record of that class in a JSON file, or None if the file holds null: nothing was measured.
+
+    Raises UserError if the file is missing or damaged.
+    """
+    try:
+        text = path.read_bytes()
+        return None if text.strip() == b"null" else kind.model_validate_json(text)
+    except (FileNotFoundError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+        raise unreadable(path, error) from error

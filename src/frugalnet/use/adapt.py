@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalnet.adaptation.finetuning import Part, Rates, TuningConfig, fine_tune, for_classes
 from frugalnet.data.augment import AugmentConfig, augment
+from frugalnet.document.wording import markdown
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, sha256_of
 from frugalnet.metrics import accuracy, counts
 from frugalnet.metrics.statistics import wilson_interval
-from frugalnet.report.wording import markdown
-from frugalnet.training.finetuning import Part, Rates, TuningConfig, fine_tune, for_classes
 from frugalnet.training.inference import infer, save_weights
 from frugalnet.use import pictures, weights
 from frugalnet.use.weights import Classes, Entry, Stored

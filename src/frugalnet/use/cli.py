@@ -156,7 +156,8 @@ def _export(arguments: argparse.Namespace) -> int:
     of the pictures each file predicts a different class from PyTorch."""
     import torch
 
-    from frugalnet.use import exported, weights
+    from frugalnet.export import measure as exported
+    from frugalnet.use import weights
 
     torch.set_num_threads(1)
     stored = weights.choose(arguments.model, arguments.weights)

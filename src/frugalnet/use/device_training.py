@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from frugalnet.adaptation.finetuning import classifier, for_classes
 from frugalnet.errors import UserError
+from frugalnet.export.files import quiet, write_executorch
+from frugalnet.export.runtimes import open_runtime
 from frugalnet.files import atomic
 from frugalnet.training.batches import batch_indices
-from frugalnet.training.finetuning import classifier, for_classes
-from frugalnet.use.export import quiet, write_executorch
-from frugalnet.use.runtimes import open_runtime
 from frugalnet.use.weights import Stored, load
 
 FEATURES, STEP = "features.pte", "train_classifier.pte"

@@ -1,0 +1,1 @@
+"""What the stages stored of each network, and the networks compared: figures over seeds, paired differences."""

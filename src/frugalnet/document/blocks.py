@@ -1,0 +1,215 @@
+"""What a document is made of: sections of text, tables, charts and pictures. Plain descriptions, drawn elsewhere.
+
+A colour "@name" is one of the page's own, so that charts follow its colour scheme.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frugalnet.document.wording import NOT_MEASURED, Units, scale
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: its text, further lines below it, and how it looks."""
+
+    text: str
+    below: tuple[str, ...] = ()
+    best: bool = False
+    bar: float | None = None  # 0..1
+    style: str = ""  # CSS class
+
+    @property
+    def missing(self) -> bool:
+        return self.text.startswith((NOT_MEASURED, "not reached"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to show. The first cell of a row is its heading."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[list[Cell]]
+    text_columns: tuple[int, ...] = (0,)  # left-aligned
+    style: str = "pin"  # CSS class
+    note: str = ""  # below the table
+
+
+def network_cell(model: str, *below: str) -> Cell:
+    """The heading of a network's row, with the dot of its colour."""
+    return Cell(model, below, style="network")
+
+
+def measured_column(values: Sequence[float | None], units: Units) -> list[Cell]:
+    """A column of numbers, all in one unit; "–" where there is none."""
+    known = [value for value in values if value is not None]
+    write = scale(known or [1], units)
+    return [Cell("–" if value is None else write(value)) for value in values]
+
+
+@dataclass(frozen=True)
+class Line:
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    text: str = ""  # shown by the pointer
+    dotted: bool = False
+    width: float = 2.0
+    stepped: bool = False
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured figure: y and its interval in percent, and x with its span in 90 % of measurements."""
+
+    name: str
+    colour: str
+    x: float
+    y: float
+    interval: tuple[float, float]
+    text: Sequence[str]  # shown by the pointer
+    span: tuple[float, float] | None = None
+    side: tuple[int, int] = (1, 0)  # where its name stands: -1, 0 or 1 to the right and upward
+    filled: bool = False
+
+    @property
+    def y_error(self) -> tuple[float, float]:
+        """The lengths of the bar below and above."""
+        return max(self.y - self.interval[0], 0), max(self.interval[1] - self.y, 0)
+
+    @property
+    def x_error(self) -> tuple[float, float] | None:
+        """The lengths of the bar to the left and to the right."""
+        return (max(self.x - self.span[0], 0), max(self.span[1] - self.x, 0)) if self.span else None
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text right of the chart."""
+
+    y: float
+    text: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Top-1 or another percentage, upward, against costs, epochs or categories."""
+
+    name: str  # of the PNG
+    title: str
+    x_title: str
+    x_range: tuple[float, float] = (0, 1)
+    y_range: tuple[float, float] = (0, 1)
+    lines: Sequence[Line] = ()
+    points: Sequence[Point] = ()
+    labels: Sequence[Label] = ()
+    ticks: Sequence[float] = ()  # of a logarithmic x axis; else it is linear
+    height: int = 300  # pixels on the page
+    y_title: str = "top-1, %"
+    x_names: Sequence[str] = ()  # of x = 0, 1, …: categories
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.lines or self.points)
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Percent of each true class (down) that was predicted as another (across)."""
+
+    name: str
+    title: str
+    class_names: Sequence[str]
+    percent: NDArray[np.float32]  # (C, C); the diagonal is NaN
+    height: int = 520
+    is_empty: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Charts side by side."""
+
+    charts: Sequence[Chart | Heatmap]
+    columns: int = 2
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pairs of pictures, before and after, as data URLs with a caption. The page shows them; Markdown does not."""
+
+    pictures: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture as a data URL, and the class that it was taken for."""
+
+    url: str
+    predicted: str
+
+
+@dataclass(frozen=True)
+class ClassExamples:
+    """A class's name, its figures in words, and pictures of it classified correctly and incorrectly."""
+
+    name: str
+    figures: str
+    right: Sequence[Example]
+    wrong: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Classes with examples, in groups by title; Markdown shows the PNG instead."""
+
+    groups: Mapping[str, Sequence[ClassExamples]]
+    png: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One network's part of a section, side by side; can be folded."""
+
+    model: str
+    blocks: Sequence["Block"]
+
+
+Block = str | Table | Chart | Heatmap | Grid | Gallery | Fold | Pictures  # a string is a note
+
+
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document: its answer and the chart beside it, what the terms mean, the sections, and how it was made."""
+
+    title: str
+    scope: str  # what it is about, in a sentence
+    answer: Sequence[str]  # sentences, the most important first
+    chart: Chart
+    terms: str
+    sections: Sequence[Section]
+    facts: Mapping[str, str]
+    notes: Sequence[str]
+    colours: Mapping[str, str]  # by network
+    open_fold: str  # the network whose folds are open
+    banner: str = ""
+
+
+def charts_of(block: Block) -> list[Chart | Heatmap]:
+    """All charts in a block."""
+    if isinstance(block, Fold):
+        return [chart for inner in block.blocks for chart in charts_of(inner)]
+    if isinstance(block, Grid):
+        return [*block.charts]
+    return [block] if isinstance(block, Chart | Heatmap) else []

@@ -1,0 +1,190 @@
+"""Renders charts: as plotly figures for the page, and as PNG for Markdown and MLflow."""
+
+import base64
+import html
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from frugalnet.document.blocks import Chart, Heatmap
+from frugalnet.document.wording import human, one_line
+from frugalnet.files import atomic
+
+MOST_NAMES = 30  # more classes leave no room for their names
+_PRINTED = {"@muted": "#666666", "@ink": "#222222"}
+
+
+def plotly(chart: Chart | Heatmap) -> dict[str, Any]:
+    """A figure for plotly.js; the page replaces its "@name" colours."""
+    return _plotly_heatmap(chart) if isinstance(chart, Heatmap) else _plotly_chart(chart)
+
+
+def _plotly_chart(chart: Chart) -> dict[str, Any]:
+    traces: list[dict[str, Any]] = []
+    for line in chart.lines:
+        shape = {"dash": "dot" if line.dotted else "solid", "shape": "hv" if line.stepped else "linear"}
+        at = f"{chart.x_title} %{{x}}".lstrip()
+        hover = f"{_escaped(line.text)}, {at}: %{{y:.1f}} %<extra></extra>"
+        traces.append(
+            {"type": "scatter", "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers"}
+            | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
+            | ({"hovertemplate": hover} if line.text else {"hoverinfo": "skip"})
+        )
+    names: dict[str, Any] = {"type": "scatter", "mode": "markers+text", "hoverinfo": "skip", "cliponaxis": False}
+    names |= {"marker": {"size": 10, "opacity": 0}}  # so that names keep their distance
+    names |= {"x": [], "y": [], "text": [], "textposition": [], "textfont": {"color": [], "size": 12}}
+    for point in chart.points:
+        (right, up), name, colour = point.side, _escaped(point.name), point.colour
+        hover = "<br>".join([f"<b>{name}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
+        fill = colour if point.filled else "@paper"
+        traces.append(
+            {"type": "scatter", "mode": "markers", "x": [point.x], "y": [point.y], "hovertemplate": hover}
+            | {"cliponaxis": False, "marker": {"size": 10, "color": fill, "line": {"width": 2, "color": colour}}}
+            | {
+                axis: {"type": "data", "symmetric": False, "arrayminus": [error[0]], "array": [error[1]]}
+                | {"color": colour, "thickness": 1.2, "width": 3}
+                for axis, error in (("error_y", point.y_error), ("error_x", point.x_error))
+                if error
+            }
+        )
+        names["x"].append(point.x)
+        names["y"].append(point.y)
+        names["text"].append(f"\u00a0{name}\u00a0")  # plotly sets it too near the point
+        names["textfont"]["color"].append(colour)
+        names["textposition"].append(f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}")
+    if chart.points:
+        traces.append(names)  # above all bars
+    annotations = [
+        {"x": 1, "xref": "paper", "y": label.y, "xanchor": "left", "xshift": 6, "showarrow": False, "align": "left"}
+        | {"text": _escaped(label.text), "font": {"color": label.colour, "size": 12}}
+        for label in chart.labels
+    ]
+    x: dict[str, Any] = {"range": list(chart.x_range), "showgrid": False, "title": {"text": chart.x_title}}
+    if chart.ticks:
+        x |= {"type": "log", "range": [float(np.log10(end)) for end in chart.x_range], "showgrid": True}
+        x |= {"tickvals": list(chart.ticks), "ticktext": [human(tick) for tick in chart.ticks]}
+    if chart.x_names:
+        x |= {"tickvals": [*range(len(chart.x_names))], "ticktext": [*map(_escaped, chart.x_names)], "tickangle": -40}
+    margin = 16 + 7 * max((len(label.text) for label in chart.labels), default=0)
+    y = {"range": list(chart.y_range), "ticksuffix": " %"}
+    return {"data": traces, "layout": _layout(x, y, margin) | {"annotations": annotations}}
+
+
+def _escaped(text: str) -> str:
+    """Text from data for plotly, which reads tags, entities and, between two "$", formulas; the page reads "@name"."""
+    return html.escape(text).replace("$", "&#36;").replace("@", "&#64;")
+
+
+def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
+    names, shown = [_escaped(name) for name in chart.class_names], len(chart.class_names) <= MOST_NAMES
+    trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
+    trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "zmin": 0}
+    trace |= {"colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0}}
+    trace |= {"hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>"}
+    axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category", "dtick": 1}
+    x = axis | {"title": {"text": "predicted class", "standoff": 8}, "tickangle": 90}
+    y = axis | {"title": {"text": "true class", "standoff": 8}, "autorange": "reversed"}
+    # The background is the diagonal's colour, which holds no number.
+    return {"data": [trace], "layout": _layout(x, y, 12) | {"plot_bgcolor": "@rule"}}
+
+
+def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
+    axis = {"gridcolor": "@rule", "linecolor": "@rule", "zeroline": False, "fixedrange": True, "automargin": True}
+    return {
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "@muted"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 44, "r": right, "t": 10, "b": 44},
+        "showlegend": False,
+        "dragmode": False,
+        "hoverlabel": {"bgcolor": "@panel", "bordercolor": "@rule", "font": {"color": "@ink"}},
+        "xaxis": axis | x,
+        "yaxis": axis | y,
+    }
+
+
+def png(chart: Chart | Heatmap, path: Path) -> None:
+    """Draw a chart as PNG, the same bytes every time."""
+    figure = Figure(figsize=(6, 5.4 if isinstance(chart, Heatmap) else 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(colors="#555555", labelsize=9)
+    if isinstance(chart, Heatmap):
+        _png_heatmap(chart, figure, axes)
+    else:
+        _png_chart(chart, axes)
+    save_png(figure, path)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, the same bytes every time."""
+    with atomic(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})  # no matplotlib version in the bytes
+
+
+def _png_chart(chart: Chart, axes: Axes) -> None:
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for line in chart.lines:
+        style: dict[str, Any] = {"linestyle": ":" if line.dotted else "-", "linewidth": 0.8 * line.width}
+        style |= {"drawstyle": "steps-post"} if line.stepped else {"marker": "o" if len(line.x) < 3 else None}
+        axes.plot(line.x, line.y, color=_PRINTED.get(line.colour, line.colour), **style)
+    for point in chart.points:
+        style = {"markersize": 7, "markerfacecolor": point.colour if point.filled else "white", "markeredgewidth": 1.6}
+        style |= {"yerr": [[end] for end in point.y_error], "color": point.colour, "elinewidth": 1.1, "capsize": 2}
+        style |= {"xerr": [[end] for end in point.x_error]} if point.x_error else {}
+        axes.errorbar(point.x, point.y, fmt="o", **style)
+        right, up = point.side
+        sides = {"ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up], "color": point.colour}
+        _write(axes, point.name, (point.x, point.y), (8 * right, 8 * up), sides)
+    for label in chart.labels:
+        style = {"va": "center", "color": _PRINTED.get(label.colour, label.colour)}
+        _write(axes, label.text, (chart.x_range[1], label.y), (6, 0), style)
+    axes.set(xlim=chart.x_range, ylim=chart.y_range, xlabel=chart.x_title, ylabel=chart.y_title)
+    if chart.x_names:
+        axes.set_xticks(range(len(chart.x_names)), chart.x_names, rotation=40, ha="right", parse_math=False)
+    if chart.ticks:
+        axes.set_xscale("log")
+        axes.set_xticks(chart.ticks, [human(tick) for tick in chart.ticks])
+        axes.set_xticks([], minor=True)
+
+
+def _write(axes: Axes, text: str, at: tuple[float, float], shift: tuple[int, int], style: dict[str, Any]) -> None:
+    halo = [withStroke(linewidth=3, foreground="white")]
+    axes.annotate(
+        text, at, xytext=shift, textcoords="offset points", fontsize=9, parse_math=False, path_effects=halo, **style
+    ).set_zorder(5)
+
+
+def _png_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:
+    axes.set_facecolor("#c8c8c8")  # of the diagonal, which holds no number
+    drawn = axes.imshow(chart.percent, cmap="magma_r", interpolation="nearest", vmin=0)
+    figure.colorbar(drawn, ax=axes, shrink=0.7, label="% of the true class")
+    axes.set(xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])
+    if len(chart.class_names) <= MOST_NAMES:
+        names = [shortened(name, 24) for name in chart.class_names]
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
+
+
+def data_url(image: NDArray[np.uint8], kind: Literal["jpeg", "png"] = "jpeg") -> str:
+    """A picture (H, W, 3) uint8 RGB for the page."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if kind == "jpeg" else []
+    encoded, data = cv2.imencode(f".{kind}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    assert encoded
+    return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def shortened(text: str, length: int) -> str:
+    """Text from data on one line, at most so many letters long."""
+    text = one_line(text)
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,1 @@
+"""Experiment: networks as files for other runtimes, their accuracy, size, latency and memory."""

@@ -1,0 +1,115 @@
+"""A trained network as files for other runtimes: ONNX, ONNX of eight-bit integers, ExecuTorch.
+
+Every file takes uint8 RGB images (N, 64, 64, 3) and gives logits (N, classes): the normalisation is part of it. The
+ExecuTorch program takes one image at a time.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import nn
+
+from frugalnet.export.runtimes import FILES, has_executorch
+from frugalnet.schema import Config
+from frugalnet.use.weights import Stored, load
+
+
+class ExportConfig(Config):
+    """How networks are quantised, and what int8 may cost."""
+
+    calibration_images: PositiveInt  # of the training split, evenly spaced
+    max_loss_points: NonNegativeFloat  # of top-1; an int8 file that loses more is not registered
+
+
+def write(stored: Stored, images: NDArray[np.uint8], config: ExportConfig, folder: Path) -> dict[str, int | None]:
+    """Write the files of FILES into `folder`, ExecuTorch's only where it is installed; the same bytes every time.
+
+    images: (N, 64, 64, 3) uint8 RGB, from which int8's ranges are taken: training images. Returns the bytes that a
+    runtime plans for its arena, by format, as far as they are known.
+    """
+    normalise, network = load(stored)
+    module = nn.Sequential(normalise, network.to(memory_format=torch.contiguous_format)).eval()
+    spaced = np.linspace(0, len(images) - 1, min(config.calibration_images, len(images)))
+    with quiet():
+        _write_onnx(module, folder / FILES["onnx"])
+        _write_int8(folder / FILES["onnx"], folder / FILES["int8"], images[spaced.astype(np.int64)])
+        arena = write_executorch(module, folder / FILES["executorch"]) if has_executorch() else None
+    return {"executorch": arena}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporters' chatter on deprecations and optimisation passes."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _write_onnx(module: nn.Module, path: Path) -> None:
+    import onnx
+
+    images = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    program = torch.onnx.export(
+        module,
+        (images,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("n")},),
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    for holder in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.functions):
+        del holder.metadata_props[:]  # stack traces, with the paths of this machine
+    onnx.save(model, path)
+
+
+def _write_int8(path: Path, out: Path, images: NDArray[np.uint8]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter(np.array_split(images, max(1, len(images) // 100)))
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch}
+
+    prepared = out.with_suffix(".prepared")
+    quant_pre_process(str(path), str(prepared))
+    quantize_static(
+        str(prepared),
+        str(out),
+        Reader(),
+        per_channel=True,
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        reduce_range=True,  # seven bits of weights: sums of 8-bit products overflow on CPUs without VNNI
+    )
+    prepared.unlink()
+
+
+def write_executorch(module: nn.Module, path: Path) -> int:
+    """Returns the bytes of the arena that the program plans for its activations."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    exported = torch.export.export(module, (torch.zeros(1, 64, 64, 3, dtype=torch.uint8),))
+    program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
+    path.write_bytes(program.buffer)
+    return sum(program.executorch_program.execution_plan[0].non_const_buffer_sizes)

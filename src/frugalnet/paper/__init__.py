@@ -1,0 +1,1 @@
+"""What the paper claims and did: each claim judged by what was measured, and its own experiment."""

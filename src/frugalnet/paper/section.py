@@ -1,0 +1,47 @@
+"""The section "The paper's claims", and the ranks of the classes that the paper names."""
+
+from collections.abc import Sequence
+
+from frugalnet.comparison.compare import Comparison
+from frugalnet.document.blocks import Block, Cell, Section, Table
+from frugalnet.document.wording import percent
+from frugalnet.metrics import classes
+from frugalnet.paper.claims import EASIEST, HARDEST, Claim
+
+CLAIMS = (
+    "Tong, Cho and Sun, 2017. Each measurement is followed by the rule that decides. Undecided: the evidence settles "
+    "it neither way, for example because the interval includes zero. Not tested: the networks were not trained, or "
+    "times not measured, as in the paper. Not judged: the rule says why."
+)
+SAMPLE_CLAIMS = "Sample data cannot test the paper’s claims: rerun the pipeline on Tiny ImageNet for a table of them."
+
+
+def section(claims: Sequence[Claim], comparison: Comparison) -> Section:
+    """Every claim with what was measured and the outcome."""
+    is_sample = comparison.first.run["is_sample"]
+    blocks: list[Block] = [SAMPLE_CLAIMS] if is_sample else [CLAIMS, _table(claims)]
+    return Section("claims", "The paper’s claims", blocks)
+
+
+def class_ranks(comparison: Comparison) -> Table | None:
+    """The paper's easiest and hardest classes and their ranks here; None if the data have none of them."""
+    models = [row.model for row in comparison.rows]
+    rows = [
+        [Cell(ranks[0].name), Cell(kind), *(Cell(f"{r.rank} of {r.of}", (percent(r.accuracy, 0),)) for r in ranks)]
+        for kind, names in (("easiest", EASIEST), ("hardest", HARDEST))
+        for ranks in zip(*(classes.ranks(row.classes, names) for row in comparison.rows), strict=True)
+    ]
+    return Table("The paper’s classes", ("Class", "The paper", *models), rows, (0, 1)) if rows else None
+
+
+def _table(claims: Sequence[Claim]) -> Table:
+    rows = [
+        [
+            Cell(claim.says, (f"section {claim.section}",)),
+            Cell(claim.measured, (claim.rule,)),
+            Cell(claim.outcome, style=f"outcome {claim.outcome.replace(' ', '-')}"),
+        ]
+        for claim in claims
+    ]
+    header = ("What the paper says", "Measured here", "Outcome")
+    return Table("The paper’s claims", header, rows, (0, 1, 2), "prose claims")

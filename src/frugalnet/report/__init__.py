@@ -1,1 +1,0 @@
-"""Stored results to a comparison, findings and a report; never imports torch."""

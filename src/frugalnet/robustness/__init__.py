@@ -1,0 +1,1 @@
+"""Experiment: how networks fail on changed pictures, one-pixel attacks and common corruptions."""

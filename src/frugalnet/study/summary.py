@@ -1,0 +1,53 @@
+"""The comparison in a few figures and sentences, for DVC's and MLflow's tables."""
+
+from typing import Any
+
+from frugalnet.comparison.compare import Comparison, Difference, Row
+from frugalnet.document.wording import MILLISECONDS, human, interval, percent, points, scale
+
+
+def summary(compared: Comparison) -> dict[str, Any]:
+    """What `dvc exp show` shows: the most accurate network, and the figures of each.
+
+    `top1` (0..1), `MMACs` (millions) and `ms` (median latency of one image) are those of the best network, as numbers
+    to sort by and subtract. A column for each figure of each network is too wide for a terminal, so each network has
+    one text, as "65.5% 23M 7.5ms". What was not measured is left out.
+    """
+    best = compared.rows[0]
+    found = {"best": best.model, "top1": round(best.top1.mean, 4), "MMACs": float(f"{best.macs / 1e6:.3g}")}
+    if best.latency_ms is not None:
+        found["ms"] = float(f"{best.latency_ms.median:.3g}")
+    for row in sorted(compared.rows, key=lambda row: row.model):
+        latency = "" if row.latency_ms is None else f" {_short(row.latency_ms.median)}ms"
+        found[row.model] = f"{row.top1.mean:.1%} {_short(row.macs / 1e6)}M{latency}"
+    return found
+
+
+def _short(value: float) -> str:
+    """Two significant digits, and no decimals from ten on."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
+
+
+def of_all(compared: Comparison) -> str:
+    """Every network's figures, and whether the differences are real, as Markdown."""
+    lines = [f"- **{row.model}**: {_figures(row)}" for row in compared.rows]
+    return "\n".join([*lines, *map(_difference, compared.differences)])
+
+
+def of_one(compared: Comparison, row: Row) -> str:
+    """A network's figures and how it differs from the others, as Markdown."""
+    found = [one for one in compared.differences if row.model in (one.first, one.second)]
+    return "\n".join([f"**{_figures(row)}**", "", *map(_difference, found)])
+
+
+def _difference(one: Difference) -> str:
+    first = "" if one.interval.excludes_zero else f" {'more' if one.interval.estimate >= 0 else 'less'} for {one.first}"
+    return f"- {one.wording}: {points(one.interval)}{first}"
+
+
+def _figures(row: Row) -> str:
+    latency = ""
+    if row.latency_ms:
+        latency = f", {scale([row.latency_ms.median], MILLISECONDS)(row.latency_ms.median)} per image"
+    accuracy = f"top-1 {percent(row.top1.mean)} (95 % interval {interval(row.top1_interval)})"
+    return f"{accuracy}, {human(row.macs)} MACs{latency}"
