@@ -9,14 +9,14 @@ from frugalnet.files import sha256_of, write_json
 from frugalnet.study import summary, tables
 from frugalnet.study.experiments import gather
 from frugalnet.study.findings import conclude
-from frugalnet.study.report import write_report
+from frugalnet.study.report import compose, write_report
 
 
 def main() -> None:
     data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
     findings = conclude(gather(Path("results"), data))
     compared = findings.comparison
-    write_report(findings, out)
+    write_report(compose(findings), out)
     write_json(Path("results/summary.json"), summary.summary(compared))
 
     runs, names = sorted(record.run["fingerprint"] for record in compared.records), [row.model for row in compared.rows]

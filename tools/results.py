@@ -29,7 +29,7 @@ from frugalnet.paper import experiment
 from frugalnet.paper.claims import PAPER_RECIPE, tested_by
 from frugalnet.study.experiments import gather
 from frugalnet.study.findings import conclude
-from frugalnet.study.report import write_report
+from frugalnet.study.report import compose, write_report
 
 STUDY_RECIPE = "modern"
 PREDICTIONS = "predictions.npz"
@@ -61,7 +61,7 @@ def publish(root: Path, evidence: Evidence, folder: Path) -> Path:
         found = replace(found, claims=tested_by(found.claims, papers.claims))
         further = [experiment.section(papers, colours(row.model for row in compared.rows))]
     with atomic(folder / recipes[0]) as partial:
-        write_report(found, partial, further)
+        write_report(compose(found, further), partial)
         (partial / "report.html").unlink()
         write_json(partial / "cost.json", {row.model: row.cost for row in compared.rows if row.cost})
         for record in compared.records:
