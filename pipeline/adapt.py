@@ -8,8 +8,9 @@ import torch
 from frugalnet import compute, config, models, project
 from frugalnet.adaptation import measure as adaptation
 from frugalnet.data import arrays
-from frugalnet.errors import UserError, run_stage
+from frugalnet.errors import UserError
 from frugalnet.files import write_json
+from frugalnet.stage import run_stage
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import load_weights
 

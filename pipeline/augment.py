@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from frugalnet.data.augment import contact_sheet, write_views
-from frugalnet.errors import run_stage
+from frugalnet.stage import run_stage
 
 
 def main() -> None:

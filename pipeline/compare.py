@@ -4,8 +4,8 @@ from pathlib import Path
 
 from frugalnet import runs_page, tracking
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of, write_json
+from frugalnet.stage import run_stage
 from frugalnet.study import summary, tables
 from frugalnet.study.experiments import gather
 from frugalnet.study.findings import conclude

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from frugalnet import config
 from frugalnet.data.download import fetch
-from frugalnet.errors import run_stage
+from frugalnet.stage import run_stage
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ import torch
 
 from frugalnet import compute, config, models, tracking
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.files import atomic, read_history, read_json, write_json, write_table
 from frugalnet.metrics import accuracy, classes, counts
+from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.inference import infer, load_weights

@@ -6,10 +6,10 @@ import torch
 
 from frugalnet import compute, config, tracking
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.export import files as export
 from frugalnet.export import measure as exported
 from frugalnet.files import atomic, read_json, write_json
+from frugalnet.stage import run_stage
 from frugalnet.use import weights
 
 

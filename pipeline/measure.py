@@ -4,9 +4,9 @@ from pathlib import Path
 
 from frugalnet import compute, config, models
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.files import write_json
 from frugalnet.metrics import timing
+from frugalnet.stage import run_stage
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from frugalnet.data.arrays import normalise
-from frugalnet.errors import run_stage
+from frugalnet.stage import run_stage
 
 
 def main() -> None:

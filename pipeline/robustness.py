@@ -9,12 +9,12 @@ import torch
 
 from frugalnet import compute, config, models
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.export.runtimes import FILES, open_runtime
 from frugalnet.files import write_json
 from frugalnet.metrics import counts
 from frugalnet.robustness.measure import Subject, measure
 from frugalnet.robustness.result import write_result
+from frugalnet.stage import run_stage
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.inference import infer, load_weights
 

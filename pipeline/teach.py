@@ -6,7 +6,7 @@ import torch
 
 from frugalnet import compute, config
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
+from frugalnet.stage import run_stage
 from frugalnet.training import distillation
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import infer

@@ -7,8 +7,8 @@ import numpy as np
 
 from frugalnet import compute, config, tracking
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of
+from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.loop import fit

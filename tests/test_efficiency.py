@@ -254,6 +254,13 @@ def test_energy_an_image_comes_from_the_counter(tmp_path: Path, monkeypatch: pyt
         assert 10 * 0.02 / 4 < cost[key] < 10 * 0.5 / 4
 
 
+def test_energy_is_measured_over_one_step_at_least_however_short_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = energy._Counter(read=lambda: int(time.monotonic() * 1e6), joules=1e-5)
+    monkeypatch.setattr(energy, "_rapl", lambda _: [counter])
+    short = QUICK.model_copy(update={"energy_seconds": 1e-300})
+    assert timing.measure({"fast": sleeping(0)}, CPU, short)["fast"]["energy_joules_per_image"] > 0
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_has_memory_and_times() -> None:

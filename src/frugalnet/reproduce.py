@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from frugalnet import compute, mlflow_store, project
 from frugalnet.compute import ComputeConfig
 from frugalnet.data import arrays
-from frugalnet.errors import UserError, run_stage
+from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256, sha256_of
+from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints

@@ -15,10 +15,11 @@ import torch.distributed as dist
 from pydantic import Field, model_validator
 
 from frugalnet.compute import ComputeConfig
-from frugalnet.errors import UserError, interrupt
+from frugalnet.errors import UserError
 from frugalnet.files import sha256
 from frugalnet.processes import cores, supervising_workers
 from frugalnet.schema import Config
+from frugalnet.stage import interrupt
 from frugalnet.training.batches import steps_per_epoch
 from frugalnet.training.trainer import TrainConfig
 

@@ -179,7 +179,7 @@ class _Subject:
         for key, step in (("image", self.forward), ("training_image", self.backward)):
             meter, images = EnergyMeter(self.device), 0
             end = time.perf_counter() + seconds
-            while meter.available and time.perf_counter() < end:
+            while meter.available and (images == 0 or time.perf_counter() < end):
                 step(self.images)
                 images += len(self.images)
             joules = meter.lap()
