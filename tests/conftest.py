@@ -12,9 +12,9 @@ from archives import small_members
 from hypothesis import settings
 from ruamel.yaml import YAML
 
+from frugalnet.comparison.compare import Comparison
 from frugalnet.data.augment import AugmentConfig
 from frugalnet.data.download import DownloadConfig, fetch
-from frugalnet.comparison.compare import Comparison
 from frugalnet.study.findings import Findings
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine

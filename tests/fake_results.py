@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from frugalnet.robustness.corruptions import KINDS
-from frugalnet.metrics import accuracy, classes
 from frugalnet.report import comparison, findings, results
+
 from frugalnet.adaptation.figures import TRAINED, Adapted
+from frugalnet.metrics import accuracy, classes
+from frugalnet.robustness.corruptions import KINDS
 
 # parameters_trainable, parameters_keras, MACs, top-1
 NETWORKS: dict[str, tuple[int, int, int, float]] = {

@@ -4,12 +4,12 @@ from dataclasses import replace
 import fake_results
 import numpy as np
 import pytest
+from frugalnet.report import comparison, findings, results
 
+from frugalnet.comparison.records import Record
 from frugalnet.errors import UserError
 from frugalnet.metrics import statistics
 from frugalnet.metrics.statistics import Interval
-from frugalnet.report import comparison, findings, results
-from frugalnet.comparison.records import Record
 
 SHA = "d" * 64
 SPLIT = "validation split"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import fake_results
 import pytest
-
 from frugalnet.report import device, findings, page
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from frugalnet import models
 from frugalnet.metrics import counts, energy, timing
+from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.energy import EnergyMeter
-from frugalnet.metrics.timing import MeasureConfig
 
 SHAPE = (3, 64, 64)
 CPU = torch.device("cpu")

@@ -202,7 +202,8 @@ IN_A_WORKER = """
         future.result()
 """
 BY_TORCHRUN = """
-    from frugalnet.distributed.launch import LaunchConfig, start
+    from frugalnet.distributed.config import LaunchConfig
+from frugalnet.distributed.launch import start
 
     start(1, LaunchConfig(backend="auto", timeout_minutes=1, restarts=0), print)
 """

@@ -9,12 +9,12 @@ import fake_results
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from frugalnet.report import curves, drawing, figures
 from plotly.io.json import to_json_plotly
 
+from frugalnet.document.charts import Chart
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles
-from frugalnet.report import curves, drawing, figures
-from frugalnet.document.charts import Chart
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from pathlib import Path
 import fake_results
 import numpy as np
 import pytest
+from frugalnet.report import comparison, findings, page, results, summary, tables
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
+from frugalnet.document.wording import markdown
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Interval
-from frugalnet.report import comparison, findings, page, results, summary, tables
 from frugalnet.study.findings import Findings
-from frugalnet.document.wording import markdown
 
 MODELS = ("alexnet", "depthwise", "residual")
 

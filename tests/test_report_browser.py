@@ -7,9 +7,8 @@ from pathlib import Path
 
 import fake_results
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
-
 from frugalnet.study.sections import SAMPLE_BANNER, write
+from playwright.sync_api import Browser, Page, sync_playwright
 
 _BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
 _FLAGS = [

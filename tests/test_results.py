@@ -4,12 +4,12 @@ import shutil
 
 import fake_results
 import pytest
-
-from frugalnet.errors import UserError
-from frugalnet.files import read_history, read_json, write_json
 from frugalnet.report import comparison, experiment, figures, whole
 from frugalnet.report import results as stored
+
 from frugalnet.document.wording import percent
+from frugalnet.errors import UserError
+from frugalnet.files import read_history, read_json, write_json
 from tools import results
 
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import fake_results
 import numpy as np
 import pytest
+from frugalnet.report import claims, findings, page, robustness, robustness_section
 from scipy.stats import binomtest
 
-from frugalnet.robustness.corruptions import KINDS, corrupt
 from frugalnet.errors import UserError
 from frugalnet.files import write_json
 from frugalnet.metrics import perturbation_figures as figures
-from frugalnet.robustness.one_pixel import Outcome, attack
+from frugalnet.robustness.corruptions import KINDS, corrupt
 from frugalnet.robustness.measure import RobustnessConfig, measure
-from frugalnet.report import claims, findings, page, robustness, robustness_section
+from frugalnet.robustness.one_pixel import Outcome, attack
 
 GREY = np.full((16, 16, 3), 128, np.uint8)
 FEW = RobustnessConfig(seed=0, pictures=3, pixels=[1], candidates=20, generations=4, corrupted=4, int8=False)

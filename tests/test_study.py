@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from dvc.repo import Repo
 from dvc.utils.hydra import compose_and_dump
+from frugalnet.report import claims, results
 from ruamel.yaml import YAML
 
 from frugalnet import config
 from frugalnet.errors import UserError
 from frugalnet.files import read_table, sha256
-from frugalnet.report import claims, results
 from frugalnet.training.runs import source_sha256
 from tools import restore
 

@@ -2,11 +2,11 @@ import re
 from dataclasses import replace
 
 import pytest
-
-from frugalnet.metrics.statistics import Quantiles
 from frugalnet.report import tables
-from frugalnet.study.tables import BY_KEY
+
 from frugalnet.document.wording import NOT_MEASURED
+from frugalnet.metrics.statistics import Quantiles
+from frugalnet.study.tables import BY_KEY
 
 
 @pytest.fixture(scope="module")

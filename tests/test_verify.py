@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import trained
+from frugalnet.report import results
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, read_table, write_json, write_table
 from frugalnet.metrics import classes
-from frugalnet.report import results
 from frugalnet.use import weights
 from tools import verify
 

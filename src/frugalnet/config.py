@@ -11,14 +11,14 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from frugalnet import models
 from frugalnet.adaptation.measure import AdaptConfig
-from frugalnet.compute import ComputeConfig
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.data.arrays import NormaliseConfig
 from frugalnet.data.augment import AugmentConfig
 from frugalnet.data.download import DownloadConfig
-from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchConfig
+from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
 from frugalnet.export.files import ExportConfig
-from frugalnet.metrics.timing import MeasureConfig
+from frugalnet.metrics.config import MeasureConfig
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
 from frugalnet.training.distillation import TeacherConfig

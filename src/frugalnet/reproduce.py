@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from frugalnet import compute, mlflow_store, project
-from frugalnet.compute import ComputeConfig
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256, sha256_of

@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 
 from frugalnet import compute, tracking
-from frugalnet.compute import ComputeConfig
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.data import arrays
 from frugalnet.distributed import launch
+from frugalnet.distributed.config import LaunchConfig, Workers
 from frugalnet.distributed.exchange import Peers
-from frugalnet.distributed.launch import LaunchConfig, Workers
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.synchronous import fit
 from frugalnet.distributed.worker import Worker

@@ -21,8 +21,9 @@ from frugalnet.export.files import write as write_files
 from frugalnet.export.runtimes import FILES, FORMATS, Run, open_runtime, peak_memory
 from frugalnet.files import atomic, sha256, sha256_of
 from frugalnet.metrics import accuracy
+from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.statistics import bootstrap, quantiles
-from frugalnet.metrics.timing import MeasureConfig, peak_allocated
+from frugalnet.metrics.timing import peak_allocated
 from frugalnet.tracking import TrackedRun
 from frugalnet.use import pictures
 from frugalnet.use.pictures import encode_png
