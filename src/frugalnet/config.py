@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -131,10 +133,30 @@ def load(path: Path = Path("params.yaml"), *, try_policy: bool = False) -> Param
         ]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
         raise UserError(f"{path}: " + "; ".join(wrong[:_MAX_TOLD]) + more) from error
-    teacher = [("teacher.model", params.teacher.model)] if params.teacher.model else []
-    for key, name in [*(("model.names", name) for name in params.model.names), *teacher]:
-        try:
-            models.check(name, params.train.resolutions)
-        except UserError as error:
-            raise UserError(f"{path}: {key}: {error}") from error
+    for key, name in _architectures(params):
+        with _naming(f"{path}: {key}"):
+            models.find(name)
     return params
+
+
+def check_architectures(params: Params) -> None:
+    """Try every network that the parameters name, which takes a second and torch. Raises UserError, naming the file."""
+    from frugalnet.models.check import check_architecture
+
+    for key, name in _architectures(params):
+        with _naming(key):
+            check_architecture(name, params.train.resolutions)
+
+
+def _architectures(params: Params) -> list[tuple[str, str]]:
+    """The networks that are trained, and the teacher: the parameter and the name of each."""
+    named = [("model.names", name) for name in params.model.names]
+    return [*named, ("teacher.model", params.teacher.model)] if params.teacher.model else named
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error

@@ -10,8 +10,10 @@ from pathlib import Path
 
 
 def printable(text: object) -> str:
-    """Text that may quote data, on one line: what is not printable is escaped, very long words are cut, and the user and
-    password of a URL are left out."""
+    """Text that may quote data, on one line.
+
+    What is not printable is escaped, very long words are cut, and the user and password of a URL are left out.
+    """
     escaped = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
     without_password = re.sub(r"(\w://)(\S*|[^/]*)@", r"\1***@", escaped)
     return re.sub(r"\S{500,}", lambda match: f"{match[0][:200]}…{match[0][-100:]}", without_password)
