@@ -39,7 +39,7 @@ def prepare(temporary: Path, params: Params) -> Data:
     """Use `data/` if it is complete, else make it from the sample. JPEG files are written to `temporary`."""
     own = Path("data")
     folder = own if all((own / name).exists() for name in _OWN) else _make(temporary / "data", params)
-    dataset, views = arrays.load(folder / "arrays"), Views(folder / "views")
+    dataset, views = arrays.read_dataset(folder / "arrays"), Views(folder / "views")
     for epoch in range(len(views.sha256)):  # verifies the hashes, which also loads the files into the page cache
         views.of_epoch(epoch, dataset.train.images)
     description = f"{len(dataset.train.labels):,} training images of {dataset.name}" + (

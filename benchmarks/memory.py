@@ -31,7 +31,7 @@ def main(folder: Path, model: str, view_count: int) -> None:
     device = compute.setup(params.compute)
     views = Views(folder / "views")
     views.sha256 = dict(sorted(views.sha256.items())[:view_count])
-    dataset = arrays.load(folder / "arrays")
+    dataset = arrays.read_dataset(folder / "arrays")
     evaluated = arrays.Split(dataset.validation.images[:_EVALUATED], dataset.validation.labels[:_EVALUATED])
     data = Data("", folder, dataclasses.replace(dataset, validation=evaluated), views, Path())
     peak, done = 0, threading.Event()

@@ -30,7 +30,7 @@ def train(name: str, overrides: Sequence[str], folder: Path, model: str) -> None
         compose_and_dump(params, str(ROOT / "conf"), None, "config", "", list(overrides))
     except Exception as error:  # hydra's and DVC's own, which differ between their versions
         raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())[:300]}") from error
-    setting = files.sha256_of([params.read_text(), arrays.load(Path("data/arrays")).sha256])
+    setting = files.sha256_of([params.read_text(), arrays.read_dataset(Path("data/arrays")).sha256])
     stamp = folder / "setting.sha256"  # of what is in the folder
     if not stamp.is_file() or stamp.read_text() != setting:
         remove(done)

@@ -10,7 +10,7 @@ from frugalnet.report import findings, page, summary, tables, whole
 
 
 def main() -> None:
-    data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
+    data, root, out = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), Path("results/compare")
     compared = whole.load(Path("results"), sha256_of(data.sha256), data.validated_on)
     further = whole.further_sections(compared, Path("results"))
     page.write(findings.find(compared), out, data.validation.images, further)

@@ -20,7 +20,9 @@ from frugalnet.use.runtimes import FILES, open_runtime
 
 def main() -> None:
     params = config.load()
-    device, data, out = compute.setup(params.compute), arrays.load(Path("data/arrays")), Path("results/robustness")
+    device = compute.setup(params.compute)
+    data = arrays.read_dataset(Path("data/arrays"))
+    out = Path("results/robustness")
     normalise, networks, macs = Normaliser(data.mean, data.std, device), dict[str, Classify](), dict[str, int]()
     for model in params.model.names:
         name = f"{model}-{min(params.seeds)}"

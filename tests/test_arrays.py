@@ -18,7 +18,7 @@ from dvc.utils.hydra import compose_and_dump
 from PIL import Image
 from pydantic import ValidationError
 
-from frugalnet.data.arrays import FILES, Dataset, load, normalise
+from frugalnet.data.arrays import FILES, Dataset, normalise, read_dataset
 from frugalnet.errors import UserError
 from frugalnet.files import sha256, write_json
 
@@ -159,7 +159,7 @@ def wait_for_partial(project: Path, process: subprocess.Popen[str]) -> None:
 
 
 def assert_whole(project: Path, expected: dict[str, str]) -> None:
-    data = load(project / "data/arrays")
+    data = read_dataset(project / "data/arrays")
     assert data.sha256 == expected == {name: sha256(project / "data/arrays" / name) for name in data.sha256}
     assert {path.name for path in (project / "data").iterdir()} == {"archive.zip", "arrays"}
 
@@ -169,7 +169,7 @@ def whole(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Dat
     """The sample's data set, made without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "arrays"
     normalise(sample_archive, folder, config(max_unpacked_bytes=10**9), is_sample=True, processes=2)
-    return load(folder)
+    return read_dataset(folder)
 
 
 def test_two_at_the_same_time_leave_one_whole_folder_and_the_second_says_that_it_waits(
@@ -276,7 +276,7 @@ def test_a_folder_that_is_not_whole_is_not_loaded(damage: str, small_arrays: Pat
             np.save(folder / "train_labels.npy", np.zeros(3, np.int64))
     said = rf"{folder} holds no complete data set .*; make it again: rm -rf \.dvc/cache/runs && dvc repro --force"
     with pytest.raises(UserError, match=said):
-        load(folder)
+        read_dataset(folder)
 
 
 # With DVC
@@ -297,7 +297,9 @@ def dvc(project: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_what_load_advises_heals_a_hollow_folder_that_the_run_cache_of_dvc_holds(project: Path, whole: Dataset) -> None:
+def test_what_the_reader_advises_heals_a_hollow_folder_that_the_run_cache_of_dvc_holds(
+    project: Path, whole: Dataset
+) -> None:
     environment, folder = dvc(project), project / "data/arrays"
 
     def shell(command: str) -> None:
@@ -311,7 +313,7 @@ def test_what_load_advises_heals_a_hollow_folder_that_the_run_cache_of_dvc_holds
     start_over = "rm -rf data/arrays dvc.lock && dvc repro -q normalise"
     shell(start_over)
     with pytest.raises(UserError, match="holds no complete data set") as error:
-        load(folder)  # the run cache has given it back
+        read_dataset(folder)  # the run cache has given it back
     shell(str(error.value).split("make it again: ")[1])
     assert_whole(project, whole.sha256)
     shell(start_over)

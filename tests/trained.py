@@ -21,7 +21,7 @@ def project(folder: Path, archive: Path, names: tuple[str, ...] = ("depthwise-0"
     params = config.load(ROOT / "params.yaml")
     sample = params.data.model_copy(update={"name": "sample"})
     arrays.normalise(archive, folder / "data/arrays", sample, is_sample=True, processes=1)
-    data = arrays.load(folder / "data/arrays")
+    data = arrays.read_dataset(folder / "data/arrays")
     for name in names:
         finish(folder, data, name)
     return folder

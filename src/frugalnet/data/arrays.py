@@ -54,7 +54,7 @@ class Dataset:
 
 
 def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample: bool, processes: int) -> None:
-    """Decode the archive's images into `folder`, which `load` reads. It is written whole or not at all.
+    """Decode the archive's images into `folder`, which `read_dataset` reads. It is written whole or not at all.
 
     Images are sorted by class and number; labels are positions in wnids.txt. The bytes depend neither on the order of
     the archive's members nor on the number of decoding `processes` (0: one per core).
@@ -83,10 +83,10 @@ def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample
             "sha256": {name: sha256(partial / name) for name in FILES},
         }
         write_json(partial / "dataset.json", description)
-        load(partial)  # nothing that is not whole takes the folder's name
+        read_dataset(partial)  # nothing that is not whole takes the folder's name
 
 
-def load(folder: Path) -> Dataset:
+def read_dataset(folder: Path) -> Dataset:
     """The data set that `normalise` made, its arrays mapped read-only. Raises UserError if it isn't whole."""
     try:
         description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
