@@ -11,6 +11,8 @@ from frugalnet import config
 from frugalnet.config import Params
 from frugalnet.data import arrays, sample
 from frugalnet.data.augment import write_views
+from frugalnet.data.config import NormaliseConfig
+from frugalnet.data.normalise import normalise
 from frugalnet.training.batches import Views
 
 BATCH_SIZE = 256
@@ -52,10 +54,8 @@ def _make(folder: Path, params: Params) -> Path:
     folder.mkdir()
     processes = params.compute.processes
     sample.write_sample(folder / "archive.zip")
-    every = arrays.NormaliseConfig(
-        name="sample", classes=None, train_per_class=None, holdout=0, max_unpacked_bytes=10**9
-    )
-    arrays.normalise(folder / "archive.zip", folder / "arrays", every, is_sample=True, processes=processes)
+    every = NormaliseConfig(name="sample", classes=None, train_per_class=None, holdout=0, max_unpacked_bytes=10**9)
+    normalise(folder / "archive.zip", folder / "arrays", every, is_sample=True, processes=processes)
     once = sample.TRAIN_PER_CLASS * len(sample.CLASSES)
     for path in (folder / "arrays").glob("*.npy"):
         array = np.load(path)

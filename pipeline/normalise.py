@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frugalnet.data.arrays import normalise
+from frugalnet.data.normalise import normalise
 from frugalnet.errors import run_stage
 
 

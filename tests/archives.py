@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from frugalnet.data.arrays import Dataset, NormaliseConfig, normalise, read_dataset
+from frugalnet.data.arrays import Dataset, read_dataset
+from frugalnet.data.config import NormaliseConfig
+from frugalnet.data.normalise import normalise
 from frugalnet.data.sample import CLASSES
 from frugalnet.errors import UserError
 

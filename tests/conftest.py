@@ -12,8 +12,8 @@ from archives import small_members
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from frugalnet.data.augment import AugmentConfig
-from frugalnet.data.download import DownloadConfig, fetch
+from frugalnet.data.config import AugmentConfig, DownloadConfig
+from frugalnet.data.download import fetch
 from frugalnet.report.comparison import Comparison
 from frugalnet.report.findings import Findings
 

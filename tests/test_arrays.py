@@ -18,7 +18,8 @@ from dvc.utils.hydra import compose_and_dump
 from PIL import Image
 from pydantic import ValidationError
 
-from frugalnet.data.arrays import FILES, Dataset, normalise, read_dataset
+from frugalnet.data.arrays import FILES, Dataset, read_dataset
+from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import sha256, write_json
 
@@ -135,7 +136,8 @@ STAGE = ("-m", "pipeline.normalise")
 # The same work without the stage's check of all parameters, which imports torch.
 WORK = (
     "-c",
-    "from pathlib import Path; from frugalnet.data.arrays import NormaliseConfig, normalise\n"
+    "from pathlib import Path; from frugalnet.data.config import NormaliseConfig; "
+    "from frugalnet.data.normalise import normalise\n"
     "if __name__ == '__main__': normalise(Path('data/archive.zip'), Path('data/arrays'), "
     f"NormaliseConfig(**{config(name='sample').model_dump()}), is_sample=True, processes=2)",
 )
@@ -219,8 +221,8 @@ def test_what_is_not_whole_never_takes_the_folders_name(
         write_json(path, value)
         (path.parent / lost).unlink()
 
-    monkeypatch.setattr("frugalnet.data.arrays.write_json", write_and_lose)
-    monkeypatch.setattr("frugalnet.data.arrays.decode_members", decode_here)
+    monkeypatch.setattr("frugalnet.data.normalise.write_json", write_and_lose)
+    monkeypatch.setattr("frugalnet.data.normalise.decode_members", decode_here)
     assert f"{lost}'" in refused(pack(tmp_path / "a.zip", small))
 
 

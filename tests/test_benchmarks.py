@@ -16,8 +16,8 @@ from dvc.utils.hydra import compose_and_dump
 from benchmarks import benchmark, settings
 from benchmarks.distributed import Exchange, all_reduce_seconds, epoch_seconds, stops_scaling
 from frugalnet import config
-from frugalnet.data import arrays
 from frugalnet.data.augment import write_views
+from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import write_json
 
@@ -64,7 +64,7 @@ def test_the_gpu_benchmark_measures_steps_and_epochs_of_each_network(tmp_path, s
     few = params.data.model_copy(update={"train_per_class": 20})
     (tmp_path / "data").mkdir()
     shutil.copy(sample_archive, tmp_path / "data/archive.zip")
-    arrays.normalise(sample_archive, tmp_path / "data/arrays", few, is_sample=True, processes=1)
+    normalise(sample_archive, tmp_path / "data/arrays", few, is_sample=True, processes=1)
     once = params.augment.model_copy(update={"views": 1})
     write_views(tmp_path / "data/arrays/train_images.npy", tmp_path / "data/views", once, processes=1)
     compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["model=depthwise"])

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.data.augment import AugmentConfig, augment
+from frugalnet.data.augment import augment
+from frugalnet.data.config import AugmentConfig
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, sha256_of
 from frugalnet.metrics import accuracy, counts
