@@ -12,16 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from archives import FIRST, IDS, ROOT, Members, config, made, pack, refused
 from disks import small_disk
 from dvc.utils.hydra import compose_and_dump
 from PIL import Image
 from pydantic import ValidationError
 
+from frugalnet.config import load
 from frugalnet.data.arrays import FILES, Dataset, read_dataset
 from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import sha256, write_json
+from frugalnet.training.batches import Normaliser
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.loop import fit
+from frugalnet.training.trainer import Trainer
 
 PROJECT = Path(__file__).parents[1]
 
@@ -65,6 +71,31 @@ def test_statistics_are_the_training_splits(sample_archive: Path, tmp_path: Path
     assert data.train.images.dtype == np.uint8
     assert data.train.labels.dtype == np.int64
     assert np.bincount(data.validation.labels).tolist() == [20] * 10
+
+
+def test_a_channel_of_one_value_is_centred_and_a_network_trains_on_it(small: Members, tmp_path: Path) -> None:
+    members = {name: without_blue(data) if name.endswith("JPEG") else data for name, data in small.items()}
+    data = made(pack(tmp_path / "a.zip", members))
+    assert data.mean[2] == 30
+    assert data.std[2] == 1
+    assert min(data.std[:2]) > 10
+    changes = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01}
+    recipe = load(PROJECT / "params.yaml").train.model_copy(update=changes)
+    normaliser = Normaliser(data.mean, data.std, torch.device("cpu"))
+    trainer = Trainer("depthwise", 0, len(data.class_ids), len(data.train.labels), normaliser, recipe)
+    images = np.array(data.train.images)
+    fit(trainer, lambda _: images, np.array(data.train.labels), data.validation, Checkpoints(tmp_path / "checkpoints"))
+    losses = [row["train_loss"] for row in trainer.history.rows]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+
+
+def without_blue(file: bytes) -> bytes:
+    """The picture as PNG, which keeps every value, with 30 in its whole blue channel."""
+    red, green, blue = Image.open(io.BytesIO(file)).convert("RGB").split()
+    png = io.BytesIO()
+    Image.merge("RGB", (red, green, blue.point([30] * 256))).save(png, "PNG")
+    return png.getvalue()
 
 
 def test_neither_processes_nor_the_order_of_members_change_a_byte(

@@ -157,3 +157,19 @@ def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tm
     assert stage.stderr.startswith(f"download: {key}: ")
     assert stage.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+HEAVY = ("torch", "mlflow", "cv2", "numpy", "albumentations", "requests", "tqdm")
+
+
+def test_the_settings_of_the_data_import_nothing_heavy():
+    code = f"import sys, frugalnet.data.config; sys.exit(' '.join({{*{HEAVY}}} & {{*sys.modules}}) or None)"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
+
+
+def test_what_a_finished_download_needs_imports_neither_the_network_nor_albumentations():
+    code = (
+        "import sys, frugalnet.data.download, frugalnet.data.policy\n"
+        f"sys.exit(' '.join({{*{HEAVY}}} - {{'numpy', 'tqdm'}} & {{*sys.modules}}) or None)"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)

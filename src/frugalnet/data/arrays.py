@@ -24,7 +24,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Both splits and their description. `mean` and `std` are the training split's, per RGB channel, in 0..255."""
+    """Both splits and their description. `mean` and `std` are the training split's, per RGB channel, in 0..255.
+
+    `std` is 1 for a channel of one value.
+    """
 
     train: Split
     validation: Split

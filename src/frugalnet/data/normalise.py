@@ -46,12 +46,15 @@ def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample
 
 
 def mean_and_std(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, from (3, 256) counts of values; summed exactly, in integers."""
+    """Mean and standard deviation per channel, from (3, 256) counts of values; summed exactly, in integers.
+
+    A channel of one value gets the deviation 1, so that training, which divides by it, only centres the channel.
+    """
     mean, std = [], []
     for counts in histogram.tolist():
         n = sum(counts)
         total = sum(value * count for value, count in enumerate(counts))
         squares = sum(value * value * count for value, count in enumerate(counts))
         mean.append(total / n)
-        std.append(((n * squares - total * total) / (n * n)) ** 0.5)
+        std.append(((n * squares - total * total) / (n * n)) ** 0.5 or 1.0)
     return mean, std
