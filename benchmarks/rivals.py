@@ -21,7 +21,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 
 from frugalnet import models
-from frugalnet.data.policy import Transform, build_policy
+from frugalnet.data.config import Transform
+from frugalnet.data.policy import build_policy
 from frugalnet.processes import cores
 from frugalnet.training.trainer import TrainConfig
 

@@ -34,6 +34,7 @@ from frugalnet import compute, config, tracking
 from frugalnet.config import Params
 from frugalnet.data import arrays, sample
 from frugalnet.data.augment import write_views
+from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import write_json
 from frugalnet.training import runs
@@ -54,7 +55,7 @@ class Data:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.dataset = arrays.load(folder / "arrays")
+        self.dataset = arrays.read_dataset(folder / "arrays")
         self.views = Views(folder / "views")
         self.labels = np.array(self.dataset.train.labels)
 
@@ -84,7 +85,7 @@ def data_folder(temporary: Path, params: Params) -> Path:
     every = {"name": "repeated sample", "classes": None, "train_per_class": None, "holdout": 0}
     processes = params.compute.processes
     normalising = params.data.model_copy(update=every)
-    arrays.normalise(made / "archive.zip", made / "arrays", normalising, is_sample=True, processes=processes)
+    normalise(made / "archive.zip", made / "arrays", normalising, is_sample=True, processes=processes)
     for path in (made / "arrays").glob("train_*.npy"):
         array = np.load(path)
         np.save(path, np.resize(array, (SAMPLE_IMAGES, *array.shape[1:])))

@@ -13,7 +13,7 @@ from frugalnet.study.report import compose, write_report
 
 
 def main() -> None:
-    data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
+    data, root, out = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), Path("results/compare")
     findings = conclude(gather(Path("results"), data))
     compared = findings.comparison
     write_report(compose(findings), out)

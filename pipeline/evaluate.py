@@ -17,7 +17,7 @@ from frugalnet.training.inference import infer, load_weights
 
 def main(model: str, seed: int) -> None:
     device = compute.setup(config.load().compute)
-    data, root, name = arrays.load(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
+    data, root, name = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
     trained, out = Path("results/train") / name, Path("results/evaluate") / name
     run, timing = read_json(trained / "run.json"), read_json(trained / "timing.json")
     weights = Path("models") / f"{name}.safetensors"

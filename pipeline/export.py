@@ -16,7 +16,7 @@ from frugalnet.use import weights
 def main(model: str, seed: int) -> None:
     params = config.load()
     torch.set_num_threads(1)
-    data, root, name = arrays.load(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
+    data, root, name = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
     stored, out = weights.of_run(Path(), name), Path("results/export") / name
     with atomic(out) as folder:
         folder.mkdir()

@@ -12,7 +12,7 @@ from frugalnet.stage import run_stage
 def main() -> None:
     params = config.load()
     device = compute.setup(params.compute)
-    num_classes = len(arrays.load(Path("data/arrays")).class_ids)
+    num_classes = len(arrays.read_dataset(Path("data/arrays")).class_ids)
     networks = {name: models.build(name, num_classes) for name in params.model.names}
     write_json(Path("results/cost.json"), timing.measure(networks, device, params.evaluate))
 

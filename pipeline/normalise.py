@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frugalnet.data.arrays import normalise
+from frugalnet.data.normalise import normalise
 from frugalnet.stage import run_stage
 
 

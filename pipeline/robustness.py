@@ -22,7 +22,7 @@ from frugalnet.training.inference import infer, load_weights
 def main() -> None:
     params = config.load()
     device = compute.setup(params.compute)
-    data = arrays.load(Path("data/arrays"))
+    data = arrays.read_dataset(Path("data/arrays"))
     normalise = Normaliser(data.mean, data.std, device)
     seed = min(params.seeds)
     macs = {}

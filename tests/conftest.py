@@ -13,8 +13,8 @@ from hypothesis import settings
 from ruamel.yaml import YAML
 
 from frugalnet.comparison.compare import Comparison
-from frugalnet.data.augment import AugmentConfig
-from frugalnet.data.download import DownloadConfig, fetch
+from frugalnet.data.config import AugmentConfig, DownloadConfig
+from frugalnet.data.download import fetch
 from frugalnet.study.findings import Findings
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine

@@ -16,8 +16,8 @@ from benchmarks import distributed
 from benchmarks.distributed import Costs, Exchange, epoch_seconds, stops_scaling
 from benchmarks.rivals import wait_for_workers
 from frugalnet import config
-from frugalnet.data import arrays
 from frugalnet.data.augment import write_views
+from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import write_json
 
@@ -104,7 +104,7 @@ def prepared(tmp_path, sample_archive) -> Path:
     few = params.data.model_copy(update={"train_per_class": 20})
     (tmp_path / "data").mkdir()
     shutil.copy(sample_archive, tmp_path / "data/archive.zip")
-    arrays.normalise(sample_archive, tmp_path / "data/arrays", few, is_sample=True, processes=1)
+    normalise(sample_archive, tmp_path / "data/arrays", few, is_sample=True, processes=1)
     write_views(tmp_path / "data/arrays/train_images.npy", tmp_path / "data/views", params.augment, processes=1)
     return tmp_path
 

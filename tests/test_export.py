@@ -33,7 +33,7 @@ def project(tmp_path_factory, sample_archive) -> Path:
 
 def written(project: Path, name: str, data: Dataset | None = None, out: Path | None = None) -> Path:
     out = out or project / "results/export" / name
-    data = data or arrays.load(project / "data/arrays")
+    data = data or arrays.read_dataset(project / "data/arrays")
     export.write(weights.of_run(project, name), data.train.images, CONFIG, out)
     return out
 
@@ -43,7 +43,7 @@ def paths(project: Path, name: str = "depthwise-0") -> dict[str, Path]:
 
 
 def test_the_onnx_file_gives_pytorchs_logits_for_any_number_of_images(project):
-    images = np.array(arrays.load(project / "data/arrays").validation.images)
+    images = np.array(arrays.read_dataset(project / "data/arrays").validation.images)
     expected = runtimes.open_runtime("pytorch", paths(project)["pytorch"])(images)
     run = runtimes.open_runtime("onnx", paths(project)["onnx"])
     for count in (1, 3, 200):
@@ -53,7 +53,7 @@ def test_the_onnx_file_gives_pytorchs_logits_for_any_number_of_images(project):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", models.available())
 def test_every_architecture_leaves_pytorch(project, model):
-    data, name = arrays.load(project / "data/arrays"), f"{model}-7"
+    data, name = arrays.read_dataset(project / "data/arrays"), f"{model}-7"
     trained.finish(project, data, name)
     (project / "results/export" / name).mkdir()
     written(project, name)
@@ -69,7 +69,7 @@ def test_every_architecture_leaves_pytorch(project, model):
 def test_the_same_network_gives_the_same_bytes_whatever_it_is_validated_on_and_no_path_of_this_machine(
     project, tmp_path
 ):
-    data = arrays.load(project / "data/arrays")
+    data = arrays.read_dataset(project / "data/arrays")
     other = replace(data, validation=Split(255 - np.array(data.validation.images), data.validation.labels))
     again = written(project, "depthwise-0", other, tmp_path)
     for kind in ("onnx", "int8"):
@@ -81,7 +81,7 @@ def test_the_same_network_gives_the_same_bytes_whatever_it_is_validated_on_and_n
 
 
 def test_calibration_looks_at_training_images(project, tmp_path):
-    data = arrays.load(project / "data/arrays")
+    data = arrays.read_dataset(project / "data/arrays")
     dark = replace(data, train=Split(np.array(data.train.images) // 2, data.train.labels))
     again = written(project, "depthwise-0", dark, tmp_path)
     assert (again / "model.onnx").read_bytes() == paths(project)["onnx"].read_bytes()
@@ -91,7 +91,7 @@ def test_calibration_looks_at_training_images(project, tmp_path):
 def test_calibration_looks_at_as_many_images_as_the_configuration_says(project, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(export, "_write_int8", lambda path, out, images: seen.append(images))
-    stored, images = weights.of_run(project, "depthwise-0"), arrays.load(project / "data/arrays").train.images
+    stored, images = weights.of_run(project, "depthwise-0"), arrays.read_dataset(project / "data/arrays").train.images
     export.write(stored, images, CONFIG, tmp_path)
     assert len(np.unique(seen[0], axis=0)) == CONFIG.calibration_images
     assert np.array_equal(seen[0][-1], images[-1]), "evenly spaced, over all classes"
@@ -99,7 +99,7 @@ def test_calibration_looks_at_as_many_images_as_the_configuration_says(project, 
 
 def test_accuracy_loss_and_the_classes_that_lose_most_are_those_of_the_logits(project):
     """Another network's file in the place of int8's: what it loses is known."""
-    data = arrays.load(project / "data/arrays")
+    data = arrays.read_dataset(project / "data/arrays")
     images = np.array(data.validation.images)
     better, worse = "depthwise-0", "depthwise-1"
     predicted = {
@@ -149,7 +149,7 @@ def test_every_format_is_measured_in_every_round_and_alone_in_a_process(project)
 
 @needs_executorch
 def test_the_executorch_program_gives_pytorchs_classes(project):
-    images = np.array(arrays.load(project / "data/arrays").validation.images[:50])
+    images = np.array(arrays.read_dataset(project / "data/arrays").validation.images[:50])
     expected = runtimes.open_runtime("pytorch", paths(project)["pytorch"])(images)
     found = runtimes.open_runtime("executorch", paths(project)["executorch"])(images)
     assert np.allclose(found, expected, atol=1e-4)
@@ -167,6 +167,6 @@ def test_a_killed_measurement_of_memory_is_one_clear_line(project, tmp_path, mon
 def test_a_picture_survives_its_encoding(project):
     from frugalnet.use import pictures
 
-    pixels = np.array(arrays.load(project / "data/arrays").validation.images[0])
+    pixels = np.array(arrays.read_dataset(project / "data/arrays").validation.images[0])
     assert np.array_equal(pictures.read(pictures.encode_png(pixels), "x").pixels, pixels)
     assert Image.fromarray(pixels).size == (64, 64)

@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m tools.results", description=__doc__.partition("\n")[0])
     parser.add_argument("--add", metavar="RECIPE", help="keep what is published of the recipe's other networks")
     arguments = parser.parse_args(argv)
-    data, root = arrays.load(Path("data/arrays")), Path("results")
+    data, root = arrays.read_dataset(Path("data/arrays")), Path("results")
     if arguments.add:
         print(f"kept: {', '.join(add(FOLDER / arguments.add, root)) or 'none'}")
     print(publish(root, gather(root, data), FOLDER))

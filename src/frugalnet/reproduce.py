@@ -77,7 +77,7 @@ def retrain(run: Mapping[str, Any], root: Path) -> str:
         checkpoint_minutes=5.0,
     )
     device = compute.setup(settings)
-    data, views, logits = arrays.load(Path("data/arrays")), Views(Path("data/views")), None
+    data, views, logits = arrays.read_dataset(Path("data/arrays")), Views(Path("data/views")), None
     if teacher := run.get("teacher"):
         logits = Views(Path("data/teacher"), "teach")
         if sha256_of(logits.sha256) != teacher["logits_sha256"]:
