@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from frugalnet.adaptation.finetuning import classifier, for_classes
 from frugalnet.errors import UserError
 from frugalnet.training.batches import batch_indices
-from frugalnet.adaptation.finetuning import classifier, for_classes
 from frugalnet.use import weights
 
 pytest.importorskip("executorch", reason="the extra `device` is not installed")
