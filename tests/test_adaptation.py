@@ -7,10 +7,11 @@ import fake_results
 import numpy as np
 import pytest
 import torch
-from frugalnet.report import adaptation, adaptation_section, claims, findings, page
 from torch import nn
 
 from frugalnet import models
+from frugalnet.adaptation import figures as adaptation
+from frugalnet.adaptation import section as adaptation_section
 from frugalnet.adaptation.cost import saved_bytes, training_macs
 from frugalnet.adaptation.draws import over_draws
 from frugalnet.adaptation.finetuning import (
@@ -37,6 +38,7 @@ from frugalnet.errors import UserError
 from frugalnet.files import write_json
 from frugalnet.metrics.counts import macs
 from frugalnet.metrics.statistics import Interval
+from frugalnet.paper import claims
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import infer
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import fake_results
 import pytest
-from frugalnet.report import device, findings, page
+
+from frugalnet.export import section as device
 
 
 @pytest.fixture(scope="module")

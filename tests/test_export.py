@@ -14,9 +14,12 @@ from frugalnet import models
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
+from frugalnet.export import files as export
+from frugalnet.export import measure as exported
+from frugalnet.export import runtimes
 from frugalnet.export.files import ExportConfig
 from frugalnet.metrics.config import MeasureConfig
-from frugalnet.use import export, exported, runtimes, weights
+from frugalnet.use import weights
 
 CONFIG = ExportConfig(calibration_images=50, max_loss_points=2.0)
 needs_executorch = pytest.mark.skipif(not runtimes.has_executorch(), reason="the extra `device` is not installed")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import fake_results
 import pytest
-from frugalnet.report import claims
 
 from frugalnet.errors import UserError
+from frugalnet.paper import claims
 from tools import readme
 
 ROOT = Path(__file__).parents[1]

@@ -20,9 +20,10 @@ import frugalnet
 from frugalnet import mlflow_store, registry, tracking
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
+from frugalnet.export import measure as exported
 from frugalnet.files import read_json
 from frugalnet.registry import Version, choose
-from frugalnet.use import cli, exported, pictures, weights
+from frugalnet.use import cli, pictures, weights
 
 NAMES = ("depthwise-0", "alexnet-0")
 

@@ -1,6 +1,6 @@
 import pytest
-from frugalnet.report import wording
 
+from frugalnet.document import wording
 from frugalnet.metrics.statistics import Interval, SeedMean
 
 

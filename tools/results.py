@@ -47,15 +47,16 @@ FOLDER = Path("docs/results")
 def publish(root: Path, evidence: Evidence, folder: Path) -> Path:
     """Write the report and the records of all compared networks under `folder`; returns the folder of their recipe.
 
-    root: the folder of results. Raises UserError for sample data, or for networks of several recipes.
+    root: the folder of results. No photograph is shown. Raises UserError for sample data, or for networks of several
+    recipes.
     """
-    compared = evidence.comparison
+    compared = replace(evidence.comparison, images=None)
     if compared.first.run["is_sample"]:
         raise UserError(f"{root} holds results on sample data, which do not belong in {folder}")
     recipes = sorted({row.recipe for row in compared.rows})
     if len(recipes) > 1:
         raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
-    found, further = conclude(evidence), []
+    found, further = conclude(replace(evidence, comparison=compared)), []
     papers = experiment.load(folder / PAPER_RECIPE, compared.first.run) if recipes[0] != PAPER_RECIPE else None
     if papers:
         found = replace(found, claims=tested_by(found.claims, papers.claims))

@@ -14,7 +14,7 @@ from frugalnet.files import atomic, write_json, write_table
 from frugalnet.paper import section as paper
 from frugalnet.study import accuracy, cost, tables, training
 from frugalnet.study import classes as of_classes
-from frugalnet.study.experiments import EXPERIMENTS, measured
+from frugalnet.study.experiments import measured, unmeasured
 from frugalnet.study.findings import Findings
 
 QUESTION = "How much accuracy does a network’s computation buy?"
@@ -81,9 +81,8 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     """The report: what was found, the sections on the networks, the paper's claims, and the experiments."""
     comparison = findings.comparison
     of_networks = [section(comparison) for section in SECTIONS]
-    done = [*measured(findings.evidence)]
-    of_experiments = [experiment.section(result, comparison) for experiment, result in done]
-    missing = [experiment for experiment in EXPERIMENTS if experiment not in [one for one, _ in done]]
+    of_experiments = [experiment.section(result, comparison) for experiment, result in measured(findings.evidence)]
+    missing = unmeasured(findings.evidence)
     not_measured = [f"{experiment.TITLE}: not measured. Rerun with -S {experiment.CHOICE}." for experiment in missing]
     left_out = [f"Left out: {record.name}, {record.reason}." for record in comparison.left_out]
     return Document(
