@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from frugalnet.adaptation.figures import Adapted, difference, of
 from frugalnet.adaptation.section import Result as AdaptationResult
 from frugalnet.comparison.compare import Evidence, Row
-from frugalnet.document.wording import human, listed, percent, points, signed_points, with_interval
+from frugalnet.document.wording import JOULES, human, listed, percent, points, scale, signed_points, with_interval
 from frugalnet.metrics.classes import ranks
 from frugalnet.metrics.statistics import Interval, Quantiles
 from frugalnet.robustness.result import RobustnessResult
@@ -219,5 +219,5 @@ def power_and_memory(case: Case) -> Judgement:
 def _step_cost(row: Row) -> str:
     memory = row.cost.get(PEAK_MEMORY)
     joules = row.cost.get(ENERGY)
-    energy = f"{human(joules)}J an image" if joules else "energy not measured"
+    energy = f"{scale([joules], JOULES)(joules)} an image" if joules else "energy not measured"
     return f"{row.model} {human(memory)}B, {energy}" if memory else f"{row.model} not measured"
