@@ -5,21 +5,36 @@ import shutil
 import fake_results
 import pytest
 
+from frugalnet.comparison.compare import Comparison, Evidence, compare
+from frugalnet.comparison.records import read_records
+from frugalnet.document.charts import colours
+from frugalnet.document.wording import percent
 from frugalnet.errors import UserError
 from frugalnet.files import read_history, read_json, write_json
-from frugalnet.report import comparison, experiment, figures, whole
-from frugalnet.report import results as stored
-from frugalnet.document.wording import percent
+from frugalnet.paper import experiment
+from frugalnet.robustness.result import write_result
+from frugalnet.study.experiments import EXPERIMENTS
 from tools import results
 
 
-def compared(root):
-    return comparison.compare(stored.load(root), "d" * 64, "validation split")
+def compared(root, data_sha256="d" * 64):
+    """The networks in a folder of results, without experiments."""
+    return Evidence(compare(read_records(root), data_sha256, "validation split"))
+
+
+def gathered(root):
+    """As `gather`, without the data."""
+    comparison = compared(root).comparison
+    return Evidence(comparison, tuple(result for each in EXPERIMENTS if (result := each.load(root, comparison))))
+
+
+def first_run(root):
+    return compared(root).comparison.first.run
 
 
 def further(root):
     """What the stages robustness and adapt leave."""
-    write_json(root / "robustness/robustness.json", fake_results.robustness(["alexnet", "depthwise", "residual"]))
+    write_result(fake_results.robustness(["alexnet", "depthwise", "residual"]), root)
     for one in fake_results.adapted(["alexnet", "depthwise"]):
         name = f"{one.model}-{one.scenario}"
         write_json(root / "adapt" / name / "adapt.json", one.found)
@@ -30,7 +45,7 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     root = fake_results.make(tmp_path / "results", num_classes=200, n=2000, epochs=30)
     fake_results.export(root, models=("alexnet",))
     further(root)
-    folder = results.publish(root, whole.load(root, "d" * 64, "validation split"), tmp_path / "docs")
+    folder = results.publish(root, gathered(root), tmp_path / "docs")
     markdown = (folder / "report.md").read_text()
     for title in ("On a device", "Training on the device", "One changed pixel fools"):
         assert title in markdown
@@ -94,18 +109,17 @@ def test_networks_that_were_not_trained_as_the_paper_says_judge_nothing(tmp_path
     study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
     if asked["models"]:
         paper = fake_results.make(tmp_path / "paper", **whole_split, **asked)
-        found = comparison.compare(stored.load(paper), asked.get("data_sha256", "d" * 64), "validation split")
-        folder = results.publish(paper, found, tmp_path / "docs")
+        folder = results.publish(paper, compared(paper, asked.get("data_sha256", "d" * 64)), tmp_path / "docs")
         folder.rename(tmp_path / "docs/paper") if folder.name != "paper" else None
     else:  # weights only
         (tmp_path / "docs/paper/weights").mkdir(parents=True)
-    assert experiment.load(tmp_path / "docs/paper", compared(study).first.run) is None
+    assert experiment.read_experiment(tmp_path / "docs/paper", first_run(study)) is None
 
 
 def test_the_ends_of_the_papers_curves_stand_beside_those_measured():
     history = [{"train_top1": epoch / 25, "validation_top1": epoch / 50} for epoch in range(1, 11)]
-    of = experiment.Experiment({"depthwise-0": {"model": "depthwise"}}, {"depthwise-0": history}, [])
-    (chart,) = experiment.section(of, {"depthwise": "#123"}).blocks[1].charts
+    networks = [experiment.PaperNetwork("depthwise-0", "depthwise", history)]
+    (chart,) = experiment.section(experiment.Experiment(networks, []), {"depthwise": "#123"}).blocks[1].charts
     found = [(line.text, line.dotted, line.colour, line.x[-1], line.y[-1]) for line in chart.lines]
     assert found == [
         ("training", True, "#123", 10, pytest.approx(40)),
@@ -126,10 +140,10 @@ def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(t
         (folder / "weights").mkdir(exist_ok=True)
         (folder / "weights/depthwise-0.safetensors").touch()
     assert (folder / "weights/depthwise-0.safetensors").is_file()
-    found, colours = experiment.load(folder, compared(study).first.run), figures.colours(compared(study).rows)
-    shown = experiment.section(found, colours).blocks[1].charts
+    colour_of = colours(row.model for row in compared(study).comparison.rows)
+    shown = experiment.section(experiment.read_experiment(folder, first_run(study)), colour_of).blocks[1].charts
     assert [chart.name for chart in shown] == ["experiment_depthwise-0", "experiment_depthwise-1"]
-    assert {line.colour for chart in shown for line in chart.lines} == {colours["depthwise"], "@ink"}
+    assert {line.colour for chart in shown for line in chart.lines} == {colour_of["depthwise"], "@ink"}
 
 
 def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
@@ -137,7 +151,7 @@ def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
     root, docs = fake_results.make(tmp_path / "results", **size), tmp_path / "docs"
     fake_results.export(root, models=("alexnet",))
     further(root)
-    published = results.publish(root, whole.load(root, "d" * 64, "validation split"), docs)
+    published = results.publish(root, gathered(root), docs)
     before = {path.relative_to(published): path.read_bytes() for path in published.rglob("*") if path.is_file()}
 
     other = tmp_path / "other"  # without alexnet, and with a depthwise of its own
@@ -155,7 +169,7 @@ def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
     empty.mkdir()
     shutil.copy(root / "cost.json", empty)
     results.add(published, empty)
-    again = results.publish(empty, whole.load(empty, "d" * 64, "validation split"), docs)
+    again = results.publish(empty, gathered(empty), docs)
     after = {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
     assert sorted(after) == sorted(before)
     assert [path for path in after if after[path] != before[path]] == []
@@ -169,8 +183,8 @@ def test_sample_data_and_mixed_recipes_are_refused_and_what_is_there_is_kept(tmp
         results.publish(sample, compared(sample), tmp_path / "docs")
     both = fake_results.make(tmp_path / "both", models=("alexnet",))
     paper = fake_results.make(tmp_path / "paper", models=("residual",), recipe={"recipe": "paper"})
-    rows = [*compared(both).rows, *compared(paper).rows]
-    mixed = comparison.Comparison(rows, [], [], [])
+    rows = [*compared(both).comparison.rows, *compared(paper).comparison.rows]
+    mixed = Evidence(Comparison(rows, [], [], []))
     with pytest.raises(UserError, match="networks of the recipes modern, paper: evaluate those of one recipe only"):
         results.publish(both, mixed, tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
