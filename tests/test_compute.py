@@ -16,8 +16,8 @@ from frugalnet.errors import UserError
 def test_freed_memory_serves_the_next_step_without_page_faults():
     code = (
         "import resource, torch\n"
-        "from frugalnet.compute import setup
-from frugalnet.compute_config import ComputeConfig\n"
+        "from frugalnet.compute import setup\n"
+        "from frugalnet.compute_config import ComputeConfig\n"
         "how = dict(compile='off', deterministic=False, checkpoint_minutes=1)\n"
         "setup(ComputeConfig(device='cpu', threads=1, processes=1, **how))\n"
         "def step(): [torch.ones(10_000_000) for _ in range(3)]\n"

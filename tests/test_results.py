@@ -3,7 +3,6 @@
 import shutil
 
 import fake_results
-import numpy as np
 import pytest
 
 from frugalnet.comparison.compare import Comparison, Evidence, compare
@@ -11,18 +10,26 @@ from frugalnet.comparison.records import read_records
 from frugalnet.document.charts import colours
 from frugalnet.document.wording import percent
 from frugalnet.errors import UserError
-from frugalnet.files import read_history, read_json, sha256_of, write_json
+from frugalnet.files import read_history, read_json, write_json
 from frugalnet.paper import experiment
 from frugalnet.robustness.result import write_result
-from frugalnet.study.experiments import gather
+from frugalnet.study.experiments import EXPERIMENTS
 from tools import results
 
-DATA = fake_results.dataset(np.zeros((2000, 64, 64, 3), np.uint8))
-WHOLE = {"num_classes": 200, "n": 2000, "epochs": 30, "data_sha256": sha256_of(DATA.sha256)}
 
-
-def compared(root, data_sha256: str = "d" * 64) -> Evidence:
+def compared(root, data_sha256="d" * 64):
+    """The networks in a folder of results, without experiments."""
     return Evidence(compare(read_records(root), data_sha256, "validation split"))
+
+
+def gathered(root):
+    """As `gather`, without the data."""
+    comparison = compared(root).comparison
+    return Evidence(comparison, tuple(result for each in EXPERIMENTS if (result := each.load(root, comparison))))
+
+
+def first_run(root):
+    return compared(root).comparison.first.run
 
 
 def further(root):
@@ -35,10 +42,10 @@ def further(root):
 
 
 def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
-    root = fake_results.make(tmp_path / "results", **WHOLE)
+    root = fake_results.make(tmp_path / "results", num_classes=200, n=2000, epochs=30)
     fake_results.export(root, models=("alexnet",))
     further(root)
-    folder = results.publish(root, gather(root, DATA), tmp_path / "docs")
+    folder = results.publish(root, gathered(root), tmp_path / "docs")
     markdown = (folder / "report.md").read_text()
     for title in ("On a device", "Training on the device", "One changed pixel fools"):
         assert title in markdown
@@ -102,18 +109,17 @@ def test_networks_that_were_not_trained_as_the_paper_says_judge_nothing(tmp_path
     study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
     if asked["models"]:
         paper = fake_results.make(tmp_path / "paper", **whole_split, **asked)
-        found = compared(paper, asked.get("data_sha256", "d" * 64))
-        folder = results.publish(paper, found, tmp_path / "docs")
+        folder = results.publish(paper, compared(paper, asked.get("data_sha256", "d" * 64)), tmp_path / "docs")
         folder.rename(tmp_path / "docs/paper") if folder.name != "paper" else None
     else:  # weights only
         (tmp_path / "docs/paper/weights").mkdir(parents=True)
-    assert experiment.load(tmp_path / "docs/paper", compared(study).comparison.first.run) is None
+    assert experiment.read_experiment(tmp_path / "docs/paper", first_run(study)) is None
 
 
 def test_the_ends_of_the_papers_curves_stand_beside_those_measured():
     history = [{"train_top1": epoch / 25, "validation_top1": epoch / 50} for epoch in range(1, 11)]
-    of = experiment.Experiment({"depthwise-0": {"model": "depthwise"}}, {"depthwise-0": history}, [])
-    (chart,) = experiment.section(of, {"depthwise": "#123"}).blocks[1].charts
+    networks = [experiment.PaperNetwork("depthwise-0", "depthwise", history)]
+    (chart,) = experiment.section(experiment.Experiment(networks, []), {"depthwise": "#123"}).blocks[1].charts
     found = [(line.text, line.dotted, line.colour, line.x[-1], line.y[-1]) for line in chart.lines]
     assert found == [
         ("training", True, "#123", 10, pytest.approx(40)),
@@ -134,18 +140,18 @@ def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(t
         (folder / "weights").mkdir(exist_ok=True)
         (folder / "weights/depthwise-0.safetensors").touch()
     assert (folder / "weights/depthwise-0.safetensors").is_file()
-    comparison = compared(study).comparison
-    found, colour_of = experiment.load(folder, comparison.first.run), colours(row.model for row in comparison.rows)
-    shown = experiment.section(found, colour_of).blocks[1].charts
+    colour_of = colours(row.model for row in compared(study).comparison.rows)
+    shown = experiment.section(experiment.read_experiment(folder, first_run(study)), colour_of).blocks[1].charts
     assert [chart.name for chart in shown] == ["experiment_depthwise-0", "experiment_depthwise-1"]
     assert {line.colour for chart in shown for line in chart.lines} == {colour_of["depthwise"], "@ink"}
 
 
 def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
-    root, docs = fake_results.make(tmp_path / "results", **WHOLE), tmp_path / "docs"
+    size = {"num_classes": 200, "n": 2000, "epochs": 30}
+    root, docs = fake_results.make(tmp_path / "results", **size), tmp_path / "docs"
     fake_results.export(root, models=("alexnet",))
     further(root)
-    published = results.publish(root, gather(root, DATA), docs)
+    published = results.publish(root, gathered(root), docs)
     before = {path.relative_to(published): path.read_bytes() for path in published.rglob("*") if path.is_file()}
 
     other = tmp_path / "other"  # without alexnet, and with a depthwise of its own
@@ -163,7 +169,7 @@ def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
     empty.mkdir()
     shutil.copy(root / "cost.json", empty)
     results.add(published, empty)
-    again = results.publish(empty, gather(empty, DATA), docs)
+    again = results.publish(empty, gathered(empty), docs)
     after = {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
     assert sorted(after) == sorted(before)
     assert [path for path in after if after[path] != before[path]] == []

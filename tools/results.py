@@ -57,8 +57,7 @@ def publish(root: Path, evidence: Evidence, folder: Path) -> Path:
     if len(recipes) > 1:
         raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
     found, further = conclude(replace(evidence, comparison=compared)), []
-    papers = experiment.load(folder / PAPER_RECIPE, compared.first.run) if recipes[0] != PAPER_RECIPE else None
-    if papers:
+    if recipes[0] != PAPER_RECIPE and (papers := experiment.read_experiment(folder / PAPER_RECIPE, compared.first.run)):
         found = replace(found, claims=tested_by(found.claims, papers.claims))
         further = [experiment.section(papers, colours(row.model for row in compared.rows))]
     with atomic(folder / recipes[0]) as partial:

@@ -21,62 +21,79 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """What `tools.results` published of the paper's recipe: each network's run and history by name, and the claims."""
+class PaperNetwork:
+    """A network trained with the paper's recipe. history: one row per epoch, as in history.csv."""
 
-    runs: Mapping[str, dict[str, Any]]
-    histories: Mapping[str, list[dict[str, float]]]
+    name: str  # with its seed
+    model: str
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What was published of the paper's recipe: the networks, and the claims that they judge."""
+
+    networks: Sequence[PaperNetwork]
     claims: Sequence[Claim]
 
 
-def load(folder: Path, run: Mapping[str, Any]) -> Experiment | None:
+def read_experiment(folder: Path, run: Mapping[str, Any]) -> Experiment | None:
     """The networks of a published folder that were trained over all of the paper's epochs, on the data of `run`.
 
-    None if there are none, or some in the folder were trained otherwise: its claims are judged by all of them.
+    None if there are none, or some in the folder were trained otherwise: its claims are judged by all of them. Raises
+    UserError if a file is missing or damaged.
     """
     if not (folder / "comparison.json").is_file():
         return None
-    found = {path.parent.name: path.parent for path in sorted(folder.glob("*/run.json"))}
-    runs = {name: read_json(path / "run.json") for name, path in found.items()}
-    histories = {name: read_history(path / "history.csv") for name, path in found.items()}
     expected = [PAPER_RECIPE, PAPER_EPOCHS, run["data_sha256"], run["validated_on"]]
-    for name, of in runs.items():
-        if [of["train"]["recipe"], len(histories[name]), of["data_sha256"], of["validated_on"]] != expected:
+    networks = []
+    for path in sorted(folder.glob("*/run.json")):
+        own = read_json(path)
+        history = read_history(path.with_name("history.csv"))
+        if [own["train"]["recipe"], len(history), own["data_sha256"], own["validated_on"]] != expected:
             return None
-    claims = [Claim(**one) for one in read_json(folder / "comparison.json")["claims"]]
-    return Experiment(runs, histories, claims) if runs else None
+        networks.append(PaperNetwork(path.parent.name, own["model"], history))
+    claims = [Claim(**claim) for claim in read_json(folder / "comparison.json")["claims"]]
+    return Experiment(networks, claims) if networks else None
 
 
 def section(experiment: Experiment, colours: Mapping[str, str]) -> Section:
     """Each network's curves beside the ends of the paper's. colours: of the networks, in the rest of the report."""
-    of = {
-        name: (curves.curves_of(rows), colours.get(experiment.runs[name]["model"], "@muted"))
-        for name, rows in experiment.histories.items()
+    networks = {
+        network.name: (curves.curves_of(network.history), colours.get(network.model, "@muted"))
+        for network in experiment.networks
     }
-    each = Grid([_chart(name, experiment.runs[name]["model"], *of[name]) for name in of], min(len(of), 3))
-    together = curves.together("experiment_together", f"Training curves of all networks, recipe {PAPER_RECIPE}", of)
+    charts = [_chart(network, *networks[network.name]) for network in experiment.networks]
+    title = f"Training curves of all networks, recipe {PAPER_RECIPE}"
+    together = curves.together("experiment_together", title, networks)
+    each = Grid(charts, min(len(charts), 3))
     return Section("experiment", "The paper’s experiment", [NOTE, each, together, _table(experiment)])
 
 
-def _chart(name: str, model: str, of: curves.Curves, colour: str) -> Chart:
-    ends, lines = {}, []
-    for number, (key, kind, dotted) in enumerate(curves.KINDS):
-        lines.append(curves.line(of[key], colour, kind, dotted))
-        last, end = len(of[key]), of[key][-1]
-        ends[f"{kind} {end:.0f} %"] = (end, "@muted" if dotted else "@ink")
-        if model in ENDS:
-            level, until = ENDS[model][number], range(round(0.9 * last), last + 1)
-            lines.append(Line(until, [level] * len(until), "@ink", f"the paper’s {kind}", dotted, 1))
-    return curves.chart(f"experiment_{name}", f"Training curves of {name}, recipe {PAPER_RECIPE}", lines, ends)
+def _chart(network: PaperNetwork, of: curves.Curves, colour: str) -> Chart:
+    lines = list[Line]()
+    labels = dict[str, tuple[float, str]]()
+    ends = ENDS.get(network.model)
+    for number, (key, kind, is_dotted) in enumerate(curves.KINDS):
+        curve = of[key]
+        lines.append(curves.line(curve, colour, kind, is_dotted))
+        labels[f"{kind} {curve[-1]:.0f} %"] = (curve[-1], "@muted" if is_dotted else "@ink")
+        if ends:
+            until = range(round(0.9 * len(curve)), len(curve) + 1)
+            level = [ends[number]] * len(until)
+            lines.append(Line(until, level, "@ink", f"the paper’s {kind}", is_dotted, 1))
+    title = f"Training curves of {network.name}, recipe {PAPER_RECIPE}"
+    return curves.chart(f"experiment_{network.name}", title, lines, labels)
 
 
 def _table(experiment: Experiment) -> Table:
     body = []
-    for name, rows in experiment.histories.items():
-        expected = ENDS.get(experiment.runs[name]["model"])
-        cells = [Cell(name)]
+    for network in experiment.networks:
+        ends = ENDS.get(network.model)
+        cells = [Cell(network.name)]
         for number, (key, *_) in enumerate(curves.KINDS):
-            cells += [Cell(percent(rows[-1][key])), Cell(percent(expected[number] / 100, 0) if expected else "–")]
+            cells.append(Cell(percent(network.history[-1][key])))
+            cells.append(Cell(percent(ends[number] / 100, 0) if ends else "–"))
         body.append(cells)
     header = ("Network", "Training top-1", "the paper’s", "Validation top-1", "the paper’s")
     return Table("Last epoch, here and in the paper", header, body)

@@ -26,11 +26,11 @@ def section(claims: Sequence[Claim], comparison: Comparison) -> Section:
 def class_ranks(comparison: Comparison) -> Table | None:
     """The paper's easiest and hardest classes and their ranks here; None if the data have none of them."""
     models = [row.model for row in comparison.rows]
-    rows = [
-        [Cell(ranks[0].name), Cell(kind), *(Cell(f"{r.rank} of {r.of}", (percent(r.accuracy, 0),)) for r in ranks)]
-        for kind, names in (("easiest", EASIEST), ("hardest", HARDEST))
-        for ranks in zip(*(classes.ranks(row.classes, names) for row in comparison.rows), strict=True)
-    ]
+    rows = []
+    for kind, names in (("easiest", EASIEST), ("hardest", HARDEST)):
+        for ranks in zip(*(classes.ranks(row.classes, names) for row in comparison.rows), strict=True):
+            places = [Cell(f"{rank.rank} of {rank.of}", (percent(rank.accuracy, 0),)) for rank in ranks]
+            rows.append([Cell(ranks[0].name), Cell(kind), *places])
     return Table("The paper’s classes", ("Class", "The paper", *models), rows, (0, 1)) if rows else None
 
 
