@@ -5,6 +5,7 @@ import shutil
 import fake_results
 import pytest
 
+from frugalnet.adaptation.result import write_network
 from frugalnet.errors import UserError
 from frugalnet.files import read_history, read_json, write_json
 from frugalnet.report import comparison, experiment, figures, whole
@@ -20,10 +21,8 @@ def compared(root):
 def further(root):
     """What the stages robustness and adapt leave."""
     write_json(root / "robustness/robustness.json", fake_results.robustness(["alexnet", "depthwise", "residual"]))
-    for one in fake_results.adapted(["alexnet", "depthwise"]):
-        name = f"{one.model}-{one.scenario}"
-        write_json(root / "adapt" / name / "adapt.json", one.found)
-        write_json(root / "adapt_timing" / name / "timing.json", one.timing)
+    for network in fake_results.adapted(["alexnet", "depthwise"]).networks:
+        write_network(network, root, f"{network.model}-{network.scenario}")
 
 
 def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from frugalnet import models
-from frugalnet.adaptation.measure import AdaptConfig
+from frugalnet.adaptation.config import AdaptConfig
 from frugalnet.compute import ComputeConfig
 from frugalnet.data.arrays import NormaliseConfig
 from frugalnet.data.augment import AugmentConfig

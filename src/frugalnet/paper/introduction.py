@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from frugalnet.adaptation.figures import Adapted, difference, of
-from frugalnet.adaptation.section import Result as AdaptationResult
+from frugalnet.adaptation.result import AdaptationResult, NetworkResult, difference
 from frugalnet.comparison.compare import Evidence
 from frugalnet.document.wording import human, listed, signed_points, with_interval
 from frugalnet.paper.judging import Judge, Judgement, Outcome, outcome_of
@@ -27,11 +26,12 @@ def _one_pixel(evidence: Evidence) -> Judgement | None:
     return (f"fools {listed(shares)} of the pictures that all classify correctly", found) if rates else None
 
 
-def _seen(evidence: Evidence) -> list[Adapted]:
+def _seen(evidence: Evidence) -> list[NetworkResult]:
     """The networks fine-tuned on classes that they know, the fewest MACs first."""
     result = evidence.result(AdaptationResult)
-    networks = result.networks if result else []
-    return [one for model in evidence.comparison.by_macs if (one := of(networks, "seen", model))]
+    if result is None:
+        return []
+    return [network for model in evidence.comparison.by_macs if (network := result.network("seen", model))]
 
 
 def _device_training(evidence: Evidence) -> Judgement | None:
@@ -39,7 +39,7 @@ def _device_training(evidence: Evidence) -> Judgement | None:
     gain = difference(found, ("all", found.most), found, ("restricted", 0)) if found else None
     if found is None or gain is None:
         return None
-    text = f"{found.model}, fine-tuned on {found.found['classes']} classes: {signed_points(gain.estimate)} points"
+    text = f"{found.model}, fine-tuned on {found.classes} classes: {signed_points(gain.estimate)} points"
     text += f" ({signed_points(gain.low)} to {signed_points(gain.high)}) against only restricting its answers to these"
     return text, outcome_of(gain.estimate > 0) if gain.excludes_zero else "undecided"
 
@@ -53,7 +53,7 @@ def _smaller_is_enough(evidence: Evidence) -> Judgement | None:
     if gap is None:
         return None
     text = f"{small.model}, fine-tuned, against {large.model} as it is: {signed_points(gap.estimate)} points"
-    text += f" ({signed_points(gap.low)} to {signed_points(gap.high)}), among {small.found['classes']} classes"
+    text += f" ({signed_points(gap.low)} to {signed_points(gap.high)}), among {small.classes} classes"
     return text, outcome_of(gap.low > 0) if gap.excludes_zero else "undecided"
 
 

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.adaptation.finetuning import Part, Rates, TuningConfig, fine_tune, for_classes
+from frugalnet.adaptation.config import Part, Rates, TuningConfig
+from frugalnet.adaptation.finetuning import fine_tune, for_classes
 from frugalnet.data.augment import AugmentConfig, augment
 from frugalnet.document.wording import markdown
 from frugalnet.errors import UserError
