@@ -99,7 +99,16 @@ def test_models_trained_differently_are_noted(records):
         for r in records
     ]
     notes = comparison.compare(changed, SHA, SPLIT).notes
-    assert notes == ["alexnet and residual were trained differently: epochs 8 and 5."]
+    assert notes[:-1] == ["alexnet and residual were trained differently: epochs 8 and 5."]
+    assert notes[-1].startswith("Intervals of networks trained with 5 seeds or fewer are approximate")
+
+
+@pytest.mark.parametrize(("seeds", "is_told"), [(1, False), (2, True), (5, True), (6, False)])
+def test_how_intervals_of_few_seeds_are_made_is_noted(tmp_path, seeds, is_told):
+    root = fake_results.make(tmp_path, models=("alexnet",), seeds=tuple(range(seeds)), n=60)
+    notes = " ".join(comparison.compare(results.load(root), SHA, SPLIT).notes)
+    assert ("5 seeds or fewer" in notes) == is_told
+    assert ("with one seed" in notes) == (seeds == 1)
 
 
 def test_nothing_on_the_present_data_is_refused_with_what_was_found(records):
