@@ -10,6 +10,7 @@ from frugalnet.metrics import statistics
 from frugalnet.metrics.statistics import Interval
 from frugalnet.report import comparison, findings, results
 from frugalnet.comparison.records import Record
+from frugalnet.study import tables
 
 SHA = "d" * 64
 SPLIT = "validation split"
@@ -136,6 +137,15 @@ def test_what_was_not_measured_is_none(tmp_path):
     row = comparison.compare(results.load(root), SHA, SPLIT).rows[0]
     assert row.latency_ms is None
     assert row.throughput is None
+
+
+@pytest.mark.parametrize(("num_classes", "is_shown"), [(5, False), (6, True)])
+def test_top5_is_not_shown_where_it_is_always_100_percent(tmp_path, num_classes, is_shown):
+    rows = comparison.compare(results.load(fake_results.make(tmp_path, num_classes=num_classes)), SHA, SPLIT).rows
+    table = tables.networks(rows, "More on accuracy", tables.ACCURACY)
+    assert ("Top-5" in table.header) == is_shown
+    assert "Top-5" not in table.note
+    assert ("Top-5" in tables.terminal(rows)) == is_shown
 
 
 def test_a_measurement_that_serves_several_seeds_counts_once(compared):
