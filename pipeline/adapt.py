@@ -1,46 +1,55 @@
 """Fine-tune a network on few classes: the stage adapt@MODEL-SCENARIO, or python -m pipeline.adapt MODEL SCENARIO."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from frugalnet import compute, config, models, project
-from frugalnet.adaptation import measure as adaptation
+from frugalnet.adaptation.measure import Experiment, draw_classes, lacking, measure, pretrain
+from frugalnet.adaptation.result import write_network
 from frugalnet.data import arrays
+from frugalnet.data.arrays import Dataset
 from frugalnet.errors import UserError
-from frugalnet.files import write_json
 from frugalnet.stage import run_stage
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import load_weights
 
 
-def main(model: str, scenario: str) -> None:
+def main(model: str, name: str) -> None:
     params = config.load()
-    if scenario not in params.adapt.scenarios:
-        raise UserError(f"scenario '{scenario}': expected one of {', '.join(params.adapt.scenarios)} (adapt.scenarios)")
-    out, timing = (Path(f"results/{kind}") / f"{model}-{scenario}" for kind in ("adapt", "adapt_timing"))
-    found: dict[str, Any] = {"measured": False}
-    costs: dict[str, Any] = {"measured": False}
-    data, views = arrays.read_dataset(Path("data/arrays")), Views(Path("data/views"))
-    if params.adapt.draws and (lacks := adaptation.lacking(params.adapt, data)):
+    scenarios = params.adapt.scenarios
+    scenario = next((scenario for scenario in scenarios if scenario == name), None)
+    if scenario is None:
+        raise UserError(f"scenario '{name}': expected one of {', '.join(scenarios)} (adapt.scenarios)")
+    data = arrays.read_dataset(Path("data/arrays"))
+    views = Views(Path("data/views"))
+    result = None
+    if params.adapt.draws and (lacks := lacking(params.adapt, data)):
         print(f"adapt: nothing is measured: {lacks}")
     elif params.adapt.draws:
-        device = compute.setup(params.compute)
-        seed, root = params.seeds[0], project.project_root()
-        if scenario == "seen":
-            network = models.build(model, len(data.class_ids))
-            network = load_weights(network, Path("models") / f"{model}-{seed}.safetensors")
-        else:
-            left_out = [c for draw in adaptation.draw_classes(params.adapt, len(data.class_ids)) for c in draw]
-            recipe = params.train.model_copy(update={"epochs": min(params.adapt.unseen_epochs, params.train.epochs)})
-            normalise, run_on = Normaliser(data.mean, data.std, device), compute.bits_depend_on(device, params.compute)
-            network = adaptation.pretrain(model, seed, data, views, recipe, root, run_on, normalise, left_out)
+        network = trained(model, params, data) if scenario == "seen" else pretrained(model, params, data, views)
         torch.set_num_threads(1)
-        found, costs = adaptation.measure(network, model, scenario, data, views, params.adapt)
-        costs["machine"] = compute.describe_machine(torch.device("cpu"))
-    write_json(out / "adapt.json", found)
-    write_json(timing / "timing.json", costs)
+        result = measure(Experiment(network, model, scenario, data, views, params.adapt))
+    write_network(result, Path("results"), f"{model}-{scenario}")
+
+
+def trained(model: str, params: config.Params, data: Dataset) -> nn.Module:
+    """The network that was trained on all classes."""
+    compute.setup(params.compute)
+    network = models.build(model, len(data.class_ids))
+    return load_weights(network, Path("models") / f"{model}-{params.seeds[0]}.safetensors")
+
+
+def pretrained(model: str, params: config.Params, data: Dataset, views: Views) -> nn.Module:
+    """The network trained without the drawn classes."""
+    device = compute.setup(params.compute)
+    left_out = [label for draw in draw_classes(params.adapt, len(data.class_ids)) for label in draw]
+    recipe = params.train.model_copy(update={"epochs": min(params.adapt.unseen_epochs, params.train.epochs)})
+    run_on = compute.bits_depend_on(device, params.compute)
+    normalise = Normaliser(data.mean, data.std, device)
+    root = project.project_root()
+    return pretrain(model, params.seeds[0], data, views, recipe, root, run_on, normalise, left_out)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ def main(model: str, seed: int) -> None:
         example = np.array(data.validation.images[:2])
         tracked.log_model(name, model_of_images, example, data.class_names)
     runs.checkpoints(root, run).remove()
-    print(f"{name}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} on the {data.validated_on} of {data.name}")
+    top5 = f", top-5 {metrics['top5']:.2%}" if len(data.class_ids) > 5 else ""  # else always 100 %
+    print(f"{name}: top-1 {metrics['top1']:.2%}{top5} on the {data.validated_on} of {data.name}")
 
 
 if __name__ == "__main__":

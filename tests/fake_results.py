@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet.adaptation.figures import TRAINED, Adapted
-from frugalnet.adaptation.section import Result as AdaptationResult
+from frugalnet.adaptation.config import TRAINED
+from frugalnet.adaptation.result import AdaptationResult
+from frugalnet.adaptation.result import NetworkResult as AdaptedNetwork
 from frugalnet.comparison.compare import Comparison, Evidence, compare
 from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset, Split
@@ -240,50 +241,60 @@ def _attacked_network(model: str, kind: Any, lost: int, n: int) -> NetworkResult
     )
 
 
-def adapted(models: Iterable[str], pictures: Sequence[int] = (10, 50)) -> list[Adapted]:
+SCORES = {"general": 12, "restricted": 24, "classifier": 25, "norms": 26, "blocks": 27, "all": 28, "scratch": 9}
+
+
+def adapted(models: Iterable[str], pictures: Sequence[int] = (10, 50)) -> AdaptationResult:
     """Outcomes of the stages adapt: the more is trained and the later the model, the more is right; two draws of 40."""
-    found = []
-    for scenario in ("seen", "unseen"):
-        for i, model in enumerate(models):
-            tried = [(m, n) for n in pictures for m in TRAINED]
-            tried += [("general", 0), ("restricted", 0)] if scenario == "seen" else []
-            score = {
-                "general": 12,
-                "restricted": 24,
-                "classifier": 25,
-                "norms": 26,
-                "blocks": 27,
-                "all": 28,
-                "scratch": 9,
-            }
-            right = {(m, n): score[m] + i + n // 25 for m, n in tried}
-            outcomes = [
-                {"draw": d, "pictures": n, "method": m, "right": "1" * (k - d) + "0" * (40 - k + d)}
-                for d in range(2)
-                for (m, n), k in right.items()
-            ]
-            costs = {
-                m: {
-                    "macs_per_picture": 10**6 * (k + 1),
-                    "steps": 200,
-                    "stored_bytes": 5000 * (k + 1),
-                    "saved_bytes_by_layer": {"conv1": 10**6 * k, "fc": 32768},
-                    "batch": 64,
-                }
-                for k, m in enumerate(TRAINED)
-            }
-            scope = {"seed": 0, "draws": 2, "classes": 4, "pictures": [*pictures], "steps": 200, "scratch_steps": 1000}
-            scope |= {"measured": True, "model": model, "scenario": scenario, "batch_size": 64, "drawn": [["a"], ["b"]]}
-            trainings = [
-                {"draw": d, "pictures": n, "method": m, "seconds": 2.0 + k, "joules": None}
-                for d in range(2)
-                for n in pictures
-                for k, m in enumerate(TRAINED)
-            ]
-            peaks = {m: 10**7 * (k + 1) for k, m in enumerate(TRAINED)}
-            timing = {"trainings": trainings, "peak_memory_bytes": peaks, "machine": {"cpu": "A processor"}}
-            found.append(Adapted(scope | {"outcomes": outcomes, "costs": costs}, timing))
-    return found
+    networks = [
+        _adapted(scenario, model, luck, pictures)
+        for scenario in ("seen", "unseen")
+        for luck, model in enumerate(models)
+    ]
+    return AdaptationResult(networks=networks)
+
+
+def _adapted(scenario: str, model: str, luck: int, pictures: Sequence[int]) -> AdaptedNetwork:
+    tried = [(method, number) for number in pictures for method in TRAINED]
+    tried += [("general", 0), ("restricted", 0)] if scenario == "seen" else []
+    right = {(method, number): SCORES[method] + luck + number // 25 for method, number in tried}
+    settings: dict[str, Any] = {"scenarios": ["seen", "unseen"], "seed": 0, "draws": 2, "classes": 4}
+    settings |= {"pictures": [*pictures], "steps": 200, "scratch_steps": 1000, "batch_size": 64, "unseen_epochs": 4}
+    outcomes = [
+        {"draw": d, "pictures": number, "method": method, "right": "1" * (k - d) + "0" * (40 - k + d)}
+        for d in range(2)
+        for (method, number), k in right.items()
+    ]
+    costs = {
+        method: {
+            "macs_per_picture": 10**6 * (k + 1),
+            "steps": 200,
+            "stored_bytes": 5000 * (k + 1),
+            "saved_bytes_by_layer": {"conv1": 10**6 * k, "fc": 32768},
+            "batch": 64,
+        }
+        for k, method in enumerate(TRAINED)
+    }
+    trainings = [
+        {"draw": d, "pictures": number, "method": method, "seconds": 2.0 + k, "joules": None}
+        for d in range(2)
+        for number in pictures
+        for k, method in enumerate(TRAINED)
+    ]
+    peaks = {method: 10**7 * (k + 1) for k, method in enumerate(TRAINED)}
+    timing = {"trainings": trainings, "peak_memory_bytes": peaks, "machine": {"cpu": "A processor"}}
+    return AdaptedNetwork.model_validate(
+        {
+            "model": model,
+            "scenario": scenario,
+            **settings,
+            "learning_rate": dict.fromkeys(TRAINED, 0.01),
+            "drawn": [["a"], ["b"]],
+            "outcomes": outcomes,
+            "costs": costs,
+            "timing": timing,
+        }
+    )
 
 
 def _json(path: Path, value: Any) -> None:
@@ -306,7 +317,7 @@ def compared(root: Path, photographs: np.ndarray | None = None, **how: Any) -> E
     """The comparison of what `make` makes, with what experiments measured of its networks."""
     networks = comparison(root, photographs, **how)
     models = sorted(row.model for row in networks.rows)
-    return Evidence(networks, (robustness(models), AdaptationResult(adapted(models))))
+    return Evidence(networks, (robustness(models), adapted(models)))
 
 
 def found(root: Path, photographs: np.ndarray | None = None, **how: Any) -> Findings:

@@ -131,6 +131,34 @@ def test_two_seeds_have_the_spread_of_the_sample_not_of_the_two_alone():
     assert (found.high - found.low) / 2 == pytest.approx(0.1 * np.sqrt(2), abs=0.01)
 
 
+def test_intervals_stay_within_what_an_accuracy_or_a_difference_can_be():
+    seeds = np.stack([np.ones(100, bool), np.arange(100) < 90])
+    accuracy_of_two = statistics.bootstrap(seeds)
+    assert (accuracy_of_two.estimate, accuracy_of_two.high) == (pytest.approx(0.95), 1.0)
+    assert statistics.bootstrap(~seeds).low == 0.0
+    difference = statistics.bootstrap(seeds, ~seeds)
+    assert (difference.estimate, difference.high) == (pytest.approx(0.9), 1.0)
+    assert statistics.bootstrap(~seeds, seeds).low == -1.0
+    lower = statistics.bootstrap(np.arange(100)[None] < 30, np.arange(100)[None] < 50)
+    assert -1 < lower.low < lower.high < 0  # a difference may be negative
+
+
+def test_intervals_over_draws_cover_draws_and_pictures():
+    of_one = statistics.over_draws([np.array([1.0] * 30 + [0.0] * 70)])
+    assert of_one.estimate == 0.3
+    assert (of_one.low, of_one.high) == pytest.approx((0.21, 0.39), abs=0.015)  # the binomial's
+    apart = statistics.over_draws([np.ones(100), np.zeros(100)])
+    assert (apart.estimate, apart.low, apart.high) == (0.5, 0.0, 1.0)  # two draws that differ so tell little
+    gained = statistics.over_draws([np.ones(100), np.zeros(100)], lowest=-1)
+    assert -1 < gained.low < 0  # it may also be a loss
+    assert gained.high == 1.0
+    same = statistics.over_draws([np.array([1.0] * 30 + [0.0] * 70)] * 3)
+    assert (same.low, same.high) == pytest.approx((0.3 - 0.073, 0.3 + 0.073), abs=0.01)  # √2 times the binomial's
+    paired = statistics.over_draws([np.array([1.0, 0, 0, -1.0])], lowest=-1)
+    assert paired.estimate == 0
+    assert paired.low == pytest.approx(-paired.high, abs=0.3)
+
+
 def test_the_interval_of_a_class_counts_each_image_once_however_many_seeds_answered():
     confused = np.array([[30, 20], [10, 40]])
     one = classes.per_class(confused, ["a", "b"], ["A", "B"])

@@ -54,7 +54,10 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert "of 6 held-out pictures classified correctly" in done.stdout
     assert "always predicting the most common class: 50.0%" in done.stdout
     assert "cut.jpg" in done.stderr
-    assert "copy.png: looks the same as mine/blue/1.jpg" in done.stderr
+    assert (
+        "near copies, kept together in training or in the hold-out: mine/blue/1.jpg and mine/blue/copy.png"
+        in done.stderr
+    )
     (stored,) = weights.of_folder(tmp_path / "net")
     assert stored.classes.names == ["blue", "red `things`"]
     assert stored.entry.top1 >= 5 / 6
@@ -107,7 +110,10 @@ def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(fol
             lambda mine: [path.unlink() for path in sorted(mine.glob("blue/*"))[4:]],
             "blue: 4 pictures are too few; expected at least 5",
         ),
-        (lambda mine: [shutil.copy(mine / "red `things`/3.png", mine / "blue/99.png")], "looks the same as"),
+        (
+            lambda mine: [shutil.copy(mine / "red `things`/3.png", mine / "blue/99.png")],
+            "red `things`/3.png: the same pixels as .*blue/99.png, of another class; remove one",
+        ),
         (lambda mine: [(mine / "blue").rename(mine / os.fsdecode(b"caf\xe9"))], "this folder's name, .* is not UTF-8"),
     ],
     ids=["one class", "few pictures", "in two classes", "a name that is not UTF-8"],
@@ -130,15 +136,86 @@ def test_plain_pictures_of_other_colours_do_not_look_the_same(tmp_path):
         for name, value in (("dark", 10 + 12 * k), ("light", 150 + 12 * k)):
             (tmp_path / name).mkdir(exist_ok=True)
             cv2.imwrite(str(tmp_path / name / f"{k}.png"), np.full((64, 64, 3), value, np.uint8))
-    assert len(adapt.read(tmp_path).labels) == 12
+    shown = adapt.read(tmp_path)
+    assert len(shown.labels) == 12
+    assert shown.notes == []
+
+
+def outline(path: Path, generator: np.random.Generator, paper: int = 255, ink: int = 0) -> None:
+    """A circle or a square, as the folder's name says, in thin lines somewhere near the middle."""
+    image = np.full((96, 96), paper, np.uint8)
+    x, y = generator.integers(38, 58, 2).tolist()
+    r = int(generator.integers(12, 34))
+    width = int(generator.integers(1, 4))
+    if path.parent.name == "circles":
+        cv2.circle(image, (x, y), r, ink, width, cv2.LINE_AA)
+    else:
+        cv2.rectangle(image, (x - r, y - r), (x + r, y + r), ink, width)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (3, 15)], ids=["line drawings", "dark pictures"])
+def test_a_hundred_circles_and_a_hundred_squares_are_no_copies(tmp_path, paper, ink):
+    generator = np.random.default_rng(0)
+    for k in range(100):
+        for name in ("circles", "squares"):
+            outline(tmp_path / name / f"{k}.png", generator, paper, ink)
+    shown = adapt.read(tmp_path)
+    assert np.bincount(shown.labels).tolist() == [100, 100]
+    assert len(np.unique(shown.groups)) == 200
+    assert shown.notes == []
+
+
+def test_of_equal_pixels_in_a_class_one_is_kept_and_near_copies_in_two_classes_are_a_warning(folder):
+    shutil.copy(folder / "blue/3.jpg", folder / "blue/equal.jpg")
+    image = cv2.imread(str(folder / "blue/4.jpg"))
+    cv2.imwrite(str(folder / "blue/smaller.png"), cv2.resize(image, (72, 72), interpolation=cv2.INTER_AREA))
+    cv2.imwrite(str(folder / "red `things`/worse.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    shown = adapt.read(folder)
+    assert np.bincount(shown.labels).tolist() == [16, 16]
+    left_out, warning = shown.notes
+    assert left_out.endswith("blue/equal.jpg: the same pixels as " + str(folder / "blue/3.jpg"))
+    pair = f"{folder}/blue/4.jpg and {folder}/blue/smaller.png; "
+    assert warning.startswith(f"near copies, kept together in training or in the hold-out: {pair}")
+    assert str(folder / "red `things`/worse.jpg") in warning
+    sizes = np.bincount(shown.groups)
+    assert sorted(sizes)[-2:] == [1, 3]
+    copies = shown.groups == sizes.argmax()
+    sides = {tuple(adapt.hold_out(shown.labels, shown.groups, seed)[copies]) for seed in range(20)}
+    assert sides == {(False, False, False), (True, True, True)}
+
+
+def test_of_many_near_copies_the_first_pairs_and_the_number_are_told(folder):
+    image = cv2.imread(str(folder / "blue/4.jpg"))
+    for side in (70, 80, 90):
+        cv2.imwrite(str(folder / f"blue/{side}.png"), cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
+    (warning,) = adapt.read(folder).notes
+    assert warning.count(" and ") == 4  # three pairs, and the rest of the six
+    assert warning.endswith("; and 3 more pairs")
 
 
 def test_a_fifth_of_each_class_is_held_out():
     labels = np.repeat([0, 1, 2], [5, 10, 99])
-    held = adapt.hold_out(labels, 0)
+    alone = np.arange(len(labels))
+    held = adapt.hold_out(labels, alone, 0)
     assert [int(held[labels == c].sum()) for c in range(3)] == [1, 2, 20]
-    assert np.array_equal(held, adapt.hold_out(labels, 0))
-    assert not np.array_equal(held, adapt.hold_out(labels, 1))
+    assert np.array_equal(held, adapt.hold_out(labels, alone, 0))
+    assert not np.array_equal(held, adapt.hold_out(labels, alone, 1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_near_copies_are_on_one_side_of_the_hold_out_and_each_class_is_on_both(seed):
+    labels = np.repeat([0, 1, 2, 3], [20, 10, 6, 5])
+    groups = np.arange(len(labels))
+    groups[[1, 2, 3]] = 1  # of one class
+    groups[[4, 20]] = 4  # of two classes
+    groups[30:33], groups[33:36] = 30, 33  # a class of two groups, each more than a fifth
+    groups[36:] = 36  # a class of one group
+    held = adapt.hold_out(labels, groups, seed)
+    divided = [group for group in np.unique(groups) if len(set(held[groups == group])) == 2]
+    assert divided == [36]
+    assert [int(held[labels == c].sum()) for c in range(4)] == [4, 2, 3, 1]
 
 
 def test_the_result_never_lies_among_the_classes(folder):

@@ -10,13 +10,10 @@ import torch
 from torch import nn
 
 from frugalnet import models
-from frugalnet.adaptation import figures as adaptation
-from frugalnet.adaptation import section as adaptation_section
+from frugalnet.adaptation import finetuning, section
+from frugalnet.adaptation.config import PARTS, TRAINED, AdaptConfig, TuningConfig
 from frugalnet.adaptation.cost import saved_bytes, training_macs
-from frugalnet.adaptation.draws import over_draws
 from frugalnet.adaptation.finetuning import (
-    PARTS,
-    TuningConfig,
     classifier,
     fine_tune,
     for_classes,
@@ -24,21 +21,19 @@ from frugalnet.adaptation.finetuning import (
     train_only,
     trained_tensors,
 )
-from frugalnet.adaptation.measure import (
-    METHODS,
-    AdaptConfig,
-    choose_pictures,
-    draw_classes,
-    lacking,
-    measure,
-    pretrain,
-)
+from frugalnet.adaptation.measure import Experiment, choose_pictures, draw_classes, lacking, measure, pretrain
+from frugalnet.adaptation.result import AdaptationResult, difference, read_result, write_network
+from frugalnet.comparison.compare import Evidence, compare
+from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset, Split
+from frugalnet.document.blocks import Table
 from frugalnet.errors import UserError
-from frugalnet.files import write_json
+from frugalnet.files import read_json, write_json
 from frugalnet.metrics.counts import macs
 from frugalnet.metrics.statistics import Interval
 from frugalnet.paper import claims
+from frugalnet.study.findings import conclude
+from frugalnet.study.report import write_report
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import infer
 
@@ -144,6 +139,21 @@ def test_a_linear_classifier_reaches_its_known_optimum():
     assert odds == pytest.approx([np.log(3), -np.log(3)], abs=0.02)
 
 
+def test_the_learning_rate_falls_linearly_from_the_parts_own_to_zero(monkeypatch):
+    rates = []
+    step = finetuning.step
+
+    def noted(network, optimiser, inputs, labels):
+        rates.append(optimiser.param_groups[0]["lr"])
+        return step(network, optimiser, inputs, labels)
+
+    monkeypatch.setattr(finetuning, "step", noted)
+    labels = np.arange(20) % 3
+    tuning = TuningConfig.model_validate({**TUNING, "steps": 5})  # of several epochs
+    fine_tune(models.build("depthwise", 3), "norms", lambda _: pictures(labels, 0), labels, NORMALISE, tuning, 0)
+    assert rates == pytest.approx([0.01, 0.008, 0.006, 0.004, 0.002])
+
+
 def test_the_same_bits_twice_and_a_loss_that_explodes_is_told():
     labels = np.arange(20) % 3
     networks = []
@@ -201,20 +211,6 @@ def test_modules_of_blocks_are_the_last_two_before_the_classifier():
     assert not any(part.startswith(("features.10", "features.0")) for part in parts)
 
 
-def test_intervals_over_draws_cover_draws_and_pictures():
-    one = over_draws([np.array([1.0] * 30 + [0.0] * 70)])
-    assert one.estimate == 0.3
-    assert (one.low, one.high) == pytest.approx((0.21, 0.39), abs=0.015)  # the binomial's
-    apart = over_draws([np.ones(100), np.zeros(100)])
-    assert apart.estimate == 0.5
-    assert apart.low < 0 < 1 < apart.high  # two draws that differ so tell little
-    same = over_draws([np.array([1.0] * 30 + [0.0] * 70)] * 3)
-    assert (same.low, same.high) == pytest.approx((0.3 - 0.073, 0.3 + 0.073), abs=0.01)  # √2 times the binomial's
-    paired = over_draws([np.array([1.0, 0, 0, -1.0])])
-    assert paired.estimate == 0
-    assert paired.low == pytest.approx(-paired.high, abs=0.3)
-
-
 def test_draws_share_no_class_and_a_larger_choice_holds_the_smaller_one():
     drawn = draw_classes(FEW, 7)
     assert len({c for draw in drawn for c in draw}) == 4
@@ -239,38 +235,37 @@ def test_the_experiment_learns_what_can_be_learned_and_says_the_same_twice(data,
     network = models.build("depthwise", 7)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     once = FEW.model_copy(update={"draws": 1, "steps": 60, "scratch_steps": 60})
-    found, timing = measure(network, "depthwise", "seen", data, views, once)
+    experiment = Experiment(network, "depthwise", "seen", data, views, once)
+    result = measure(experiment)
     assert not changed(before, network)
-    again, _ = measure(network, "depthwise", "seen", data, views, once)
-    assert found == again
-    outcomes = found["outcomes"]
-    assert len(outcomes) == 2 + len(METHODS)
-    assert all(len(one["right"]) == 20 for one in outcomes)
-    share = {m: np.mean([np.mean([*map(int, o["right"])]) for o in outcomes if o["method"] == m]) for m in METHODS}
-    assert share["all"] > 0.8
-    assert share["scratch"] > 0.8
-    assert [one["method"] for one in outcomes[:3]] == ["general", "restricted", "classifier"]
-    costs = found["costs"]
-    assert (
-        costs["classifier"]["macs_per_picture"] < costs["norms"]["macs_per_picture"] < costs["all"]["macs_per_picture"]
-    )
-    assert timing["peak_memory_bytes"]["classifier"] < timing["peak_memory_bytes"]["all"]
+    assert result.model_dump() == measure(experiment).model_dump()
+    outcomes = result.outcomes
+    assert [outcome.method for outcome in outcomes] == ["general", "restricted", *TRAINED]
+    assert all(len(outcome.right) == 20 for outcome in outcomes)
+    assert result.accuracy("all", 8).estimate > 0.8
+    assert result.accuracy("scratch", 8).estimate > 0.8
+    costs = result.costs
+    assert costs["classifier"].macs_per_picture < costs["norms"].macs_per_picture < costs["all"].macs_per_picture
+    assert result.timing.peak_memory_bytes["classifier"] < result.timing.peak_memory_bytes["all"]
     whole = models.build("depthwise", once.classes).state_dict().values()  # with the statistics of its batch norms
-    assert costs["all"]["stored_bytes"] == sum(value.nbytes for value in whole)
-    assert len(timing["trainings"]) == len(METHODS)
-    unseen, _ = measure(
-        models.build("depthwise", 3),
-        "depthwise",
-        "unseen",
-        data,
-        views,
-        FEW.model_copy(update={"steps": 2, "scratch_steps": 2}),
-    )
-    assert {one["method"] for one in unseen["outcomes"]} == set(PARTS)  # scratch is in the first scenario, "seen"
+    assert costs["all"].stored_bytes == sum(value.nbytes for value in whole)
+    assert [training.method for training in result.timing.trainings] == [*TRAINED]
+
+
+def test_outcomes_are_listed_by_draw_and_training_from_scratch_is_only_in_the_first_scenario(data, views):
+    short = FEW.model_copy(update={"steps": 2, "scratch_steps": 2})
+    seen = measure(Experiment(models.build("depthwise", 7), "depthwise", "seen", data, views, short))
+    methods = ["general", "restricted", *TRAINED]
+    assert [(o.draw, o.method) for o in seen.outcomes] == [(draw, m) for draw in range(2) for m in methods]
+    unseen = measure(Experiment(models.build("depthwise", 3), "depthwise", "unseen", data, views, short))
+    assert [outcome.method for outcome in unseen.outcomes] == [*PARTS] * 2
+
+
+def test_a_rate_that_is_too_high_is_named(data, views):
     rates = FEW.learning_rate.model_copy(update={"all": 1e30})
     explosive = FEW.model_copy(update={"learning_rate": rates})
     with pytest.raises(UserError, match=r"adapt\.learning_rate\.all: the loss is"):
-        measure(network, "depthwise", "seen", data, views, explosive)
+        measure(Experiment(models.build("depthwise", 7), "depthwise", "seen", data, views, explosive))
 
 
 def test_a_network_that_has_never_seen_the_classes_is_trained_without_them_and_only_once(data, views, tmp_path, capfd):
@@ -289,11 +284,21 @@ def test_a_network_that_has_never_seen_the_classes_is_trained_without_them_and_o
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    return fake_results.compared(tmp_path_factory.mktemp("results"), num_classes=200, n=2000)
+    root = fake_results.make(tmp_path_factory.mktemp("results"), num_classes=200, n=2000)
+    return compare(read_records(root), "d" * 64, "validation split")
 
 
-def test_the_section_says_what_the_figures_say(full, tmp_path):
-    said = [text.replace("\u00a0", " ") for text in adaptation.verdict(full.adaptation, full.by_macs)]
+@pytest.fixture
+def result(full) -> AdaptationResult:
+    return fake_results.adapted(sorted(row.model for row in full.rows))
+
+
+def verdict(result, comparison) -> list[str]:
+    return [text.replace("\u00a0", " ") for text in section.verdict(result, comparison)]
+
+
+def test_the_section_says_what_the_figures_say(full, result, tmp_path):
+    said = verdict(result, full)
     assert said[0].startswith(
         "On a device that meets 4 classes, residual goes from 33.8 % (19.0 to 49.1 %) to 63.7 % ("
     )
@@ -301,45 +306,76 @@ def test_the_section_says_what_the_figures_say(full, tmp_path):
     assert "residual reaches 78.8 % (" in said[1]
     assert "47.5 points (" in said[1]
     assert said[2].startswith("A smaller network is enough: residual, fine-tuned, is 20.0 points (")
-    (section,) = adaptation_section.sections(full)
-    assert section.title == "Training on the device"
-    tables = [block for block in section.blocks if isinstance(block, adaptation_section.Table)]
-    assert [table.title for table in tables] == [*adaptation_section.SCENARIOS.values()]
+    drawn = section.section(result, full)
+    assert drawn.title == "Training on the device"
+    tables = [block for block in drawn.blocks if isinstance(block, Table)]
+    assert [table.title for table in tables] == [*section.SCENARIOS.values()]
     assert "Energy" not in tables[0].header
     assert len(tables[0].rows) == 3 * 7
     assert len(tables[1].rows) == 3 * 5
-    page.write(findings.find(full), tmp_path / "out", None, [section])
+    write_report(conclude(Evidence(full, (result,))), tmp_path / "out")
     html, markdown = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md"))
     for text in (html, markdown):
         assert "Training on the device" in text
         assert "classifier, last two blocks" in text
-    assert adaptation_section.sections(replace(full, adaptation=())) == []
-    assert findings.find(replace(full, adaptation=())).summary()["adaptation"] is None
+    assert "adaptation" in conclude(Evidence(full, (result,))).summary()
 
 
-def test_training_from_scratch_is_told_of_the_scenario_that_does_not_hold_it(tmp_path):
-    whole = fake_results.adapted(["depthwise"])
-    for one in whole:
-        found, timing = dict(one.found), dict(one.timing)
-        if one.scenario == "unseen":
-            found["outcomes"] = [o for o in found["outcomes"] if o["method"] != "scratch"]
-            timing["trainings"] = [t for t in timing["trainings"] if t["method"] != "scratch"]
-        write_json(tmp_path / "adapt" / one.scenario / "adapt.json", found)
-        write_json(tmp_path / "adapt_timing" / one.scenario / "timing.json", timing)
-    seen, unseen = adaptation.load(tmp_path)
-    assert unseen.accuracy("scratch", 50) == seen.accuracy("scratch", 50) == whole[1].accuracy("scratch", 50)
-    assert unseen.seconds("scratch") == seen.seconds("scratch")
-    shutil.rmtree(tmp_path / "adapt/seen")
+def test_what_is_written_is_read_again_and_training_from_scratch_told_in_both_scenarios(tmp_path):
+    seen, unseen = fake_results.adapted(["depthwise"]).networks
+    outcomes = [outcome for outcome in unseen.outcomes if outcome.method != "scratch"]
+    trainings = [training for training in unseen.timing.trainings if training.method != "scratch"]
+    timing = unseen.timing.model_copy(update={"trainings": trainings})
+    write_network(seen, tmp_path, "depthwise-seen")
+    write_network(unseen.model_copy(update={"outcomes": outcomes, "timing": timing}), tmp_path, "depthwise-unseen")
+    write_network(None, tmp_path, "alexnet-seen")
+    assert read_json(tmp_path / "adapt/alexnet-seen/adapt.json") is None
+    known, new = read_result(tmp_path).networks
+    assert known == seen
+    assert new.accuracy("scratch", 50) == unseen.accuracy("scratch", 50)
+    assert new.seconds("scratch") == seen.seconds("scratch")
+    shutil.rmtree(tmp_path / "adapt/depthwise-seen")
     with pytest.raises(UserError, match="no training from scratch of depthwise: run `dvc repro`"):
-        adaptation.load(tmp_path)
+        read_result(tmp_path)
 
 
-def test_gains_count_pictures_that_are_paired(full):
-    seen = adaptation.of(full.adaptation, "seen", "depthwise")
-    gain = adaptation.difference(seen, ("all", 50), seen, ("restricted", 0))
+def test_a_damaged_file_is_named(tmp_path):
+    (seen, _) = fake_results.adapted(["depthwise"]).networks
+    write_network(seen, tmp_path, "depthwise-seen")
+    path = tmp_path / "adapt/depthwise-seen/adapt.json"
+    write_json(path, {"measured": True, "outcomes": []})
+    with pytest.raises(UserError, match=r"depthwise-seen/adapt\.json: missing or damaged"):
+        read_result(tmp_path)
+
+
+def of_pictures(network, right: dict):
+    """The network with these digits for each (method, draw)."""
+    listed = [
+        {"draw": draw, "pictures": 0 if method == "restricted" else 50, "method": method, "right": digits}
+        for (method, draw), digits in right.items()
+    ]
+    return type(network).model_validate(
+        {**network.model_dump(), "outcomes": listed, "timing": network.timing.model_dump()}
+    )
+
+
+def test_gains_count_pictures_that_are_paired(result):
+    seen = result.network("seen", "depthwise")
+    gain = difference(seen, ("all", 50), seen, ("restricted", 0))
     assert gain.estimate == pytest.approx((28 - 24 + 2) / 40)
     assert gain.excludes_zero
-    assert adaptation.difference(seen, ("all", 7), seen, ("restricted", 0)) is None
+    assert difference(seen, ("all", 7), seen, ("restricted", 0)) is None
+    elsewhere = seen.model_copy(update={"drawn": [["a"], ["c"]]})
+    assert difference(seen, ("all", 50), elsewhere, ("restricted", 0)) is None
+
+    better = {("all", 0): "1110000000" * 9, ("all", 1): "1111111110" * 9}
+    worse = {("restricted", 1): "1111111100" * 9, ("restricted", 0): "1100000000" * 9}  # the later draw first
+    paired = of_pictures(seen, better | worse)
+    gain = difference(paired, ("all", 50), paired, ("restricted", 0))
+    # A picture of ten is gained in each draw and none is lost, which only the pairs show; without them, and with the
+    # draws mixed up, the interval would include zero. Half of it: 1.96 √(2 · 0.1 · 0.9 / 180), the pictures twice.
+    assert gain.estimate == pytest.approx(0.1)
+    assert (gain.low, gain.high) == pytest.approx((0.1 - 0.062, 0.1 + 0.062), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -357,41 +393,52 @@ def test_gains_count_pictures_that_are_paired(full):
         (-0.01, 0.03, "(95 % interval −1.0 to 3.0) more.", "more than from scratch, which is not", "may be enough"),
     ],
 )
-def test_the_section_says_the_direction_of_each_difference(full, monkeypatch, low, high, known, new, smaller):
-    monkeypatch.setattr(adaptation, "difference", lambda *_: Interval((low + high) / 2, low, high))
-    said = [text.replace("\u00a0", " ") for text in adaptation.verdict(full.adaptation, full.by_macs)]
+def test_the_section_says_the_direction_of_each_difference(full, result, monkeypatch, low, high, known, new, smaller):
+    monkeypatch.setattr(section, "difference", lambda *_: Interval((low + high) / 2, low, high))
+    said = verdict(result, full)
     assert known in said[0]
     assert new in said[1]
     assert smaller in said[2]
     assert ("above alexnet" in said[2], "below alexnet" in said[2]) == (low > 0, high < 0)
 
 
-def test_the_introductions_claims_are_judged_by_it(full):
-    def judged(comparison):
-        return {claim.key: claim for claim in claims.judge(comparison)}
+def judged(comparison, *results) -> dict[str, claims.Claim]:
+    return {claim.key: claim for claim in claims.judge(Evidence(comparison, results))}
 
-    found = judged(full)
-    assert found["device_training"].outcome == "agrees"
-    assert "+15.0 points" in found["device_training"].measured
-    assert found["smaller_is_enough"].outcome == "agrees"
-    assert found["power_and_memory"].outcome == "not judged"
-    assert "alexnet" in found["power_and_memory"].measured
-    without = judged(replace(full, adaptation=()))
+
+def test_the_introductions_claims_are_judged_by_it(full, result):
+    measured = judged(full, result)
+    assert measured["device_training"].outcome == "agrees"
+    assert "+15.0 points" in measured["device_training"].measured
+    assert measured["smaller_is_enough"].outcome == "agrees"
+    assert measured["power_and_memory"].outcome == "not judged"
+    assert "alexnet" in measured["power_and_memory"].measured
+    without = judged(full)
     assert without["device_training"].outcome == without["smaller_is_enough"].outcome == "not measured"
 
 
-def test_networks_that_were_not_fine_tuned_change_neither_claims_nor_verdict(full):
+def test_networks_that_were_not_fine_tuned_change_neither_claims_nor_verdict(full, result):
     small = next(iter(full.by_macs))
-    without = replace(full, adaptation=[one for one in full.adaptation if one.model != small])
-    models = {one.model for one in without.adaptation}
-    found = {claim.key: claim for claim in claims.judge(without)}
+    without = AdaptationResult(networks=[network for network in result.networks if network.model != small])
+    measured = judged(full, without)
     for key in ("device_training", "smaller_is_enough"):
-        assert found[key].measured.split(",")[0] in models
-        assert found[key].outcome == "agrees"
+        assert measured[key].measured.split(",")[0] in without.models
+        assert measured[key].outcome == "agrees"
+    assert small not in " ".join(verdict(without, full))
 
 
-def test_of_networks_with_equally_many_macs_the_small_one_is_compared_with_the_most_accurate(full):
+def test_of_networks_with_equally_many_macs_the_small_one_is_compared_with_the_most_accurate(full, result):
     large = [*full.by_macs][-1]
-    other = [replace(one, found=one.found | {"model": "other"}) for one in full.adaptation if one.model == large]
-    said = adaptation.verdict([*full.adaptation, *other], full.by_macs | {"other": full.by_macs[large]})
-    assert f"{large} as it is" in said[2]
+    other = [network.model_copy(update={"model": "other"}) for network in result.networks if network.model == large]
+    row = replace(full.row(large), model="other", top1=replace(full.row(large).top1, mean=0.0))
+    wider = replace(full, rows=[*full.rows, row])
+    both = AdaptationResult(networks=[*other, *result.networks])
+    assert f"{large} as it is" in verdict(both, wider)[2]
+
+
+def test_a_result_of_networks_that_are_not_compared_is_none(full, result, tmp_path):
+    for network in result.networks:
+        write_network(network, tmp_path, f"{network.model}-{network.scenario}")
+    assert section.load(tmp_path, full).models == result.models
+    assert section.load(tmp_path, replace(full, rows=full.rows[:1])).models == [full.rows[0].model]
+    assert section.load(tmp_path / "empty", full) is None

@@ -6,7 +6,7 @@ from dataclasses import replace
 import fake_results
 import pytest
 
-from frugalnet.adaptation.section import Result as AdaptationResult
+from frugalnet.adaptation.result import AdaptationResult
 from frugalnet.comparison.compare import Comparison, Evidence, Row
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean
 from frugalnet.paper import claims, judges
@@ -45,7 +45,7 @@ def mean(value: float) -> SeedMean:
 
 
 def fine_tuned(models: Sequence[str] = NAMES) -> AdaptationResult:
-    return AdaptationResult(fake_results.adapted(models))
+    return fake_results.adapted(models)
 
 
 @pytest.mark.parametrize(("recipe", "epochs"), [("modern", 100), ("paper", 30)])

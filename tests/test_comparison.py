@@ -102,7 +102,16 @@ def test_models_trained_differently_are_noted(records):
         for r in records
     ]
     notes = comparison.compare(changed, SHA, SPLIT).notes
-    assert notes == ["alexnet and residual were trained differently: epochs 8 and 5."]
+    assert notes[:-1] == ["alexnet and residual were trained differently: epochs 8 and 5."]
+    assert notes[-1].startswith("Intervals of networks trained with 5 seeds or fewer are approximate")
+
+
+@pytest.mark.parametrize(("seeds", "is_told"), [(1, False), (2, True), (5, True), (6, False)])
+def test_how_intervals_of_few_seeds_are_made_is_noted(tmp_path, seeds, is_told):
+    root = fake_results.make(tmp_path, models=("alexnet",), seeds=tuple(range(seeds)), n=60)
+    notes = " ".join(comparison.compare(results.load(root), SHA, SPLIT).notes)
+    assert ("5 seeds or fewer" in notes) == is_told
+    assert ("with one seed" in notes) == (seeds == 1)
 
 
 def test_nothing_on_the_present_data_is_refused_with_what_was_found(records):
@@ -130,6 +139,15 @@ def test_what_was_not_measured_is_none(tmp_path):
     row = comparison.compare(read_records(root), SHA, SPLIT).rows[0]
     assert row.latency_ms is None
     assert row.throughput is None
+
+
+@pytest.mark.parametrize(("num_classes", "is_shown"), [(5, False), (6, True)])
+def test_top5_is_not_shown_where_it_is_always_100_percent(tmp_path, num_classes, is_shown):
+    rows = comparison.compare(results.load(fake_results.make(tmp_path, num_classes=num_classes)), SHA, SPLIT).rows
+    table = tables.networks(rows, "More on accuracy", tables.ACCURACY)
+    assert ("Top-5" in table.header) == is_shown
+    assert "Top-5" not in table.note
+    assert ("Top-5" in tables.terminal(rows)) == is_shown
 
 
 def test_a_measurement_that_serves_several_seeds_counts_once(compared):

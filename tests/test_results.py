@@ -5,6 +5,7 @@ import shutil
 import fake_results
 import pytest
 
+from frugalnet.adaptation.result import write_network
 from frugalnet.comparison.compare import Comparison, Evidence, compare
 from frugalnet.comparison.records import read_records
 from frugalnet.document.charts import colours
@@ -35,10 +36,8 @@ def first_run(root):
 def further(root):
     """What the stages robustness and adapt leave."""
     write_result(fake_results.robustness(["alexnet", "depthwise", "residual"]), root)
-    for one in fake_results.adapted(["alexnet", "depthwise"]):
-        name = f"{one.model}-{one.scenario}"
-        write_json(root / "adapt" / name / "adapt.json", one.found)
-        write_json(root / "adapt_timing" / name / "timing.json", one.timing)
+    for network in fake_results.adapted(["alexnet", "depthwise"]).networks:
+        write_network(network, root, f"{network.model}-{network.scenario}")
 
 
 def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):

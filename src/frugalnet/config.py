@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from ruamel.yaml import YAML
 
 from frugalnet import models
-from frugalnet.adaptation.measure import AdaptConfig
+from frugalnet.adaptation.config import AdaptConfig
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.data.config import AugmentConfig, DownloadConfig, NormaliseConfig
 from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig

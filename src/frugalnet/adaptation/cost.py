@@ -20,8 +20,10 @@ def training_macs(network: nn.Module, inputs: Tensor) -> int:
     """
     with FlopCounterMode(display=False) as counter, evaluating(network):
         network(inputs[:1])
-    flops, root = counter.get_flop_counts(), type(network).__name__
-    total, trained_before = 0, False
+    flops = counter.get_flop_counts()
+    root = type(network).__name__
+    total = 0
+    trained_before = False
     for name, module in network.named_modules():
         if list(module.children()):
             continue
@@ -39,20 +41,22 @@ def saved_bytes(network: nn.Module, inputs: Tensor) -> dict[str, int]:
     running statistics of batch norms that are in training mode move on.
     """
     by_layer: dict[str, int] = {}
-    current, seen = [""], {value.untyped_storage().data_ptr() for value in network.state_dict().values()}
+    seen = {value.untyped_storage().data_ptr() for value in network.state_dict().values()}
+    current = ""
 
     def enter(name: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
-            current[0] = name
+            nonlocal current
+            current = name
             by_layer.setdefault(name, 0)  # a network may use a layer several times
 
         return hook
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen and current[0]:
+        if storage.data_ptr() not in seen and current:
             seen.add(storage.data_ptr())
-            by_layer[current[0]] += storage.nbytes()
+            by_layer[current] += storage.nbytes()
         return tensor
 
     with ExitStack() as stack:

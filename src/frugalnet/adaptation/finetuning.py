@@ -1,42 +1,20 @@
 """Fine-tuning: which parts of a trained network go on learning, on a few pictures of a few classes."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from frugalnet import models
+from frugalnet.adaptation.config import Part, TuningConfig
 from frugalnet.errors import UserError
 from frugalnet.metrics.counts import named_layers
-from frugalnet.schema import Config
 from frugalnet.training.batches import Normaliser, batch_indices, steps_per_epoch
 
-Part = Literal["classifier", "norms", "blocks", "all"]
-PARTS: tuple[Part, ...] = get_args(Part)
 BLOCKS = 2  # before the classifier, of the part "blocks"
-
-
-class Rates(Config):
-    """The learning rate of each part, at the first step; it falls linearly to zero."""
-
-    classifier: float = Field(gt=0, le=100)
-    norms: float = Field(gt=0, le=100)
-    blocks: float = Field(gt=0, le=100)
-    all: float = Field(gt=0, le=100)
-    scratch: float = Field(gt=0, le=100)  # of everything, from random weights
-
-
-class TuningConfig(Config):
-    """How a network is fine-tuned: by AdamW without weight decay, on batches of at most `batch_size` pictures."""
-
-    steps: int = Field(ge=1, le=1_000_000)
-    batch_size: int = Field(ge=2, le=100_000)
-    learning_rate: Rates
 
 
 def classifier(network: nn.Module) -> tuple[str, nn.Module]:

@@ -1,24 +1,22 @@
 """What fine-tuning gains on a device that meets only a few of the classes, by the part of the network trained."""
 
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
 from frugalnet import models
+from frugalnet.adaptation.config import PARTS, TRAINED, AdaptConfig, Part, Scenario, Trained, TuningConfig
 from frugalnet.adaptation.cost import saved_bytes, training_macs
 from frugalnet.adaptation.finetuning import (
-    PARTS,
-    Part,
-    TuningConfig,
     build_optimiser,
     fine_tune,
     for_classes,
@@ -26,6 +24,8 @@ from frugalnet.adaptation.finetuning import (
     train_only,
     trained_tensors,
 )
+from frugalnet.adaptation.result import Cost, Method, NetworkResult, Outcome, Timing, Training
+from frugalnet.compute import describe_machine
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
 from frugalnet.files import sha256_of
@@ -39,21 +39,24 @@ from frugalnet.training.inference import infer
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import TrainConfig, Trainer
 
-Scenario = Literal["seen", "unseen"]
-METHODS = (*PARTS, "scratch")
+CPU = torch.device("cpu")
 _CHECKPOINTS = Path(".checkpoints/adapt")  # the last one stays: another adapt.steps needs no new training
 
 
-class AdaptConfig(TuningConfig):
-    """Which classes a device meets, how often that is drawn, and what is trained there."""
+@dataclass(frozen=True)
+class Experiment:
+    """A network, trained on all classes or, for "unseen", on all but the drawn ones; and what is tried with it."""
 
-    scenarios: Annotated[list[Scenario], Field(min_length=1, max_length=2)]
-    seed: int = Field(ge=0, lt=2**63)
-    draws: int = Field(ge=0)  # of classes, which share none; 0: nothing is measured
-    classes: int = Field(ge=2)  # of a draw
-    pictures: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]  # of each class, to train on
-    scratch_steps: int = Field(ge=1, le=1_000_000)  # from random weights, which takes longer
-    unseen_epochs: int = Field(ge=1)  # at most, of the training without the drawn classes
+    network: nn.Module
+    model: str
+    scenario: Scenario
+    data: Dataset
+    views: Views
+    config: AdaptConfig
+
+    @property
+    def normalise(self) -> Normaliser:
+        return Normaliser(self.data.mean, self.data.std, CPU)
 
 
 def lacking(config: AdaptConfig, data: Dataset) -> str | None:
@@ -112,113 +115,146 @@ def pretrain(
     return trainer.result.cpu()
 
 
-def measure(
-    network: nn.Module, model: str, scenario: str, data: Dataset, views: Views, config: AdaptConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every outcome, and what each took, ready for JSON: adapt.json and timing.json.
+def measure(experiment: Experiment) -> NetworkResult:
+    """Every outcome, and what each took. The experiment's network is not changed.
 
-    network: trained on all classes, or for "unseen" without the drawn ones; it is not changed. Outcomes have a digit
-    for each validation picture of a draw's classes, by class: 1 if it was classified correctly.
     - general, restricted (only "seen"): the network as it is, and its answers among the draw's classes alone.
     - classifier, norms, blocks, all: that part fine-tuned, see `finetuning.modules_of`; scratch: everything, from
       random weights, so the same in every scenario and only done in the first. For each number of pictures a class.
+
+    Raises UserError if a loss is not finite.
     """
-    draws, normalise = draw_classes(config, len(data.class_ids)), Normaliser(data.mean, data.std, torch.device("cpu"))
-    found: dict[str, Any] = {"measured": True, "model": model, "scenario": scenario, **config.model_dump()}
-    outcomes, seconds, joules = [], [], []
-    methods = METHODS if scenario == config.scenarios[0] else PARTS
-    todo = [(d, n, m) for d in range(len(draws)) for n in config.pictures for m in methods]
-    for d, n, method in tqdm(todo, f"adapt {model}, {scenario}", unit=" training runs", disable=None):
-        validation, labels = _of_classes(data.validation, draws[d])
-        if scenario == "seen" and (n, method) == (config.pictures[0], METHODS[0]):
-            answers = predict(infer(network, validation, normalise))
-            outcomes.append(_outcome(d, 0, "general", answers == np.array(draws[d])[labels]))
-            restricted = for_classes(network, model, config.seed, config.classes, draws[d])
-            outcomes.append(_outcome(d, 0, "restricted", predict(infer(restricted, validation, normalise)) == labels))
-        chosen = choose_pictures(data.train.labels, draws[d], n, config.seed)
-        tuned, part, tuning = _start(network, model, scenario, method, config, draws[d], d)
-        stored = [np.array(view[chosen]) for view in _views(views, data)]
-        meter, start = EnergyMeter(torch.device("cpu")), time.perf_counter()
-        try:
-            fine_tune(
-                tuned,
-                part,
-                lambda epoch, stored=stored: stored[epoch % len(stored)],  # type: ignore[misc]
-                np.repeat(np.arange(config.classes), n),
-                normalise,
-                tuning,
-                config.seed + d,
-                learning_rate=getattr(config.learning_rate, method),
-            )
-        except UserError as error:
-            raise UserError(f"params.yaml: adapt.learning_rate.{method}: {error}") from error
-        seconds.append(time.perf_counter() - start)
-        joules.append(meter.lap())
-        outcomes.append(_outcome(d, n, method, predict(infer(tuned, validation, normalise)) == labels))
-    costs, peaks = _costs(network, model, scenario, data, config, normalise, draws[0])
-    found |= {"drawn": [[data.class_ids[c] for c in draw] for draw in draws], "outcomes": outcomes, "costs": costs}
-    took = [
-        {"draw": d, "pictures": n, "method": m, "seconds": s, "joules": j}
-        for (d, n, m), s, j in zip(todo, seconds, joules, strict=True)
+    config = experiment.config
+    data = experiment.data
+    draws = [
+        _Draw(number, classes, _of_classes(data.validation, classes))
+        for number, classes in enumerate(draw_classes(config, len(data.class_ids)))
     ]
-    return found, {"trainings": took, "peak_memory_bytes": peaks}
+    methods = TRAINED if experiment.scenario == config.scenarios[0] else PARTS
+    todo = [*product(draws, config.pictures, methods)]
+    progress = tqdm(todo, f"adapt {experiment.model}, {experiment.scenario}", unit=" training runs", disable=None)
+    trained = [_train(experiment, draw, pictures, method) for draw, pictures, method in progress]
+    untrained = [_untrained(experiment, draw) for draw in draws] if experiment.scenario == "seen" else []
+    outcomes = [*chain(*untrained), *(outcome for outcome, _ in trained)]
+    costs, peaks = _costs(experiment, draws[0])
+    return NetworkResult(
+        model=experiment.model,
+        scenario=experiment.scenario,
+        **dict(config),
+        drawn=[[data.class_ids[label] for label in draw.classes] for draw in draws],
+        outcomes=sorted(outcomes, key=lambda outcome: outcome.draw),
+        costs=costs,
+        timing=Timing(
+            trainings=[training for _, training in trained],
+            peak_memory_bytes=peaks,
+            machine=describe_machine(CPU),
+        ),
+    )
 
 
-def _start(
-    network: nn.Module, model: str, scenario: str, method: str, config: AdaptConfig, classes: Sequence[int], d: int
-) -> tuple[nn.Module, Part, TuningConfig]:
+@dataclass(frozen=True)
+class _Draw:
+    """The classes that a device meets, and their validation pictures, by class; labels are positions in `classes`."""
+
+    number: int
+    classes: list[int]
+    validation: Split
+
+    def outcome(self, method: Method, pictures: int, right: NDArray[np.bool_]) -> Outcome:
+        digits = "".join("1" if correct else "0" for correct in right)
+        return Outcome(draw=self.number, pictures=pictures, method=method, right=digits)
+
+
+def _of_classes(split: Split, classes: Sequence[int]) -> Split:
+    indices = [np.flatnonzero(split.labels == label) for label in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in indices])
+    return Split(split.images[np.concatenate(indices)], labels)
+
+
+def _untrained(experiment: Experiment, draw: _Draw) -> list[Outcome]:
+    """The network as it is, with all classes possible and with the draw's alone."""
+    images = draw.validation.images
+    labels = draw.validation.labels
+    config = experiment.config
+    restricted = for_classes(experiment.network, experiment.model, config.seed, config.classes, draw.classes)
+    answers = predict(infer(experiment.network, images, experiment.normalise))
+    among = predict(infer(restricted, images, experiment.normalise))
+    return [
+        draw.outcome("general", 0, answers == np.array(draw.classes)[labels]),
+        draw.outcome("restricted", 0, among == labels),
+    ]
+
+
+def _train(experiment: Experiment, draw: _Draw, pictures: int, method: Trained) -> tuple[Outcome, Training]:
+    """Train on so many pictures of each class. Raises UserError if a loss is not finite."""
+    config = experiment.config
+    images = experiment.data.train.images
+    views = experiment.views
+    chosen = choose_pictures(experiment.data.train.labels, draw.classes, pictures, config.seed)
+    network, part, tuning = _start(experiment, draw, method)
+    stored = [np.array(views.of_epoch(epoch, images)[chosen]) for epoch in range(max(len(views.sha256), 1))]
+    meter = EnergyMeter(CPU)
+    began = time.perf_counter()
+    try:
+        fine_tune(
+            network,
+            part,
+            lambda epoch: stored[epoch % len(stored)],
+            np.repeat(np.arange(config.classes), pictures),
+            experiment.normalise,
+            tuning,
+            config.seed + draw.number,
+            learning_rate=getattr(config.learning_rate, method),
+        )
+    except UserError as error:
+        raise UserError(f"params.yaml: adapt.learning_rate.{method}: {error}") from error
+    seconds = time.perf_counter() - began
+    joules = meter.lap()
+    right = predict(infer(network, draw.validation.images, experiment.normalise)) == draw.validation.labels
+    training = Training(draw=draw.number, pictures=pictures, method=method, seconds=seconds, joules=joules)
+    return draw.outcome(method, pictures, right), training
+
+
+def _start(experiment: Experiment, draw: _Draw, method: Trained) -> tuple[nn.Module, Part, TuningConfig]:
     """The network that a training starts from, the part that is trained, and how."""
+    config = experiment.config
     tuning = TuningConfig(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate)
+    seed = config.seed + draw.number
     if method == "scratch":
-        torch.manual_seed(config.seed + d)
-        fresh = models.build(model, config.classes).to(memory_format=torch.channels_last)
+        torch.manual_seed(seed)
+        fresh = models.build(experiment.model, config.classes).to(memory_format=torch.channels_last)
         return fresh, "all", tuning.model_copy(update={"steps": config.scratch_steps})
-    kept = classes if scenario == "seen" else None
-    tuned = for_classes(network, model, config.seed + d, config.classes, kept)
-    return tuned, next(part for part in PARTS if part == method), tuning
+    kept = draw.classes if experiment.scenario == "seen" else None
+    return for_classes(experiment.network, experiment.model, seed, config.classes, kept), method, tuning
 
 
-def _views(views: Views, data: Dataset) -> Iterator[np.ndarray]:
-    for view in range(max(len(views.sha256), 1)):
-        yield views.of_epoch(view, data.train.images)
-
-
-def _of_classes(split: Split, classes: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The split's pictures of these classes, by class, with their positions in `classes`."""
-    found = [np.flatnonzero(split.labels == c) for c in classes]
-    labels = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in found])
-    return split.images[np.concatenate(found)], labels
-
-
-def _outcome(draw: int, pictures: int, method: str, right: NDArray[np.bool_]) -> dict[str, Any]:
-    return {
-        "draw": draw, "pictures": pictures, "method": method, "right": "".join(map(str, right.astype(int).tolist()))
-    }  # fmt: skip
-
-
-def _costs(
-    network: nn.Module, model: str, scenario: str, data: Dataset, config: AdaptConfig, normalise: Normaliser,
-    classes: Sequence[int],
-) -> tuple[dict[str, Any], dict[str, int | None]]:  # fmt: skip
-    """What a step of each method takes for a full batch; and the most memory that PyTorch allocates in it, beyond the
-    weights and the batch: activations, gradients and the optimiser's state."""
-    batch = np.array(data.train.images[: config.batch_size])
-    inputs, labels = normalise(torch.from_numpy(batch)), torch.zeros(len(batch), dtype=torch.int64)
-    costs, peaks = {}, {}
-    for method in METHODS:
-        tuned, part, tuning = _start(network, model, scenario, method, config, classes, 0)
-        train_only(tuned, part)
-        costs[method] = {
-            "macs_per_picture": training_macs(tuned, inputs),
-            "steps": tuning.steps,
-            "stored_bytes": sum(value.nbytes for value in trained_tensors(tuned).values()),
-            "saved_bytes_by_layer": saved_bytes(tuned, inputs),
-            "batch": len(batch),
-        }
-        optimiser = build_optimiser(tuned, 1e-9)
-        peaks[method] = peak_allocated(partial(_step, tuned, optimiser, inputs, labels), normalise.device)
+def _costs(experiment: Experiment, draw: _Draw) -> tuple[dict[Trained, Cost], dict[Trained, int | None]]:
+    """What a step of each method takes for a full batch, and its peak memory."""
+    batch = np.array(experiment.data.train.images[: experiment.config.batch_size])
+    inputs = experiment.normalise(torch.from_numpy(batch))
+    costs = dict[Trained, Cost]()
+    peaks = dict[Trained, int | None]()
+    for method in TRAINED:
+        network, part, tuning = _start(experiment, draw, method)
+        train_only(network, part)
+        costs[method] = Cost(
+            macs_per_picture=training_macs(network, inputs),
+            steps=tuning.steps,
+            stored_bytes=sum(value.nbytes for value in trained_tensors(network).values()),
+            saved_bytes_by_layer=saved_bytes(network, inputs),
+            batch=len(batch),
+        )
+        peaks[method] = _peak_memory(network, inputs)
     return costs, peaks
 
 
-def _step(network: nn.Module, optimiser: torch.optim.Optimizer, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-    step(network, optimiser, inputs, labels)
+def _peak_memory(network: nn.Module, inputs: torch.Tensor) -> int | None:
+    """The most bytes that PyTorch allocates in a step, beyond the weights and the batch: activations, gradients and the
+    optimiser's state."""
+    labels = torch.zeros(len(inputs), dtype=torch.int64)
+    optimiser = build_optimiser(network, 1e-9)
+
+    def train() -> None:
+        step(network, optimiser, inputs, labels)
+
+    return peak_allocated(train, CPU)

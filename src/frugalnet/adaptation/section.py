@@ -1,22 +1,36 @@
 """The section "Training on the device": a verdict, a table and a chart for each scenario, and memory by layer."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from frugalnet.adaptation import figures
-from frugalnet.adaptation.figures import TRAINED, Adapted, memory, verdict
-from frugalnet.comparison.compare import Comparison, Row
-from frugalnet.document.blocks import Block, Cell, Chart, Fold, Grid, Line, Section, Table
+from frugalnet.adaptation.config import TRAINED, Scenario, Trained
+from frugalnet.adaptation.result import AdaptationResult, Method, NetworkResult, difference, read_result
+from frugalnet.comparison.compare import Comparison
+from frugalnet.document.blocks import Block, Cell, Chart, Fold, Grid, Line, Section, Table, measured_column
 from frugalnet.document.charts import colours, end_labels
-from frugalnet.document.wording import BYTES, COUNT, DURATIONS, JOULES, interval, percent, scale
+from frugalnet.document.wording import (
+    BYTES,
+    COUNT,
+    DURATIONS,
+    JOULES,
+    count,
+    interval,
+    listed,
+    percent,
+    points,
+    ratio,
+    scale,
+    with_interval,
+)
+from frugalnet.metrics.statistics import Interval
 
 ID = "adaptation"
-CHOICE = "adapt=quick"
-
 TITLE = "Training on the device"
-NAMES = {
+CHOICE = "adapt=quick"
+Result = AdaptationResult
+NAMES: dict[Method, str] = {
     "general": "nothing, all classes possible",
     "restricted": "nothing, only these classes possible",
     "classifier": "classifier",
@@ -25,117 +39,225 @@ NAMES = {
     "all": "everything",
     "scratch": "everything, from scratch",
 }
-SCENARIOS = {
+SCENARIOS: dict[Scenario, str] = {
     "seen": "Classes that the network was trained on",
     "unseen": "Classes that the network has never seen",
 }
+COSTS = (
+    ("MACs per picture", COUNT),
+    ("Peak memory of a step", BYTES),
+    ("To store", BYTES),
+    ("Time, one thread", DURATIONS),
+    ("Energy", JOULES),
+)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What the stages adapt measured of the networks compared."""
-
-    networks: list[Adapted]
-
-
-def load(results: Path, comparison: Comparison) -> Result | None:
-    adapted = [one for one in figures.read_adapted(results) if comparison.row(one.model)]
-    return Result(adapted) if adapted else None
+def load(results: Path, comparison: Comparison) -> AdaptationResult | None:
+    """What was measured of the networks compared."""
+    networks = [network for network in read_result(results).networks if comparison.row(network.model)]
+    return AdaptationResult(networks=networks) if networks else None
 
 
-def summary(result: Result, comparison: Comparison) -> dict[str, Any]:
-    return figures.summary(result.networks, comparison.by_macs)
+def section(result: AdaptationResult, comparison: Comparison) -> Section:
+    """A verdict, a table and a chart for each scenario, and for each network what each layer keeps."""
+    scenarios = [scenario for scenario in SCENARIOS if result.of_scenario(scenario)]
+    blocks: list[Block] = [*verdict(result, comparison)]
+    blocks += [_table(result.of_scenario(scenario)) for scenario in scenarios]
+    blocks += [_note(result), Grid([_chart(result, scenario, comparison) for scenario in scenarios], 2), CHART]
+    if shares := memory(result, comparison):
+        blocks.append(shares)
+    blocks += [Fold(model, [_layers(result.first(model))]) for model in result.models]
+    return Section("adapt", TITLE, blocks)
 
 
-def section(result: Result, comparison: Comparison) -> Section:
-    adapted = result.networks
-    by_macs = comparison.by_macs
-    blocks: list[Block] = [*verdict(adapted, by_macs)]
-    charts = []
-    for scenario in SCENARIOS:
-        if of_scenario := [one for one in adapted if one.scenario == scenario]:
-            blocks.append(_table(of_scenario))
-            charts.append(_chart(of_scenario, comparison.rows))
-    blocks += [_note(adapted), Grid(charts, 2), CHART]
-    blocks += [said for said in [memory(adapted, by_macs)] if said]
-    models = dict.fromkeys(one.model for one in adapted)
-    first = {model: next(one for one in adapted if one.model == model) for model in models}
-    return Section("adapt", TITLE, [*blocks, *(Fold(model, [_layers(one)]) for model, one in first.items())])
+def summary(result: AdaptationResult, comparison: Comparison) -> dict[str, Any]:
+    """Every figure of the section that holds no time, ready for JSON."""
+    networks: dict[str, dict[str, Any]] = {}
+    for network in result.networks:
+        accuracies = {
+            f"{method}_{pictures}" if pictures else method: network.accuracy(method, pictures)
+            for method, pictures in network.candidates
+        }
+        figures = {name: asdict(accuracy) for name, accuracy in accuracies.items() if accuracy}
+        networks.setdefault(network.scenario, {})[network.model] = figures
+    keys = ("seed", "draws", "classes", "pictures", "steps", "scratch_steps")
+    scope = {key: getattr(result.networks[0], key) for key in keys}
+    return {**scope, "verdict": verdict(result, comparison), "networks": networks}
 
 
-def _table(adapted: Sequence[Adapted]) -> Table:
-    pictures = sorted(adapted[0].found["pictures"])
-    header = ["Network", "What is trained", *(f"Top-1, {n} per class" for n in pictures)]
-    shown = [(one, m) for one in adapted for m in NAMES if m in TRAINED or one.right(m)]
-    body = []
-    for one, method in shown:
-        cells = [Cell(one.model, style="network"), Cell(NAMES[method])]
-        for n in pictures:
-            value = one.accuracy(method, n if method in TRAINED else 0)
-            cells.append(Cell(percent(value.estimate), (interval(value),)) if value else Cell("–"))
-        body.append(cells)
-    columns: list[tuple[str, Sequence[tuple[float, str]], Callable[[Adapted, str], float | None]]] = [
-        ("MACs per picture", COUNT, lambda one, m: one.found["costs"][m]["macs_per_picture"]),
-        ("Peak memory of a step", BYTES, lambda one, m: one.timing["peak_memory_bytes"][m]),
-        ("To store", BYTES, lambda one, m: one.found["costs"][m]["stored_bytes"]),
-        ("Time, one thread", DURATIONS, lambda one, m: one.seconds(m).median),
-        ("Energy", JOULES, lambda one, m: joules.median if (joules := one.joules(m)) else None),
+def verdict(result: AdaptationResult, comparison: Comparison) -> list[str]:
+    """Sentences: is it worth training on the device, and is a small network enough there?"""
+    small, large = comparison.extremes_by_macs(result.models)
+    seen = result.network("seen", small)
+    unseen = result.network("unseen", small)
+    larger = result.network("seen", large) if comparison.by_macs[small] < comparison.by_macs[large] else None
+    sentences = [
+        _known_classes(seen) if seen else None,
+        _new_classes(unseen) if unseen else None,
+        _is_enough(seen, larger) if seen and larger else None,
     ]
-    for title, units, figure in columns:
-        values = {(one.model, m): figure(one, m) for one, m in shown if m in TRAINED}
-        known = [cost for cost in values.values() if cost is not None]
-        if not known:
-            continue  # said in the note
-        header.append(title)
-        write = scale(known, units)
-        for cells, (one, method) in zip(body, shown, strict=True):
-            cost = values.get((one.model, method))
-            cells.append(Cell("–" if cost is None else write(cost)))
-    return Table(SCENARIOS[adapted[0].scenario], tuple(header), body, (0, 1))
+    return [sentence for sentence in sentences if sentence]
 
 
-def _note(adapted: Sequence[Adapted]) -> str:
-    found, machines = adapted[0].found, dict.fromkeys(one.timing["machine"]["cpu"] for one in adapted)
-    energy = "" if any(one.joules("all") for one in adapted) else " Energy: not measured, this machine has no counter."
+def _known_classes(seen: NetworkResult) -> str | None:
+    general = seen.accuracy("general")
+    restricted = seen.accuracy("restricted")
+    gain = difference(seen, ("all", seen.most), seen, ("restricted", 0))
+    if not general or not restricted or not gain:
+        return None
+    what = f"Fine-tuning all of it on {count(seen.most, 'picture')} of each, taken from its training set,"
+    if gain.excludes_zero:
+        worth = f"{'adds' if gain.estimate > 0 else 'costs'} {points(gain)}"
+    else:
+        worth = f"makes no significant difference: {_more_or_less(gain)}"
     return (
-        f"Top-1 on the validation pictures of {found['draws']} draws of {found['classes']} classes; 95 % intervals "
-        f"over draws and pictures. Fine-tuned for {found['steps']} steps, trained from scratch for "
-        f"{found['scratch_steps']}, on at most {found['batch_size']} pictures each, on one thread of "
-        f"{' or '.join(machines)}. Peak memory: of a step with {found['costs']['all']['batch']} pictures, beyond the "
+        f"On a device that meets {count(seen.classes, 'class', 'classes')}, {seen.model} goes from "
+        f"{with_interval(general)} to {with_interval(restricted)} by choosing among these alone, without any training. "
+        f"{what} {worth}."
+    )
+
+
+def _new_classes(unseen: NetworkResult) -> str | None:
+    most = unseen.most
+    tuned = unseen.accuracy("all", most)
+    gain = difference(unseen, ("all", most), unseen, ("scratch", most))
+    if not tuned or not gain:
+        return None
+    what = "more than" if gain.estimate >= 0 else "less than"
+    unless = "" if gain.excludes_zero else ", which is not significant"
+    return (
+        f"On classes that it has never seen, {unseen.model} reaches {with_interval(tuned)} after fine-tuning on "
+        f"{most} pictures of each: {points(gain)} {what} from scratch{unless}."
+    )
+
+
+def _is_enough(small: NetworkResult, large: NetworkResult) -> str | None:
+    gap = difference(small, ("all", small.most), large, ("restricted", 0))
+    if not gap:
+        return None
+    as_it_is = f"{large.model} as it is, among the same classes"
+    if not gap.excludes_zero:
+        against = f"may be enough: {small.model}, fine-tuned, is not significantly different from {as_it_is}"
+        return f"A smaller network {against}: {_more_or_less(gap)}."
+    enough, where = ("is enough", "above") if gap.low > 0 else ("falls short", "below")
+    return f"A smaller network {enough}: {small.model}, fine-tuned, is {points(gap)} {where} {as_it_is}."
+
+
+def _more_or_less(gain: Interval) -> str:
+    return f"{points(gain)} {'more' if gain.estimate >= 0 else 'less'}"
+
+
+def memory(result: AdaptationResult, comparison: Comparison) -> str:
+    """What a training step holds beside the weights: with the classifier trained alone, as a fraction of everything."""
+    shares = []
+    for model in comparison.by_macs:
+        peaks = result.first(model).timing.peak_memory_bytes if model in result.models else {}
+        classifier = peaks.get("classifier")
+        everything = peaks.get("all")
+        if classifier and everything:
+            shares.append(f"{ratio(classifier / everything)} ({model})")
+    if not shares:
+        return ""
+    return f"A step that trains the classifier alone takes {listed(shares)} of the memory of a full step."
+
+
+def _table(networks: Sequence[NetworkResult]) -> Table:
+    """The accuracy of each network and candidate, and what its training takes."""
+    pictures = sorted(networks[0].pictures)
+    header = ["Network", "What is trained", *(f"Top-1, {number} per class" for number in pictures)]
+    shown = [
+        (network, method) for network in networks for method in NAMES if method in TRAINED or network.right(method)
+    ]
+    body = [_accuracies(network, method, pictures) for network, method in shown]
+    costs = [_costs(network, method) for network, method in shown]
+    for (title, units), values in zip(COSTS, zip(*costs, strict=True), strict=True):
+        if any(value is not None for value in values):  # else the note says so
+            header.append(title)
+            for cells, cell in zip(body, measured_column(values, units), strict=True):
+                cells.append(cell)
+    return Table(SCENARIOS[networks[0].scenario], tuple(header), body, (0, 1))
+
+
+def _accuracies(network: NetworkResult, method: Method, pictures: Sequence[int]) -> list[Cell]:
+    cells = [Cell(network.model, style="network"), Cell(NAMES[method])]
+    for number in pictures:
+        value = network.accuracy(method, number if method in TRAINED else 0)
+        cells.append(Cell(percent(value.estimate), (interval(value),)) if value else Cell("–"))
+    return cells
+
+
+def _costs(network: NetworkResult, method: Method) -> list[float | None]:
+    """A training's COSTS; None: not measured, or nothing was trained."""
+    if method == "general" or method == "restricted":
+        return [None] * len(COSTS)
+    cost = network.costs[method]
+    joules = network.joules(method)
+    return [
+        cost.macs_per_picture,
+        network.timing.peak_memory_bytes[method],
+        cost.stored_bytes,
+        network.seconds(method).median,
+        joules.median if joules else None,
+    ]
+
+
+def _note(result: AdaptationResult) -> str:
+    first = result.networks[0]
+    machines = dict.fromkeys(str(network.timing.machine["cpu"]) for network in result.networks)
+    is_measured = any(network.joules("all") for network in result.networks)
+    energy = "" if is_measured else " Energy: not measured, this machine has no counter."
+    return (
+        f"Top-1 on the validation pictures of {first.draws} draws of {first.classes} classes; 95 % intervals "
+        f"over draws and pictures. Fine-tuned for {first.steps} steps, trained from scratch for "
+        f"{first.scratch_steps}, on at most {first.batch_size} pictures each, on one thread of "
+        f"{' or '.join(machines)}. Peak memory: of a step with {first.costs['all'].batch} pictures, beyond the "
         f"weights and pictures. To store: what training changes. Without training the number of pictures does not "
         f"matter.{energy}"
     )
 
 
-def _chart(adapted: Sequence[Adapted], rows: Sequence[Row]) -> Chart:
-    pictures, colour, lines, ends = sorted(adapted[0].found["pictures"]), colours(row.model for row in rows), [], {}
-    for one in adapted:
-        for method, dotted in (("all", False), ("scratch", True)):
-            values = [value for n in pictures if (value := one.accuracy(method, n))]
-            y = [100 * value.estimate for value in values]
-            text = f"{one.model}, {NAMES[method]}"
-            lines.append(Line(pictures, y, colour[one.model], text, dotted))
-            if method == "all":
-                ends[one.model] = (y[-1], colour[one.model])
-    scenario = adapted[0].scenario
-    x_range = (pictures[0], max(pictures[-1], pictures[0] + 1))
-    labels = end_labels(ends, 100, Chart.height)
-    title, x_title = SCENARIOS[scenario], "pictures of each class"
-    return Chart(f"adapt_{scenario}", title, x_title, x_range, (0, 100), lines, labels=labels, ticks=pictures)
+def _chart(result: AdaptationResult, scenario: Scenario, comparison: Comparison) -> Chart:
+    networks = result.of_scenario(scenario)
+    pictures = sorted(networks[0].pictures)
+    colour_of = colours(row.model for row in comparison.rows)
+    lines = list[Line]()
+    ends = dict[str, tuple[float, str]]()
+    for network in networks:
+        colour = colour_of[network.model]
+        tuned = _line(network, "all", pictures, colour)
+        lines += [tuned, _line(network, "scratch", pictures, colour)]
+        ends[network.model] = (tuned.y[-1], colour)
+    return Chart(
+        f"adapt_{scenario}",
+        SCENARIOS[scenario],
+        "pictures of each class",
+        (pictures[0], max(pictures[-1], pictures[0] + 1)),
+        (0, 100),
+        lines,
+        labels=end_labels(ends, 100, Chart.height),
+        ticks=pictures,
+    )
 
 
-def _layers(one: Adapted) -> Table:
+def _line(network: NetworkResult, method: Trained, pictures: Sequence[int], colour: str) -> Line:
+    accuracies = [accuracy for number in pictures if (accuracy := network.accuracy(method, number))]
+    y = [100 * accuracy.estimate for accuracy in accuracies]
+    return Line(pictures, y, colour, f"{network.model}, {NAMES[method]}", dotted=method == "scratch")
+
+
+def _layers(network: NetworkResult) -> Table:
     """What the forward pass keeps for the backward pass, by layer and by what is trained."""
-    costs = {method: one.found["costs"][method]["saved_bytes_by_layer"] for method in TRAINED if method != "scratch"}
-    values = [value for by_layer in costs.values() for value in by_layer.values() if value]
+    methods = [method for method in TRAINED if method != "scratch"]
+    kept = {method: network.costs[method].saved_bytes_by_layer for method in methods}
+    values = [size for by_layer in kept.values() for size in by_layer.values() if size]
     write = scale(values or [1], BYTES)
     body = [
-        [Cell(layer), *(Cell(write(by_layer[layer]) if by_layer[layer] else "0") for by_layer in costs.values())]
-        for layer in costs["all"]
+        [Cell(layer), *(Cell(write(by_layer[layer]) if by_layer[layer] else "0") for by_layer in kept.values())]
+        for layer in kept["all"]
     ]
-    total = [Cell("all layers"), *(Cell(write(sum(by_layer.values()))) for by_layer in costs.values())]
-    batch = one.found["costs"]["all"]["batch"]
-    header = ("Layer", *(NAMES[method] for method in costs))
+    total = [Cell("all layers"), *(Cell(write(sum(by_layer.values()))) for by_layer in kept.values())]
+    header = ("Layer", *(NAMES[method] for method in kept))
+    batch = network.costs["all"].batch
     return Table(f"Kept for the backward pass of {batch} pictures", header, [*body, total])
 
 

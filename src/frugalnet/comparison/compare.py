@@ -16,6 +16,7 @@ from frugalnet.metrics.classes import ClassAccuracy
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean, quantiles, seed_mean
 
 R = TypeVar("R")
+FEW_SEEDS = 5  # up to which it is said how an interval is made
 MILESTONES = (0.20, 0.25, 0.30, 0.33, 0.35, 0.40)  # validation top-1; 0.33 is the paper's (section 4.1)
 
 
@@ -303,6 +304,12 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes.append(
             "Intervals of networks trained with one seed cover the choice of validation images, "
             "not the variance of training."
+        )
+    if any(1 < len(row.seeds) <= FEW_SEEDS for row in rows):
+        notes.append(
+            f"Intervals of networks trained with {FEW_SEEDS} seeds or fewer are approximate: the n seeds are resampled "
+            "together with the validation images, their spread is scaled by √(n/(n − 1)) for their small number, and "
+            "the interval ends at 0 and 100\u00a0%, that of a difference at −100 and 100 points."
         )
     return notes
 

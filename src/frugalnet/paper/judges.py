@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from frugalnet.adaptation.figures import Adapted, difference, of
-from frugalnet.adaptation.section import Result as AdaptationResult
+from frugalnet.adaptation.result import AdaptationResult, difference
+from frugalnet.adaptation.result import NetworkResult as FineTuned
 from frugalnet.comparison.compare import Evidence, Row
 from frugalnet.document.wording import JOULES, human, listed, percent, points, scale, signed_points, with_interval
 from frugalnet.metrics.classes import ranks
@@ -167,14 +167,15 @@ def one_pixel(case: Case) -> Judgement | None:
     return Judgement(text, "agrees" if is_fooled else "undecided")
 
 
-def _fine_tuned(evidence: Evidence) -> list[Adapted]:
+def _fine_tuned(evidence: Evidence) -> list[FineTuned]:
     """The networks fine-tuned on classes that they know, the fewest MACs first."""
     result = evidence.result(AdaptationResult)
-    networks = result.networks if result else []
-    return [network for model in evidence.comparison.by_macs if (network := of(networks, "seen", model))]
+    if result is None:
+        return []
+    return [network for model in evidence.comparison.by_macs if (network := result.network("seen", model))]
 
 
-def _gain(tuned: Adapted, other: Adapted) -> Interval | None:
+def _gain(tuned: FineTuned, other: FineTuned) -> Interval | None:
     """Top-1 of a network, fine-tuned, minus that of another whose answers are only restricted to the same classes."""
     return difference(tuned, ("all", tuned.most), other, ("restricted", 0))
 
@@ -189,7 +190,7 @@ def device_training(case: Case) -> Judgement | None:
     gain = _gain(networks[0], networks[0]) if networks else None
     if gain is None:
         return None
-    trained = f"{networks[0].model}, fine-tuned on {networks[0].found['classes']} classes"
+    trained = f"{networks[0].model}, fine-tuned on {networks[0].classes} classes"
     return Judgement(f"{trained}: {_signed(gain)} against only restricting its answers to these", sign(gain))
 
 
@@ -204,7 +205,7 @@ def smaller_is_enough(case: Case) -> Judgement | None:
     if gain is None:
         return None
     text = f"{small.model}, fine-tuned, against {large.model} as it is: {_signed(gain)}"
-    return Judgement(f"{text}, among {small.found['classes']} classes", sign(gain))
+    return Judgement(f"{text}, among {small.classes} classes", sign(gain))
 
 
 def power_and_memory(case: Case) -> Judgement:

@@ -96,8 +96,14 @@ TRAINING = (
 BY_KEY = {column.key: column for column in (*SUMMARY, *ACCURACY, *COST, *TRAINING)}
 
 
+def telling(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """The columns without Top-5 where it cannot be wrong: with five classes or fewer."""
+    return [column for column in columns if column.key != "top5" or len(rows[0].classes) > 5]
+
+
 def networks(rows: Sequence[Row], title: str, columns: Sequence[Column]) -> Table:
     """The figures of every network, the best of each column marked; the note names what no network has."""
+    columns = telling(columns, rows)
     known = [column for column in columns if any(column.value(row) is not None for row in rows)]
     missing = [column.title for column in columns if column not in known]
     body = [[network_cell(row.model), *(column.cell(row, rows) for column in known)] for row in rows]
@@ -107,7 +113,7 @@ def networks(rows: Sequence[Row], title: str, columns: Sequence[Column]) -> Tabl
 
 def terminal(rows: Sequence[Row]) -> str:
     """The table for a terminal: one line per network, the best of each column marked with an asterisk."""
-    columns = [*SUMMARY, BY_KEY["top5"], BY_KEY["throughput"]]
+    columns = telling([*SUMMARY, BY_KEY["top5"], BY_KEY["throughput"]], rows)
     lines = [["network", "seeds", *(column.title for column in columns)]]
     for row in rows:
         cells = [column.cell(row, rows) for column in columns]

@@ -11,8 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import nn
 
-from frugalnet.adaptation.finetuning import Part, Rates, TuningConfig, fine_tune, for_classes
+from frugalnet.adaptation.config import Part, Rates, TuningConfig
+from frugalnet.adaptation.finetuning import fine_tune, for_classes
 from frugalnet.data.augment import augment
 from frugalnet.data.config import AugmentConfig
 from frugalnet.document.wording import markdown
@@ -26,7 +30,9 @@ from frugalnet.use.weights import Classes, Entry, Stored
 
 FEWEST = 5  # pictures of a class: one of them is held out
 HELD_OUT = 0.2  # of each class
-ALIKE = 10  # mean difference of values in 0..255 up to which pictures of equal hash look the same
+NEAR = 0.15  # difference of near copies, as a fraction of their contrast: JPEG at quality 80 gives up to 0.14
+SHOWN = 3  # of the pictures left out, or of the pairs of near copies
+SHAPE = (pictures.SIDE, pictures.SIDE, 3)
 VIEWS = 8  # augmented copies of each training picture, in turn
 POLICY = [
     {"name": "HorizontalFlip", "p": 0.5},
@@ -43,73 +49,119 @@ TUNING = TuningConfig(
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """pixels: (N, 64, 64, 3) uint8; labels: (N,) int64, positions in `names`; notes: which files were left out, why."""
+class LabelledPictures:
+    """pixels: (N, 64, 64, 3) uint8; labels: (N,) int64, positions in `classes`.
 
-    names: list[str]
+    groups: (N,) int, equal for near copies. notes: what was left out, and which pictures are near copies.
+    """
+
+    classes: list[str]
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
     notes: list[str]
 
 
-def read(folder: Path) -> Pictures:
+def read(folder: Path) -> LabelledPictures:
     """The pictures in the folders of a folder, whose names are the classes.
 
-    Left out, and noted: files that are not pictures, and all but the first of pictures that look the same, as copies in
-    another size do; such pictures could stand on both sides of the hold-out. Raises UserError for fewer than two
-    classes, for a class with fewer than five pictures, and for pictures that look the same in two classes.
+    Left out, and noted: files that are not pictures, and all but the first of pictures of a class that have equal
+    pixels. Raises UserError for fewer than two classes, for a class with fewer than five pictures, and for pictures of
+    two classes that have equal pixels.
     """
+    classes = _class_folders(folder)
+    first: dict[bytes, tuple[str, int]] = {}  # the file and label of each picture, by its pixels
+    notes: list[str] = []
+    for label, path in enumerate(classes):
+        before = len(first)
+        for file in pictures.find([str(path)]):
+            try:
+                picture = pictures.open_file(file)
+            except UserError as error:
+                notes.append(f"left out: {error}")
+                continue
+            known, known_label = first.setdefault(picture.pixels.tobytes(), (picture.name, label))
+            if known_label != label:
+                raise UserError(f"{picture.name}: the same pixels as {known}, of another class; remove one")
+            if known != picture.name:
+                notes.append(f"left out: {picture.name}: the same pixels as {known}")
+        if (count := len(first) - before) < FEWEST:
+            left_out = "".join(f"; {note}" for note in notes[:SHOWN])
+            raise UserError(f"{path}: {count} pictures are too few; expected at least {FEWEST}{left_out}")
+    files, labels = zip(*first.values(), strict=True)
+    pixels = np.stack([np.frombuffer(of_picture, np.uint8).reshape(SHAPE) for of_picture in first])
+    pairs = near_copies(pixels)
+    if pairs:
+        named = "; ".join(f"{files[i]} and {files[j]}" for i, j in pairs[:SHOWN])
+        more = f"; and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
+        notes.append(f"near copies, kept together in training or in the hold-out: {named}{more}")
+    return LabelledPictures(
+        [path.name for path in classes], pixels, np.array(labels), _groups(pairs, len(files)), notes
+    )
+
+
+def _class_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
-        found = f"only '{classes[0].name}'" if classes else "none"
-        raise UserError(f"{folder}: expected at least two folders, each with the pictures of a class; found {found}")
+        present = f"only '{classes[0].name}'" if classes else "none"
+        raise UserError(f"{folder}: expected at least two folders, each with the pictures of a class; found {present}")
     if odd := [path for path in classes if os.fsencode(path.name).decode(errors="replace") != path.name]:
         raise UserError(f"{odd[0]}: this folder's name, the name of a class, is not UTF-8; rename it")
-    pixels: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    notes: list[str] = []
-    looks: dict[bytes, list[tuple[NDArray[np.int16], int, str]]] = {}
-    for label, path in enumerate(classes):
-        for name in pictures.find([str(path)]):
-            try:
-                picture = pictures.open_file(name)
-            except UserError as error:
-                notes.append(f"left out: {error}")
-                continue
-            small, key = _look(picture.pixels)
-            alike = [known for known in looks.setdefault(key, []) if np.abs(known[0] - small).mean() < ALIKE]
-            if alike and alike[0][1] != label:
-                raise UserError(f"{picture.name}: looks the same as {alike[0][2]}, of another class; remove one")
-            if alike:
-                notes.append(f"left out: {picture.name}: looks the same as {alike[0][2]}")
-                continue
-            looks[key].append((small, label, picture.name))
-            pixels.append(picture.pixels)
-            labels.append(label)
-    for label, path in enumerate(classes):
-        if (count := labels.count(label)) < FEWEST:
-            left_out = "".join(f"; {note}" for note in notes[:3])
-            raise UserError(f"{path}: {count} pictures are too few; expected at least {FEWEST}{left_out}")
-    return Pictures([path.name for path in classes], np.stack(pixels), np.array(labels, np.int64), notes)
+    return classes
 
 
-def _look(picture: NDArray[np.uint8]) -> tuple[NDArray[np.int16], bytes]:
-    """A copy of 9×8 pixels, and for each of its channels, whether each pixel is brighter than the one to its right.
+def near_copies(pixels: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """The pairs of (N, 64, 64, 3) pictures that look the same: the same picture saved in another size or quality.
 
-    The latter is "dHash" (Krawetz, 2013, "Kind of Like That"): equal for copies in another size or quality.
+    Their root-mean-square difference at 32×32 pixels is below 15 % of the contrast (the deviation from the mean
+    colour) of either. So line drawings, icons and dark pictures, in which few or faint pixels tell one from another,
+    are not taken for copies. A dark picture's copy in low quality is missed: the difference is as large as the content.
     """
-    small = cv2.resize(picture, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    return small, np.packbits(small[:, 1:] < small[:, :-1]).tobytes()
+    small = np.stack([cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA) for picture in pixels])
+    deviations = small - small.mean(axis=(1, 2), keepdims=True)
+    contrast = np.maximum(np.sqrt((deviations**2).mean(axis=(1, 2, 3))), 1.0)
+    flat = small.reshape(len(small), -1).astype(np.float64)
+    squares = (flat**2).sum(axis=1)
+    pairs = []
+    for start in range(0, len(flat), 256):  # bounds memory
+        rows = slice(start, start + 256)
+        distances = squares[rows, None] + squares - 2 * flat[rows] @ flat.T
+        limits = NEAR * np.minimum(contrast[rows, None], contrast)
+        near = np.argwhere(distances / flat.shape[1] < limits**2)
+        pairs += [(start + int(i), int(j)) for i, j in near if start + i < j]
+    return pairs
 
 
-def hold_out(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Which pictures, (N,), are held out: a fifth of each class, drawn by the seed."""
+def _groups(pairs: list[tuple[int, int]], count: int) -> NDArray[np.int64]:
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs)), (first, second)), shape=(count, count))
+    groups: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+    return groups
+
+
+def hold_out(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Which pictures, (N,), are held out: a fifth of each class, drawn by the seed; all of a group or none.
+
+    A class has at least one picture on either side. So more than a fifth is held out where each group of a class is
+    larger, and a group is divided if it is the whole class.
+    """
+    sizes = np.bincount(labels)
+    wanted = np.maximum(1, np.round(HELD_OUT * sizes))
     held = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        of_class = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
-        held[of_class[: max(1, round(HELD_OUT * len(of_class)))]] = True
+    for label in range(len(sizes)):
+        order = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
+        for most in (wanted, sizes - 1):
+            for picture in order:
+                more = held | (groups == groups[picture])
+                fits = (np.bincount(labels[more], minlength=len(sizes)) <= most).all()
+                if fits and held[order].sum() < wanted[label]:
+                    held = more
+            if held[order].any():
+                break
+        else:
+            held[order[: int(wanted[label])]] = True
     return held
 
 
@@ -123,23 +175,20 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
         raise UserError(f"{out}: already exists; remove it, or name another folder with --out")
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{out}: is in the folder of the classes; name another folder with --out")
-    found = read(folder)
-    for note in found.notes:
+    shown = read(folder)
+    for note in shown.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
-    normalise, network = weights.load(stored)
-    held, start = hold_out(found.labels, seed), time.perf_counter()
-    config = AugmentConfig.model_validate({"views": VIEWS, "seed": seed, "policy": POLICY})
-    views = [augment(found.pixels[~held], config, view, 0) for view in range(VIEWS)]
-    tuned = for_classes(network, stored.entry.model, seed, len(found.names))
-    fine_tune(tuned, part, lambda epoch: views[epoch % VIEWS], found.labels[~held], normalise, TUNING, seed)
-    seconds, predicted = time.perf_counter() - start, accuracy.predict(infer(tuned, found.pixels[held], normalise))
-    right, n = int((predicted == found.labels[held]).sum()), int(held.sum())
-    low, high = map(float, wilson_interval(np.array(right), np.array(n)))
-    commonest = np.bincount(found.labels[held]).max() / n
+    held = hold_out(shown.labels, shown.groups, seed)
+    start = time.perf_counter()
+    tuned, right = _tune(shown, held, stored, part, seed)
+    seconds = time.perf_counter() - start
+    n = len(right)
+    low, high = map(float, wilson_interval(np.array(right.sum()), np.array(n)))
+    commonest = np.bincount(shown.labels[held]).max() / n
     said = (
-        f"{right} of {n} held-out pictures classified correctly: {right / n:.1%} (95 % interval {low:.1%} to "
+        f"{right.sum()} of {n} held-out pictures classified correctly: {right.mean():.1%} (95 % interval {low:.1%} to "
         f"{high:.1%}); always predicting the most common class: {commonest:.1%}. Trained {part} on "
-        f"{len(held) - n} pictures of {len(found.names)} classes in {seconds:.1f} s."
+        f"{len(held) - n} pictures of {len(shown.classes)} classes in {seconds:.1f} s."
     )
     entry = Entry(
         file=f"{stored.entry.model}-{seed}.safetensors",
@@ -151,26 +200,38 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
         std=stored.entry.std,
         recipe={"recipe": "adapt", "part": part, "from": stored.name, **TUNING.model_dump()},
         data=re.sub(r"[^\w.-]", "_", folder.resolve().name),
-        data_sha256=sha256_of([found.names, found.labels.tolist(), found.pixels.tobytes().hex()]),
+        data_sha256=sha256_of([shown.classes, shown.labels.tolist(), shown.pixels.tobytes().hex()]),
         validated_on="hold-out",
-        top1=right / n,
+        top1=float(right.mean()),
         n=n,
         macs=counts.macs(tuned, (3, pictures.SIDE, pictures.SIDE)),
     )
+    classes = Classes(ids=shown.classes, names=shown.classes)
     with tempfile.TemporaryDirectory() as temporary, atomic(out, is_new=True) as partial:
         path = Path(temporary) / entry.file
         save_weights(tuned.state_dict(), path)
         entry = entry.model_copy(update={"sha256": sha256(path)})
-        classes = Classes(ids=found.names, names=found.names)
         weights.write(partial, [Stored(path=path, entry=entry, classes=classes)])
-        (partial / "README.md").write_text(_card(entry, found, stored, said), encoding="utf-8")
+        (partial / "README.md").write_text(_card(entry, shown, stored, said), encoding="utf-8")
     return said
 
 
-def _card(entry: Entry, found: Pictures, stored: Stored, said: str) -> str:
-    names = "\n".join(
-        f"- {markdown(name)} ({int((found.labels == label).sum())} pictures)" for label, name in enumerate(found.names)
-    )
+def _tune(
+    shown: LabelledPictures, held: NDArray[np.bool_], stored: Stored, part: Part, seed: int
+) -> tuple[nn.Module, NDArray[np.bool_]]:
+    """The network fine-tuned on the pictures that are not held out, and whether it classifies each of the others."""
+    normalise, network = weights.load(stored)
+    config = AugmentConfig.model_validate({"views": VIEWS, "seed": seed, "policy": POLICY})
+    views = [augment(shown.pixels[~held], config, view, 0) for view in range(VIEWS)]
+    tuned = for_classes(network, stored.entry.model, seed, len(shown.classes))
+    fine_tune(tuned, part, lambda epoch: views[epoch % VIEWS], shown.labels[~held], normalise, TUNING, seed)
+    predicted = accuracy.predict(infer(tuned, shown.pixels[held], normalise))
+    return tuned, predicted == shown.labels[held]
+
+
+def _card(entry: Entry, shown: LabelledPictures, stored: Stored, said: str) -> str:
+    sizes = np.bincount(shown.labels)
+    names = "\n".join(f"- {markdown(name)} ({size} pictures)" for name, size in zip(shown.classes, sizes, strict=True))
     return f"""# {entry.model}, fine-tuned
 
 {said}
