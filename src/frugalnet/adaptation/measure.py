@@ -58,6 +58,13 @@ class Experiment:
     def normalise(self) -> Normaliser:
         return Normaliser(self.data.mean, self.data.std, CPU)
 
+    @property
+    def batch(self) -> torch.Tensor:
+        """A full batch, normalised, to measure the cost of a step."""
+        pictures = torch.from_numpy(np.array(self.data.train.images[: self.config.batch_size]))
+        batch: torch.Tensor = self.normalise(pictures)
+        return batch
+
 
 def lacking(config: AdaptConfig, data: Dataset) -> str | None:
     """What the data (perhaps a subset of Tiny ImageNet) lack for the experiment, as a message; None if they suffice."""
@@ -134,19 +141,18 @@ def measure(experiment: Experiment) -> NetworkResult:
     todo = [*product(draws, config.pictures, methods)]
     progress = tqdm(todo, f"adapt {experiment.model}, {experiment.scenario}", unit=" training runs", disable=None)
     trained = [_train(experiment, draw, pictures, method) for draw, pictures, method in progress]
-    untrained = [_untrained(experiment, draw) for draw in draws] if experiment.scenario == "seen" else []
-    outcomes = [*chain(*untrained), *(outcome for outcome, _ in trained)]
-    costs, peaks = _costs(experiment, draws[0])
+    untrained = chain.from_iterable(_untrained(experiment, draw) for draw in draws)
+    outcomes = [*(untrained if experiment.scenario == "seen" else []), *(outcome for outcome, _ in trained)]
     return NetworkResult(
         model=experiment.model,
         scenario=experiment.scenario,
         **dict(config),
         drawn=[[data.class_ids[label] for label in draw.classes] for draw in draws],
         outcomes=sorted(outcomes, key=lambda outcome: outcome.draw),
-        costs=costs,
+        costs={method: _cost(experiment, draws[0], method) for method in TRAINED},
         timing=Timing(
             trainings=[training for _, training in trained],
-            peak_memory_bytes=peaks,
+            peak_memory_bytes={method: _peak_memory(experiment, draws[0], method) for method in TRAINED},
             machine=describe_machine(CPU),
         ),
     )
@@ -228,33 +234,32 @@ def _start(experiment: Experiment, draw: _Draw, method: Trained) -> tuple[nn.Mod
     return for_classes(experiment.network, experiment.model, seed, config.classes, kept), method, tuning
 
 
-def _costs(experiment: Experiment, draw: _Draw) -> tuple[dict[Trained, Cost], dict[Trained, int | None]]:
-    """What a step of each method takes for a full batch, and its peak memory."""
-    batch = np.array(experiment.data.train.images[: experiment.config.batch_size])
-    inputs = experiment.normalise(torch.from_numpy(batch))
-    costs = dict[Trained, Cost]()
-    peaks = dict[Trained, int | None]()
-    for method in TRAINED:
-        network, part, tuning = _start(experiment, draw, method)
-        train_only(network, part)
-        costs[method] = Cost(
-            macs_per_picture=training_macs(network, inputs),
-            steps=tuning.steps,
-            stored_bytes=sum(value.nbytes for value in trained_tensors(network).values()),
-            saved_bytes_by_layer=saved_bytes(network, inputs),
-            batch=len(batch),
-        )
-        peaks[method] = _peak_memory(network, inputs)
-    return costs, peaks
+def _cost(experiment: Experiment, draw: _Draw, method: Trained) -> Cost:
+    """What a step takes for a full batch."""
+    network, part, tuning = _start(experiment, draw, method)
+    train_only(network, part)
+    inputs = experiment.batch
+    return Cost(
+        macs_per_picture=training_macs(network, inputs),
+        steps=tuning.steps,
+        stored_bytes=sum(value.nbytes for value in trained_tensors(network).values()),
+        saved_bytes_by_layer=saved_bytes(network, inputs),
+        batch=len(inputs),
+    )
 
 
-def _peak_memory(network: nn.Module, inputs: torch.Tensor) -> int | None:
+def _peak_memory(experiment: Experiment, draw: _Draw, method: Trained) -> int:
     """The most bytes that PyTorch allocates in a step, beyond the weights and the batch: activations, gradients and the
     optimiser's state."""
-    labels = torch.zeros(len(inputs), dtype=torch.int64)
+    network, part, _ = _start(experiment, draw, method)
+    train_only(network, part)
     optimiser = build_optimiser(network, 1e-9)
+    inputs = experiment.batch
+    labels = torch.zeros(len(inputs), dtype=torch.int64)
 
     def train() -> None:
         step(network, optimiser, inputs, labels)
 
-    return peak_allocated(train, CPU)
+    peak = peak_allocated(train, CPU)
+    assert peak is not None  # on a CPU
+    return peak

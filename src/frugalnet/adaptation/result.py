@@ -50,7 +50,7 @@ class Timing(Config):
     """What depends on the machine. peak_memory_bytes: of a step, beyond the weights and the batch."""
 
     trainings: list[Training]
-    peak_memory_bytes: dict[Trained, int | None]
+    peak_memory_bytes: dict[Trained, int]
     machine: dict[str, str | int]
 
 
@@ -74,11 +74,6 @@ class NetworkResult(AdaptConfig, _Scope):
     def most(self) -> int:
         """The largest number of pictures of each class."""
         return max(self.pictures)
-
-    @property
-    def candidates(self) -> list[Candidate]:
-        """All that was tried, by name."""
-        return sorted({(outcome.method, outcome.pictures) for outcome in self.outcomes})
 
     def right(self, method: Method, pictures: int = 0) -> list[NDArray[np.float64]]:
         """For each draw (N,): 1 where the picture was classified correctly, else 0. Empty if it was not tried."""

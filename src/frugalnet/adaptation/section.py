@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from frugalnet.adaptation.config import TRAINED, Scenario, Trained
+from frugalnet.adaptation.config import PARTS, TRAINED, Scenario, Trained
 from frugalnet.adaptation.result import AdaptationResult, Method, NetworkResult, difference, read_result
 from frugalnet.comparison.compare import Comparison
 from frugalnet.document.blocks import Block, Cell, Chart, Fold, Grid, Line, Section, Table, measured_column
@@ -63,9 +63,12 @@ def section(result: AdaptationResult, comparison: Comparison) -> Section:
     scenarios = [scenario for scenario in SCENARIOS if result.of_scenario(scenario)]
     blocks: list[Block] = [*verdict(result, comparison)]
     blocks += [_table(result.of_scenario(scenario)) for scenario in scenarios]
-    blocks += [_note(result), Grid([_chart(result, scenario, comparison) for scenario in scenarios], 2), CHART]
-    if shares := memory(result, comparison):
-        blocks.append(shares)
+    blocks += [
+        _note(result),
+        Grid([_chart(result, scenario, comparison) for scenario in scenarios], 2),
+        CHART,
+        memory(result, comparison),
+    ]
     blocks += [Fold(model, [_layers(result.first(model))]) for model in result.models]
     return Section("adapt", TITLE, blocks)
 
@@ -74,11 +77,11 @@ def summary(result: AdaptationResult, comparison: Comparison) -> dict[str, Any]:
     """Every figure of the section that holds no time, ready for JSON."""
     networks: dict[str, dict[str, Any]] = {}
     for network in result.networks:
-        accuracies = {
-            f"{method}_{pictures}" if pictures else method: network.accuracy(method, pictures)
-            for method, pictures in network.candidates
+        figures = {
+            f"{method}_{pictures}" if pictures else method: asdict(accuracy)
+            for method, pictures in sorted({(outcome.method, outcome.pictures) for outcome in network.outcomes})
+            if (accuracy := network.accuracy(method, pictures))
         }
-        figures = {name: asdict(accuracy) for name, accuracy in accuracies.items() if accuracy}
         networks.setdefault(network.scenario, {})[network.model] = figures
     keys = ("seed", "draws", "classes", "pictures", "steps", "scratch_steps")
     scope = {key: getattr(result.networks[0], key) for key in keys}
@@ -149,15 +152,9 @@ def _more_or_less(gain: Interval) -> str:
 
 def memory(result: AdaptationResult, comparison: Comparison) -> str:
     """What a training step holds beside the weights: with the classifier trained alone, as a fraction of everything."""
-    shares = []
-    for model in comparison.by_macs:
-        peaks = result.first(model).timing.peak_memory_bytes if model in result.models else {}
-        classifier = peaks.get("classifier")
-        everything = peaks.get("all")
-        if classifier and everything:
-            shares.append(f"{ratio(classifier / everything)} ({model})")
-    if not shares:
-        return ""
+    models = [model for model in comparison.by_macs if model in result.models]
+    peaks = {model: result.first(model).timing.peak_memory_bytes for model in models}
+    shares = [f"{ratio(peak['classifier'] / peak['all'])} ({model})" for model, peak in peaks.items()]
     return f"A step that trains the classifier alone takes {listed(shares)} of the memory of a full step."
 
 
@@ -247,8 +244,7 @@ def _line(network: NetworkResult, method: Trained, pictures: Sequence[int], colo
 
 def _layers(network: NetworkResult) -> Table:
     """What the forward pass keeps for the backward pass, by layer and by what is trained."""
-    methods = [method for method in TRAINED if method != "scratch"]
-    kept = {method: network.costs[method].saved_bytes_by_layer for method in methods}
+    kept = {method: network.costs[method].saved_bytes_by_layer for method in PARTS}
     values = [size for by_layer in kept.values() for size in by_layer.values() if size]
     write = scale(values or [1], BYTES)
     body = [
