@@ -33,7 +33,7 @@ from frugalnet.metrics.counts import macs
 from frugalnet.metrics.statistics import Interval
 from frugalnet.paper import claims
 from frugalnet.study.findings import conclude
-from frugalnet.study.report import write_report
+from frugalnet.study.report import compose, write_report
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import infer
 
@@ -313,7 +313,7 @@ def test_the_section_says_what_the_figures_say(full, result, tmp_path):
     assert "Energy" not in tables[0].header
     assert len(tables[0].rows) == 3 * 7
     assert len(tables[1].rows) == 3 * 5
-    write_report(conclude(Evidence(full, (result,))), tmp_path / "out")
+    write_report(compose(conclude(Evidence(full, (result,)))), tmp_path / "out")
     html, markdown = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md"))
     for text in (html, markdown):
         assert "Training on the device" in text

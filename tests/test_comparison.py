@@ -11,6 +11,7 @@ from frugalnet.comparison.records import Record, read_records
 from frugalnet.errors import UserError
 from frugalnet.metrics import statistics
 from frugalnet.metrics.statistics import Interval
+from frugalnet.study import tables
 from frugalnet.study.findings import conclude
 
 SHA = "d" * 64
@@ -109,7 +110,7 @@ def test_models_trained_differently_are_noted(records):
 @pytest.mark.parametrize(("seeds", "is_told"), [(1, False), (2, True), (5, True), (6, False)])
 def test_how_intervals_of_few_seeds_are_made_is_noted(tmp_path, seeds, is_told):
     root = fake_results.make(tmp_path, models=("alexnet",), seeds=tuple(range(seeds)), n=60)
-    notes = " ".join(comparison.compare(results.load(root), SHA, SPLIT).notes)
+    notes = " ".join(comparison.compare(read_records(root), SHA, SPLIT).notes)
     assert ("5 seeds or fewer" in notes) == is_told
     assert ("with one seed" in notes) == (seeds == 1)
 
@@ -143,7 +144,7 @@ def test_what_was_not_measured_is_none(tmp_path):
 
 @pytest.mark.parametrize(("num_classes", "is_shown"), [(5, False), (6, True)])
 def test_top5_is_not_shown_where_it_is_always_100_percent(tmp_path, num_classes, is_shown):
-    rows = comparison.compare(results.load(fake_results.make(tmp_path, num_classes=num_classes)), SHA, SPLIT).rows
+    rows = comparison.compare(read_records(fake_results.make(tmp_path, num_classes=num_classes)), SHA, SPLIT).rows
     table = tables.networks(rows, "More on accuracy", tables.ACCURACY)
     assert ("Top-5" in table.header) == is_shown
     assert "Top-5" not in table.note
