@@ -20,7 +20,7 @@ def main(model: str, seed: int) -> None:
     stored, out = weights.of_run(Path(), name), Path("results/export") / name
     with atomic(out) as folder:
         folder.mkdir()
-        arenas = export.write(stored, data.train.images, params.export, folder)
+        arenas = export.write_files(stored, data.train.images, params.export, folder)
         found = exported.evaluate(exported.files(stored, folder), data, params.export)
         write_json(folder / "export.json", found)
     machine = compute.describe_machine(torch.device("cpu"))

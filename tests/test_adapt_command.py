@@ -90,7 +90,7 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
 def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(adapt, "TUNING", adapt.TUNING.model_copy(update={"steps": 10}))
     for out, part in (("a", "classifier"), ("b", "classifier"), ("c", "blocks")):
-        adapt.adapt(folder, weights.choose("depthwise"), part, tmp_path / out)
+        adapt.adapt(folder, weights.choose_network("depthwise"), part, tmp_path / out)
     a, b, c = ((tmp_path / out / "depthwise-0.safetensors").read_bytes() for out in "abc")
     assert a == b != c
 
@@ -114,7 +114,7 @@ def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(fol
 def test_folders_that_cannot_be_learned_are_refused(folder, tmp_path, spoil, said):
     spoil(folder)
     with pytest.raises(UserError, match=said):
-        adapt.adapt(folder, weights.choose("depthwise"), "all", tmp_path / "out")
+        adapt.adapt(folder, weights.choose_network("depthwise"), "all", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
 
 
@@ -142,7 +142,7 @@ def test_a_fifth_of_each_class_is_held_out():
 
 def test_the_result_never_lies_among_the_classes(folder):
     with pytest.raises(UserError, match="is in the folder of the classes; name another folder with --out"):
-        adapt.adapt(folder, weights.choose("depthwise"), "all", folder / "net")
+        adapt.adapt(folder, weights.choose_network("depthwise"), "all", folder / "net")
 
 
 @pytest.mark.parametrize("words", ["try --port 99999", "adapt mine --seed -1", "predict --top x photo.jpg"])

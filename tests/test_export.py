@@ -168,5 +168,5 @@ def test_a_picture_survives_its_encoding(project):
     from frugalnet.use import pictures
 
     pixels = np.array(arrays.load(project / "data/arrays").validation.images[0])
-    assert np.array_equal(pictures.read(pictures.encode_png(pixels), "x").pixels, pixels)
+    assert np.array_equal(pictures.read_picture(pictures.encode_png(pixels), "x").pixels, pixels)
     assert Image.fromarray(pixels).size == (64, 64)

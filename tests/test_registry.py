@@ -202,7 +202,7 @@ def test_the_server_names_what_is_in_a_jpeg_and_in_64_pictures(project, server, 
     with zipfile.ZipFile(sample_archive) as archive:
         jpeg = archive.read("tiny-imagenet-200/val/images/val_0.JPEG")
     network = stored_network(project)
-    (expected,) = network.predict([pictures.read(jpeg, "x").pixels])
+    (expected,) = network.predict([pictures.read_picture(jpeg, "x").pixels])
     status, found = answer(server, records(image(jpeg), top=3))
     assert status == 200
     (one,) = found["predictions"]

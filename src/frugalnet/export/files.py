@@ -19,7 +19,7 @@ from torch import nn
 
 from frugalnet.export.runtimes import FILES, has_executorch
 from frugalnet.schema import Config
-from frugalnet.use.weights import Stored, load
+from frugalnet.use.weights import Stored, load_network
 
 
 class ExportConfig(Config):
@@ -29,13 +29,13 @@ class ExportConfig(Config):
     max_loss_points: NonNegativeFloat  # of top-1; an int8 file that loses more is not registered
 
 
-def write(stored: Stored, images: NDArray[np.uint8], config: ExportConfig, folder: Path) -> dict[str, int | None]:
+def write_files(stored: Stored, images: NDArray[np.uint8], config: ExportConfig, folder: Path) -> dict[str, int | None]:
     """Write the files of FILES into `folder`, ExecuTorch's only where it is installed; the same bytes every time.
 
     images: (N, 64, 64, 3) uint8 RGB, from which int8's ranges are taken: training images. Returns the bytes that a
     runtime plans for its arena, by format, as far as they are known.
     """
-    normalise, network = load(stored)
+    normalise, network = load_network(stored)
     module = nn.Sequential(normalise, network.to(memory_format=torch.contiguous_format)).eval()
     spaced = np.linspace(0, len(images) - 1, min(config.calibration_images, len(images)))
     with quiet():

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from frugalnet import registry
 from frugalnet.data.arrays import Dataset
 from frugalnet.errors import UserError
-from frugalnet.export.files import ExportConfig
-from frugalnet.export.files import write as write_files
+from frugalnet.export.files import ExportConfig, write_files
 from frugalnet.export.runtimes import FILES, FORMATS, Run, open_runtime, peak_memory
 from frugalnet.files import atomic, sha256, sha256_of
 from frugalnet.metrics import accuracy
@@ -26,7 +25,7 @@ from frugalnet.metrics.timing import MeasureConfig, peak_allocated
 from frugalnet.tracking import TrackedRun
 from frugalnet.use import pictures
 from frugalnet.use.pictures import encode_png
-from frugalnet.use.weights import Stored, write
+from frugalnet.use.weights import Stored, write_weights
 
 _LOSE = 5  # classes to name
 
@@ -86,7 +85,7 @@ def of_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
     """
     if out.exists():  # said at once, and again when the lock is held
         raise UserError(f"{out}: already exists; remove it, or name another folder")
-    images = np.stack([pictures.open_file(name).pixels for name in pictures.find([*names])])
+    images = np.stack([pictures.open_file(name).pixels for name in pictures.find_pictures([*names])])
     with atomic(out, is_new=True) as folder:
         folder.mkdir()
         write_files(stored, images, ExportConfig(calibration_images=len(images), max_loss_points=0.0), folder)
@@ -110,7 +109,7 @@ def register(
     entry = stored.entry
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / stored.name
-        write(folder, [stored])
+        write_weights(folder, [stored])
         for kind, path in files(stored, exported).items():
             if kind != "pytorch" and (kind != "int8" or found["int8_accepted"]):
                 shutil.copyfile(path, folder / path.name)

@@ -43,7 +43,7 @@ def _pytorch(path: Path) -> Run:
     from frugalnet.use import weights
 
     torch.set_num_threads(1)
-    normalise, network = weights.load(weights.of_file(path))
+    normalise, network = weights.load_network(weights.of_file(path))
     return lambda images: infer(network, images, normalise, _BATCH)
 
 

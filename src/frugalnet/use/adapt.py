@@ -71,7 +71,7 @@ def read(folder: Path) -> Pictures:
     notes: list[str] = []
     looks: dict[bytes, list[tuple[NDArray[np.int16], int, str]]] = {}
     for label, path in enumerate(classes):
-        for name in pictures.find([str(path)]):
+        for name in pictures.find_pictures([str(path)]):
             try:
                 picture = pictures.open_file(name)
             except UserError as error:
@@ -125,7 +125,7 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
     found = read(folder)
     for note in found.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
-    normalise, network = weights.load(stored)
+    normalise, network = weights.load_network(stored)
     held, start = hold_out(found.labels, seed), time.perf_counter()
     config = AugmentConfig.model_validate({"views": VIEWS, "seed": seed, "policy": POLICY})
     views = [augment(found.pixels[~held], config, view, 0) for view in range(VIEWS)]
@@ -161,7 +161,7 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
         save_weights(tuned.state_dict(), path)
         entry = entry.model_copy(update={"sha256": sha256(path)})
         classes = Classes(ids=found.names, names=found.names)
-        weights.write(partial, [Stored(path=path, entry=entry, classes=classes)])
+        weights.write_weights(partial, [Stored(path=path, entry=entry, classes=classes)])
         (partial / "README.md").write_text(_card(entry, found, stored, said), encoding="utf-8")
     return said
 

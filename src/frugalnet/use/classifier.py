@@ -13,7 +13,7 @@ from scipy.special import softmax
 from frugalnet.errors import UserError
 from frugalnet.training.inference import infer
 from frugalnet.use import pictures
-from frugalnet.use.weights import Classes, Stored, load
+from frugalnet.use.weights import Classes, Stored, load_network
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Classifier:
 
     def __init__(self, stored: Stored) -> None:
         self.stored, self.classes = stored, stored.classes
-        self.normalise, self.network = load(stored)
+        self.normalise, self.network = load_network(stored)
         self.logits(np.zeros((1, pictures.SIDE, pictures.SIDE, 3), np.uint8))  # the first call is slower
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -90,11 +90,11 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise UserError("--run and --weights: give one of them")
     with tempfile.TemporaryDirectory() as folder:
         where = _downloaded(arguments.run, Path(folder)) if arguments.run else arguments.weights
-        network = classifier.Classifier(weights.choose(arguments.model, where))
+        network = classifier.Classifier(weights.choose_network(arguments.model, where))
     found: list[dict[str, Any]] = []
     failed = 0
     with _while_output_is_read():
-        for name in pictures.find(arguments.pictures):
+        for name in pictures.find_pictures(arguments.pictures):
             try:
                 picture = pictures.open_file(name)
             except UserError as error:
@@ -145,7 +145,7 @@ def _adapt(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     folder: Path = arguments.folder
     out = arguments.out or Path(f"{folder.resolve().name}-network")
-    stored = weights.choose(arguments.model, arguments.weights)
+    stored = weights.choose_network(arguments.model, arguments.weights)
     print(adapt.adapt(folder, stored, arguments.train, out, arguments.seed))
     print(f"Weights and card: {UserError(str(out))}")
     return 0
@@ -160,7 +160,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from frugalnet.use import weights
 
     torch.set_num_threads(1)
-    stored = weights.choose(arguments.model, arguments.weights)
+    stored = weights.choose_network(arguments.model, arguments.weights)
     print(exported.of_pictures(stored, arguments.pictures, arguments.out))
     return 0
 
@@ -173,9 +173,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         registry.serve_registered(project.project_root(), arguments.alias, arguments.host, arguments.port)
     from frugalnet.use import weights
 
-    stored = weights.choose(None, arguments.weights)
+    stored = weights.choose_network(None, arguments.weights)
     folder = Path(tempfile.mkdtemp(prefix="frugalnet-")) / "weights"  # in use as long as the server, which this becomes
-    weights.write(folder, [stored])
+    weights.write_weights(folder, [stored])
     registry.serve_folder(folder, stored.name, arguments.host, arguments.port)
 
 
