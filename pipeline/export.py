@@ -11,6 +11,7 @@ from frugalnet.export import files as export
 from frugalnet.export import measure as exported
 from frugalnet.files import atomic, read_json, write_json
 from frugalnet.use import weights
+from frugalnet.use.registered import register
 
 
 def main(model: str, seed: int) -> None:
@@ -30,7 +31,7 @@ def main(model: str, seed: int) -> None:
     run, timing = (read_json(Path("results/train") / name / f"{part}.json") for part in ("run", "timing"))
     with tracking.training_run(root, run, timing) as tracked:
         tracked.log_results(tracking.section("export", exported.figures(found, costs["formats"])))
-        exported.register(tracked, stored, run, data, out, found)
+        register(tracked, stored, run, data, out, found)
     print(exported.in_words(name, found))
 
 

@@ -22,7 +22,7 @@ from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
 from frugalnet.registry import Version, choose
-from frugalnet.use import cli, exported, pictures, weights
+from frugalnet.use import cli, pictures, registered, weights
 
 NAMES = ("depthwise-0", "alexnet-0")
 
@@ -89,7 +89,7 @@ def register(folder: Path, name: str) -> None:
     for file in ("model.onnx", "model.int8.onnx"):
         (out / file).write_bytes(file.encode())
     with tracking.training_run(folder, run, {}) as tracked:
-        exported.register(tracked, stored, run, data, out, {"int8_accepted": name == NAMES[0]})
+        registered.register(tracked, stored, run, data, out, {"int8_accepted": name == NAMES[0]})
 
 
 def test_a_version_leads_to_its_run_its_figures_its_data_and_its_files(project, tmp_path):

@@ -1,7 +1,5 @@
-"""What a network's files for other runtimes are worth: accuracy, latency, memory; and their place in the registry."""
+"""What a network's files for other runtimes are worth: accuracy, latency, memory."""
 
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,19 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from frugalnet import registry
 from frugalnet.data.arrays import Dataset
 from frugalnet.errors import UserError
 from frugalnet.export.files import ExportConfig, write_files
 from frugalnet.export.runtimes import FILES, FORMATS, Run, open_runtime, peak_memory
-from frugalnet.files import atomic, sha256, sha256_of
+from frugalnet.files import atomic, sha256
 from frugalnet.metrics import accuracy
 from frugalnet.metrics.statistics import bootstrap, quantiles
 from frugalnet.metrics.timing import MeasureConfig, peak_allocated
-from frugalnet.tracking import TrackedRun
 from frugalnet.use import pictures
-from frugalnet.use.pictures import encode_png
-from frugalnet.use.weights import Stored, write_weights
+from frugalnet.use.weights import Stored
 
 _LOSE = 5  # classes to name
 
@@ -97,32 +92,6 @@ def of_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
             shown = out / path.name if kind != "pytorch" else path
             lines.append(f"  {UserError(str(shown))}: {path.stat().st_size:,} bytes, not PyTorch's class on {others}")
     return "\n".join(lines)
-
-
-def register(
-    tracked: TrackedRun, stored: Stored, run: Mapping[str, Any], data: Dataset, exported: Path, found: Mapping[str, Any]
-) -> None:
-    """Register the network with its files for other runtimes; int8 only if it was accepted.
-
-    run: as run.json holds it. exported: what `write` filled. found: as of `evaluate`.
-    """
-    entry = stored.entry
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / stored.name
-        write_weights(folder, [stored])
-        for kind, path in files(stored, exported).items():
-            if kind != "pytorch" and (kind != "int8" or found["int8_accepted"]):
-                shutil.copyfile(path, folder / path.name)
-        how = [run.get(key) for key in ("train", "views_sha256", "teacher", "distributed")]
-        same = ("model", "seed", "data", "is_sample", "validated_on", "data_sha256", "weights_sha256", "fingerprint")
-        tags = {key: str(run[key]) for key in same} | {"trained_sha256": sha256_of(how)}
-        tags |= {"top1": str(entry.top1), "macs": str(entry.macs), "int8_accepted": str(found["int8_accepted"])}
-        tags["files_sha256"] = sha256_of({path.name: sha256(path) for path in sorted(folder.iterdir())})
-        example = encode_png(np.array(data.validation.images[0]))
-        reached = f"top-1 {entry.top1:.2%} on the {entry.validated_on} of {entry.data}, {entry.macs / 1e6:.2f} M MACs"
-        beside = ", ".join(path.name for path in sorted(folder.glob("model.*")))
-        description = f"{stored.name}: {reached} an image. Beside the weights: {beside}."
-        registry.register(tracked, entry.model, folder, example, {"final/top1": entry.top1}, tags, description)
 
 
 def figures(found: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, float]:
