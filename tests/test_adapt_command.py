@@ -66,7 +66,7 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert found.top(1)[0][0] == "red `things`"
 
     with pytest.raises(UserError, match=r"cut\.jpg"):  # what is no picture ends it, and nothing is left
-        exported.of_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
+        exported.export_with_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     cut.unlink()
     said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path)

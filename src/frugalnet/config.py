@@ -17,7 +17,7 @@ from frugalnet.data.augment import AugmentConfig
 from frugalnet.data.download import DownloadConfig
 from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
-from frugalnet.export.files import ExportConfig
+from frugalnet.export.config import ExportConfig
 from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config

@@ -156,12 +156,11 @@ def _export(arguments: argparse.Namespace) -> int:
     of the pictures each file predicts a different class from PyTorch."""
     import torch
 
-    from frugalnet.export import measure as exported
-    from frugalnet.use import weights
+    from frugalnet.use import exported, weights
 
     torch.set_num_threads(1)
     stored = weights.choose_network(arguments.model, arguments.weights)
-    print(exported.of_pictures(stored, arguments.pictures, arguments.out))
+    print(exported.export_with_pictures(stored, arguments.pictures, arguments.out))
     return 0
 
 
