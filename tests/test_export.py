@@ -13,11 +13,12 @@ from frugalnet import models
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
-from frugalnet.export import files, runtimes
+from frugalnet.export import files, formats, runtimes
 from frugalnet.export.config import ExportConfig
+from frugalnet.export.formats import Format
 from frugalnet.export.measure import measure_accuracy, measure_costs
 from frugalnet.export.result import ExportCosts, ExportResult
-from frugalnet.export.runtimes import Format, Runnable
+from frugalnet.export.runtimes import Runnable
 from frugalnet.files import read_record, write_json
 from frugalnet.metrics.timing import MeasureConfig
 from frugalnet.use import exported, pictures, weights
@@ -78,10 +79,10 @@ def test_the_same_network_gives_the_same_bytes_whatever_it_is_validated_on_and_n
     again = written(project, "depthwise-0", other, tmp_path)
     for kind in ("onnx", "int8"):
         contents = runnables(project)[kind].path.read_bytes()
-        assert (again / runtimes.FILES[kind]).read_bytes() == contents
+        assert (again / formats.FILES[kind]).read_bytes() == contents
         assert b"stack_trace" not in contents
         assert str(trained.ROOT).encode() not in contents
-    assert {path.name for path in again.iterdir()} <= set(runtimes.FILES.values())
+    assert {path.name for path in again.iterdir()} <= set(formats.FILES.values())
 
 
 def test_calibration_looks_at_training_images(project, tmp_path):

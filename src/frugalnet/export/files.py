@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from frugalnet.export.config import ExportConfig
-from frugalnet.export.runtimes import FILES, Format, has_executorch
+from frugalnet.export.formats import FILES, Format
+from frugalnet.export.runtimes import has_executorch
 
 
 def write_files(

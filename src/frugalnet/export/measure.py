@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from frugalnet.compute import describe_machine
 from frugalnet.data.arrays import Dataset
 from frugalnet.export.config import ExportConfig
+from frugalnet.export.formats import FORMATS, Format
 from frugalnet.export.result import ClassLoss, Cost, ExportCosts, ExportResult, FormatResult, Machine
-from frugalnet.export.runtimes import FORMATS, Format, Run, Runnable, peak_memory
+from frugalnet.export.runtimes import Run, Runnable, peak_memory
 from frugalnet.files import sha256
 from frugalnet.metrics import accuracy
 from frugalnet.metrics.statistics import Interval, bootstrap, quantiles

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from frugalnet.export.runtimes import Format
+from frugalnet.export.formats import Format
 from frugalnet.files import read_record
 from frugalnet.metrics.statistics import Interval, Quantiles
 from frugalnet.schema import Config

@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
+from frugalnet.export.formats import FILES, Format
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, 64, 64, 3) RGB → (N, classes) logits
-Format = Literal["pytorch", "onnx", "int8", "executorch"]
-# In results/export/<network>
-FILES: dict[Format, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx", "executorch": "model.pte"}
-FORMATS: tuple[Format, ...] = ("pytorch", *FILES)
 _BATCH = 500  # images a call
 
 

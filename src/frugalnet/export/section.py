@@ -11,8 +11,8 @@ from frugalnet.comparison.compare import Comparison, Row
 from frugalnet.document.blocks import Block, Cell, Chart, Point, Section, Table, network_cell
 from frugalnet.document.charts import colours, scatter
 from frugalnet.document.wording import BYTES, MILLISECONDS, human, percent, scale, signed_points
+from frugalnet.export.formats import Format
 from frugalnet.export.result import Exported, ExportResult, read_exported
-from frugalnet.export.runtimes import Format
 from frugalnet.metrics.statistics import wilson_interval
 
 ID = "export"

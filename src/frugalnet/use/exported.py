@@ -10,7 +10,8 @@ from torch import nn
 from frugalnet.errors import UserError
 from frugalnet.export.config import ExportConfig
 from frugalnet.export.files import write_files
-from frugalnet.export.runtimes import Format, Runnable, runnable_files
+from frugalnet.export.formats import Format
+from frugalnet.export.runtimes import Runnable, runnable_files
 from frugalnet.files import atomic
 from frugalnet.metrics.accuracy import predict
 from frugalnet.use import pictures
