@@ -134,6 +134,20 @@ def test_three_lines_of_python_give_names_and_probabilities(project, photo, tmp_
         network.predict([images[0], images[0].astype(np.float32)])
 
 
+def test_a_prediction_imports_no_package_that_it_does_not_use(project, photo, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    code = (
+        "import sys; from frugalnet.use import cli; sys.argv[0] = 'frugalnet'\n"
+        "try: cli.main()\n"
+        "finally: print([name for name in ('cv2', 'mlflow', 'scipy', 'torchvision', 'triton') if name in sys.modules])"
+    )
+    words = ["predict", "--model", "depthwise", "--weights", project / "weights", tmp_path / "photo.jpg"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_without_a_name_the_most_accurate_network_answers_and_without_a_seed_the_lowest(project):
     stored = weights.of_folder(project / "weights")
     best = max(stored, key=lambda one: one.entry.top1)
