@@ -38,7 +38,7 @@ test-all: lint ## run linters, type check and all tests
 	pytest -m ''
 
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (five minutes)
-	python -m benchmarks.benchmark
+	python -m benchmarks.training
 
 bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
 	python -m benchmarks.serving

@@ -1,1 +1,1 @@
-"""Speed and ablation experiments, run from the project's root, for example `python -m benchmarks.benchmark`."""
+"""Measurements of speed, run from the project's root, for example `python -m benchmarks.training`."""

@@ -8,31 +8,31 @@ graphs           compute.compile=reduce-overhead: CUDA graphs, one launch for a 
 deterministic    compiled, with compute.deterministic
 
 The output shows medians (lowest–highest) of images per second: `step` of training steps alone, on one batch that is on
-the device; `epoch` of whole epochs as loop.fit trains them. results/benchmark_gpu.json has every figure, with the
-seconds until the first steps ended, seconds and joules (NVML, the GPU alone) of an epoch, and peak memory.
+the device; `epoch` of whole epochs as loop.fit trains them; joules of an epoch (NVML, the GPU alone); peak memory.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
+from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.benchmark import limit, spread
-from benchmarks.data import BATCH_SIZE, load_params, prepare
+from benchmarks.training import (
+    BATCH_SIZE,
+    Data,
+    data_folder,
+    fresh_processes,
+    load_params,
+    print_row,
+    spread,
+    step_seconds,
+)
 from frugalnet import compute
-from frugalnet.data import arrays
 from frugalnet.errors import UserError, in_one_line
-from frugalnet.files import write_json
-from frugalnet.training.batches import Normaliser, Resident, Views, batch_indices, batches
+from frugalnet.training.batches import Normaliser
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import Trainer
@@ -45,83 +45,69 @@ WAYS = {
 }
 
 
-def measure(model: str, way: str, folder: Path, device_name: str, steps: int, epochs: int) -> dict[str, Any]:
-    """One round of one network, trained one way, in this process, on data/ in `folder`."""
+@dataclass(frozen=True)
+class Round:
+    """step, epoch: images per second. joules: of an epoch; NaN without a counter."""
+
+    step: float
+    epoch: float
+    joules: float
+    peak_bytes: int
+    machine: dict[str, str | int]
+
+
+def measure(model: str, way: str, device_name: str, folder: Path, steps: int, epochs: int) -> Round:
+    """One round of one network, trained one way, in this process, on the data in `folder`."""
     params = load_params()
     settings = params.compute.model_copy(update={"device": device_name, **WAYS[way]})
     device = compute.setup(settings)
-    mode, data, views = compute.compile_mode(device, settings), arrays.load(folder / "arrays"), Views(folder / "views")
-    labels, normalise = np.array(data.train.labels), Normaliser(data.mean, data.std, device)
+    data = Data(folder)
+    normalise = Normaliser(data.dataset.mean, data.dataset.std, device)
     recipe = params.train.model_copy(update={"epochs": epochs + 1})
-    trainer = Trainer(model, 0, len(data.class_ids), len(labels), normalise, recipe, mode)
-    images = Resident(device).of(views.of_epoch(0, data.train.images))
-    batch = next(batches(images, labels, batch_indices(0, 0, trainer.n_train, trainer.steps)[:1], device))
-
-    def timed(count: int) -> float:
-        compute.synchronize(device)
-        started = time.monotonic()
-        limit(trainer, batch, count)
-        compute.synchronize(device)
-        return time.monotonic() - started
-
-    first = timed(steps)
-    step_seconds = timed(steps) / steps
-    trainer.step = 0
-    with tempfile.TemporaryDirectory() as temporary:
-        checkpoints = Checkpoints(Path(temporary) / "checkpoints")
-        fit(trainer, lambda epoch: views.of_epoch(epoch, data.train.images), labels, data.validation, checkpoints)
-    seconds, joules = trainer.history.seconds[1:], trainer.history.joules[1:]  # the first epoch copies the views
-    return {
-        "first_steps_seconds": first,
-        "step": len(batch[1]) / step_seconds,
-        "epoch": len(labels) / median(seconds),
-        "epoch_seconds": median(seconds),
-        "epoch_joules": None if None in joules else median(one for one in joules if one is not None),
-        "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-        "machine": compute.describe_machine(device),
-    }
-
-
-def main(arguments: argparse.Namespace) -> None:
-    common = [str(arguments.steps), str(arguments.epochs)]
-    if arguments.one:
-        model, way, folder = arguments.one
-        print(json.dumps(measure(model, way, Path(folder), arguments.device, arguments.steps, arguments.epochs)))
-        return
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("PyTorch finds no CUDA GPU: nothing was measured")
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    params = load_params()
-    cases = [(model, way) for model in params.model.names for way in arguments.ways]
-    samples: dict[tuple[str, str], list[dict[str, Any]]] = {case: [] for case in cases}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = prepare(Path(temporary), params).folder
-        for number in range(arguments.rounds):
-            for model, way in cases[:: -1 if number % 2 else 1]:
-                command = [sys.executable, "-m", "benchmarks.gpu", "--one", model, way, str(folder)]
-                command += ["--device", arguments.device, "--steps", common[0], "--epochs", common[1]]
-                done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-                if done.returncode:
-                    raise UserError(f"measuring {model}, {way}, failed, see above")
-                samples[model, way].append(json.loads(done.stdout.splitlines()[-1]))
-    write_json(
-        Path("results/benchmark_gpu.json"), [{"model": m, "way": w, "rounds": r} for (m, w), r in samples.items()]
+    mode = compute.compile_mode(device, settings)
+    trainer = Trainer(model, 0, len(data.dataset.class_ids), len(data.labels), normalise, recipe, mode)
+    batch = data.first_batch(device)
+    step_seconds(trainer, batch, steps)  # compiles
+    seconds = step_seconds(trainer, batch, steps)
+    trainer.begin_epoch()
+    with tempfile.TemporaryDirectory() as checkpoints:
+        fit(trainer, data.images, data.labels, data.dataset.validation, Checkpoints(Path(checkpoints)))
+    history = trainer.history
+    return Round(
+        step=len(batch[1]) / seconds,
+        epoch=len(data.labels) / median(history.seconds[1:]),  # the first epoch copies the views
+        joules=median(nan if joules is None else joules for joules in history.joules[1:]),
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+        machine=compute.describe_machine(device),
     )
-    print(f"batches of {BATCH_SIZE}; {samples[cases[0]][0]['machine']}")
-    print(f"{'images a second':20}{'way':16}{'step':>26}{'epoch':>26}")
-    for (model, way), rounds in samples.items():
-        spreads = [spread([one[key] for one in rounds]) for key in ("step", "epoch")]
-        cells = [f"{s['median']:,.0f} ({s['min']:,.0f}–{s['max']:,.0f})" for s in spreads]
-        print(f"{model:20}{way:16}" + "".join(f"{cell:>26}" for cell in cells))
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="of training alone, in each round")
     parser.add_argument("--epochs", type=int, default=2, help="in each round, after one that warms up")
     parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=[*WAYS])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try this program")
-    parser.add_argument("--one", nargs=3, metavar=("MODEL", "WAY", "DATA"), help="one round, printed as JSON")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("PyTorch finds no CUDA GPU: nothing was measured")
+    params = load_params()
+    cases = [(model, way) for model in params.model.names for way in arguments.ways]
+    rounds: dict[tuple[str, str], list[Round]] = {case: [] for case in cases}
+    with tempfile.TemporaryDirectory() as temporary, fresh_processes() as executor:
+        folder = data_folder(Path(temporary), params)
+        for number in range(arguments.rounds):
+            for case in cases[:: -1 if number % 2 else 1]:
+                sizes = (arguments.steps, arguments.epochs)
+                rounds[case].append(executor.submit(measure, *case, arguments.device, folder, *sizes).result())
+    print(f"batches of {BATCH_SIZE}; {rounds[cases[0]][0].machine}")
+    print_row(["images a second", "way", "step", "epoch", "joules an epoch", "peak memory"])
+    for (model, way), measured in rounds.items():
+        cells = [spread([getattr(result, name) for result in measured]) for name in ("step", "epoch", "joules")]
+        print_row([model, way, *cells, f"{max(result.peak_bytes for result in measured) / 1e9:.2f} GB"])
+
+
+if __name__ == "__main__":
     with in_one_line("bench-gpu"):
-        main(parser.parse_args())
+        main()

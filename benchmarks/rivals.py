@@ -3,43 +3,61 @@
 Default memory layout, eager mode, torch.optim.SGD with default options.
 """
 
+import shutil
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import albumentations
 import cv2
 import numpy as np
+import psutil
 import torch
 from albumentations.pytorch import ToTensorV2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
-from torchvision.transforms import InterpolationMode, v2  # type: ignore[import-untyped]
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import InterpolationMode, v2
 
-from benchmarks.data import Data
 from frugalnet import models
-from frugalnet.config import Params
-from frugalnet.data.augment import build_policy
+from frugalnet.data.config import Transform
+from frugalnet.data.policy import build_policy
 from frugalnet.processes import cores
+from frugalnet.training.trainer import TrainConfig
+
+JPEGS = 20_000  # at most
+IN_FLIGHT = 2 * cores()  # batches that an idle DataLoader has prepared or begun
+
+Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-def albumentations_folder(data: Data, params: Params) -> ImageFolder:
-    """The project's own policy, applied on the fly."""
-    mean, std = ([value / 255 for value in values] for values in (data.dataset.mean, data.dataset.std))
-    policy = albumentations.Compose(
-        [*build_policy(params.augment.policy), albumentations.Normalize(mean, std), ToTensorV2()]
-    )
+def extract_jpegs(archive: Path, folder: Path) -> None:
+    """Write up to JPEGS training images, spread over all classes, as class/name.JPEG."""
+    with zipfile.ZipFile(archive) as members:
+        names = [name for name in members.namelist() if "/train/" in name and name.endswith(".JPEG")]
+        for name in names[:: -(-len(names) // JPEGS)]:
+            path = folder / Path(name).parents[1].name / Path(name).name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with members.open(name) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+def albumentations_folder(
+    jpegs: Path, policy: Sequence[Transform], mean: Sequence[float], std: Sequence[float]
+) -> ImageFolder:
+    """The project's own policy, applied on the fly. mean, std: per channel, on the scale 0..1."""
+    transform = albumentations.Compose([*build_policy(policy), albumentations.Normalize(mean, std), ToTensorV2()])
 
     def read(path: str) -> np.ndarray:
         image: np.ndarray = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
         return image
 
-    return ImageFolder(str(data.jpegs), lambda image: policy(image=image)["image"], loader=read)
+    return ImageFolder(str(jpegs), lambda image: transform(image=image)["image"], loader=read)
 
 
-def torchvision_folder(data: Data) -> ImageFolder:
+def torchvision_folder(jpegs: Path, mean: Sequence[float], std: Sequence[float]) -> ImageFolder:
     """The default policy with torchvision's transforms. Unlike ours, erased patches need not be square."""
-    mean, std = ([value / 255 for value in values] for values in (data.dataset.mean, data.dataset.std))
     transform = v2.Compose(
         [
             v2.ToImage(),
@@ -52,47 +70,54 @@ def torchvision_folder(data: Data) -> ImageFolder:
             v2.RandomErasing(p=0.2, scale=(0.016, 0.1), ratio=(0.4, 2.5)),
         ]
     )
-    return ImageFolder(str(data.jpegs), transform)
+    return ImageFolder(str(jpegs), transform)
 
 
-def endless(folder: ImageFolder, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def endless_batches(folder: ImageFolder, batch_size: int) -> Batches:
     """Batches of endless epochs, from one persistent worker per core."""
     cv2.setNumThreads(1)  # set before forking: a forked worker would wait forever for this process's OpenCV threads
-    loader = DataLoader(
-        folder,
-        batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=cores(),
-        persistent_workers=True,
-    )
+    loader = DataLoader(folder, batch_size, shuffle=True, drop_last=True, num_workers=cores(), persistent_workers=True)
     while True:
         yield from loader
 
 
-def build(model: str, data: Data, params: Params) -> Callable[[Iterator[tuple[Tensor, Tensor]], int], float]:
-    """A function that trains a new network on a number of batches and returns the seconds they took."""
-    network, config = models.build(model, len(data.dataset.class_ids)), params.train
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate / 100,  # as in the first steps
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=True,
-    )
-    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+def wait_for_workers() -> None:
+    """Wait until the loaders' workers have filled their queues: until then they take time from the next contestant."""
+    workers = psutil.Process().children(recursive=True)
+    before = None
+    while before != (times := [worker.cpu_times() for worker in workers]) or any(
+        worker.status() == psutil.STATUS_RUNNING for worker in workers
+    ):
+        before = times
+        time.sleep(0.3)
 
-    def train(batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> float:
-        network.train()
+
+class UsualTraining:
+    """A new network on the CPU, trained in the usual way."""
+
+    def __init__(self, model: str, num_classes: int, config: TrainConfig) -> None:
+        self.network = models.build(model, num_classes).train()
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.learning_rate / 100,  # as in the first steps
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=True,
+        )
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+
+    def images_per_second(self, batches: Batches, steps: int) -> float:
+        """Of `steps` steps, once those batches are used up that were prepared before. Ends with workers at rest."""
         running_loss = 0.0
-        started = time.monotonic()
-        for _ in range(steps):
+        for number in range(IN_FLIGHT + steps):
+            if number == IN_FLIGHT:
+                started = time.monotonic()
             images, labels = next(batches)
-            optimiser.zero_grad()
-            loss = criterion(network(images), labels)
+            self.optimiser.zero_grad()
+            loss = self.criterion(self.network(images), labels)
             loss.backward()
-            optimiser.step()
+            self.optimiser.step()
             running_loss += loss.item()
-        return time.monotonic() - started
-
-    return train
+        seconds = time.monotonic() - started
+        wait_for_workers()
+        return steps * len(labels) / seconds

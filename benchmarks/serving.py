@@ -19,42 +19,54 @@ import numpy as np
 import requests
 
 from frugalnet.data.sample import write_sample
+from frugalnet.errors import UserError, in_one_line
 
 CLIENTS = (1, 8, 32)
 START_SECONDS = 300
 
 
-def picture() -> bytes:
-    """A JPEG file of the sample archive."""
+def sample_request() -> dict[str, object]:
+    """A request with a picture of the sample archive."""
     with TemporaryDirectory() as folder:
-        write_sample(Path(folder) / "sample.zip")
-        with zipfile.ZipFile(Path(folder) / "sample.zip") as archive:
-            return archive.read(next(name for name in archive.namelist() if name.endswith("val_0.JPEG")))
+        path = Path(folder) / "sample.zip"
+        write_sample(path)
+        with zipfile.ZipFile(path) as archive:
+            jpeg = archive.read(next(name for name in archive.namelist() if name.endswith("val_0.JPEG")))
+    return {"dataframe_records": [{"image": base64.b64encode(jpeg).decode()}]}
 
 
-def client(url: str, body: dict[str, object], until: float) -> list[float]:
-    """Send requests, one after the other, until a time; the milliseconds that each took."""
-    taken = []
+def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            return requests.get(f"{url}/ping", timeout=5).raise_for_status()
+        except requests.RequestException:
+            time.sleep(0.2)
+    raise UserError(f"the server did not start within {START_SECONDS} s, or ended: see above")
+
+
+def send_requests(url: str, request: dict[str, object], until: float) -> list[float]:
+    """One after the other, until a time; the milliseconds that each took."""
+    latencies = []
     with requests.Session() as session:
         while time.perf_counter() < until:
             start = time.perf_counter()
-            answer = session.post(url, json=body, timeout=60)
-            taken.append(1000 * (time.perf_counter() - start))
+            answer = session.post(f"{url}/invocations", json=request, timeout=60)
+            latencies.append(1000 * (time.perf_counter() - start))
             answer.raise_for_status()
             assert len(answer.json()["predictions"]) == 1
-    return taken
+    return latencies
 
 
-def load(url: str, clients: int, seconds: float) -> str:
+def measure_load(url: str, request: dict[str, object], clients: int, seconds: float) -> str:
     """A row of the table."""
-    body: dict[str, object] = {"dataframe_records": [{"image": base64.b64encode(picture()).decode()}]}
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as threads:
-        answers = threads.map(lambda _: client(url, body, start + seconds), range(clients))
-        taken = [milliseconds for each in answers for milliseconds in each]
-    rate = len(taken) / (time.perf_counter() - start)
-    p50, p95, p99 = np.percentile(taken, [50, 95, 99])
-    return f"| {clients} | {rate:.0f} | {p50:.1f} | {p95:.1f} | {p99:.1f} | {len(taken):,} |"
+        tasks = [threads.submit(send_requests, url, request, start + seconds) for _ in range(clients)]
+        latencies = np.concatenate([task.result() for task in tasks])
+    rate = len(latencies) / (time.perf_counter() - start)
+    p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
+    return f"| {clients} | {rate:.0f} | {p50:.1f} | {p95:.1f} | {p99:.1f} | {len(latencies):,} |"
 
 
 def main() -> None:
@@ -65,27 +77,21 @@ def main() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", arguments.alias, "--port", str(port)]
-    server = subprocess.Popen(words, stdout=sys.stderr)
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", arguments.alias, "--port", str(port)]
+    server = subprocess.Popen(command, stdout=sys.stderr)
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while server.poll() is None and time.monotonic() < deadline:
-            try:
-                requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).raise_for_status()
-                break
-            except requests.RequestException:
-                time.sleep(0.2)
-        else:
-            sys.exit(f"the server did not start within {START_SECONDS} s, or ended: see above")
-        url = f"http://127.0.0.1:{port}/invocations"
-        load(url, 8, min(3.0, arguments.seconds))  # warm-up
+        wait_until_ready(server, url)
+        request = sample_request()
+        measure_load(url, request, 8, min(3.0, arguments.seconds))  # warm-up
         print("| clients | requests per second | p50, ms | p95, ms | p99, ms | n |\n|--:|--:|--:|--:|--:|--:|")
         for clients in CLIENTS:
-            print(load(url, clients, arguments.seconds), flush=True)
+            print(measure_load(url, request, clients, arguments.seconds), flush=True)
     finally:
         server.terminate()
         server.wait()
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_line("bench-serve"):
+        main()

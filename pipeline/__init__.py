@@ -14,5 +14,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SOURCE, os.environ.get
 
 if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`: Ctrl-C while it imports; then run_stage takes over
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"interrupted\n"), os._exit(130)))
+    from frugalnet.processes import end_with_parent
+
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()  # first of all: DVC may die while the stage imports torch
     if not importlib.util.find_spec("albumentations"):  # DVC starts stages with the first python on the path
         sys.exit(f"{sys.executable} lacks the project's packages: run `make install`, then `source .venv/bin/activate`")

@@ -8,8 +8,9 @@ import torch
 from frugalnet import compute, config, models, project
 from frugalnet.adaptation import measure as adaptation
 from frugalnet.data import arrays
-from frugalnet.errors import UserError, run_stage
+from frugalnet.errors import UserError
 from frugalnet.files import write_json
+from frugalnet.stage import run_stage
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import load_weights
 
@@ -21,7 +22,7 @@ def main(model: str, scenario: str) -> None:
     out, timing = (Path(f"results/{kind}") / f"{model}-{scenario}" for kind in ("adapt", "adapt_timing"))
     found: dict[str, Any] = {"measured": False}
     costs: dict[str, Any] = {"measured": False}
-    data, views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
+    data, views = arrays.read_dataset(Path("data/arrays")), Views(Path("data/views"))
     if params.adapt.draws and (lacks := adaptation.lacking(params.adapt, data)):
         print(f"adapt: nothing is measured: {lacks}")
     elif params.adapt.draws:

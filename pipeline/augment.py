@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 
 from frugalnet.data.augment import contact_sheet, write_views
-from frugalnet.errors import run_stage
+from frugalnet.data.policy import check_policy
+from frugalnet.stage import run_stage
 
 
 def main() -> None:
     from frugalnet import config
 
-    params = config.load(try_policy=True)
+    params = config.load()
+    check_policy(params.augment.policy)
     images, views = Path("data/arrays/train_images.npy"), Path("data/views")
     write_views(images, views, params.augment, processes=params.compute.processes)
     contact_sheet(

@@ -4,19 +4,19 @@ from pathlib import Path
 
 from frugalnet import runs_page, tracking
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of, write_json
+from frugalnet.stage import run_stage
 from frugalnet.study import summary, tables
 from frugalnet.study.experiments import gather
 from frugalnet.study.findings import conclude
-from frugalnet.study.report import write_report
+from frugalnet.study.report import compose, write_report
 
 
 def main() -> None:
-    data, root, out = arrays.load(Path("data/arrays")), tracking.project_root(), Path("results/compare")
+    data, root, out = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), Path("results/compare")
     findings = conclude(gather(Path("results"), data))
     compared = findings.comparison
-    write_report(findings, out)
+    write_report(compose(findings), out)
     write_json(Path("results/summary.json"), summary.summary(compared))
 
     runs, names = sorted(record.run["fingerprint"] for record in compared.records), [row.model for row in compared.rows]

@@ -4,14 +4,21 @@ import os
 from pathlib import Path
 
 from frugalnet import config
-from frugalnet.data.download import fetch
-from frugalnet.errors import run_stage
+from frugalnet.data.download import fetch, is_verified
+from frugalnet.data.policy import check_policy
+from frugalnet.stage import run_stage
 
 
 def main() -> None:
-    params = config.load(try_policy=True)
+    params = config.load()
+    archive = Path("data/archive.zip")
+    if is_verified(archive, params.data):
+        return
+    check_policy(params.augment.policy)  # before the download, not after it
+    if params.data.source == "url":
+        config.check_architectures(params)
     # DVC deletes outputs before it reruns a stage: a partial download is kept elsewhere.
-    fetch(params.data, Path("data/archive.zip"), Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / "download")
+    fetch(params.data, archive, Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / "download")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import torch
 
 from frugalnet import compute, config, models, tracking
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.files import atomic, read_history, read_json, write_json, write_table
 from frugalnet.metrics import accuracy, classes, counts
+from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.inference import infer, load_weights
@@ -17,7 +17,7 @@ from frugalnet.training.inference import infer, load_weights
 
 def main(model: str, seed: int) -> None:
     device = compute.setup(config.load().compute)
-    data, root, name = arrays.load(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
+    data, root, name = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
     trained, out = Path("results/train") / name, Path("results/evaluate") / name
     run, timing = read_json(trained / "run.json"), read_json(trained / "timing.json")
     weights = Path("models") / f"{name}.safetensors"

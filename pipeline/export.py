@@ -6,10 +6,10 @@ import torch
 
 from frugalnet import config, tracking
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.export.measure import measure_accuracy, measure_costs
 from frugalnet.export.result import figures
 from frugalnet.files import atomic, read_json, write_json
+from frugalnet.stage import run_stage
 from frugalnet.use import weights
 from frugalnet.use.exported import runnables, write_stored
 from frugalnet.use.registered import register
@@ -18,7 +18,7 @@ from frugalnet.use.registered import register
 def main(model: str, seed: int) -> None:
     params = config.load()
     torch.set_num_threads(1)
-    data = arrays.load(Path("data/arrays"))
+    data = arrays.read_dataset(Path("data/arrays"))
     name = f"{model}-{seed}"
     stored = weights.of_run(Path(), name)
     out = Path("results/export") / name

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from frugalnet import compute, config, models
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.files import write_json
 from frugalnet.metrics import timing
+from frugalnet.stage import run_stage
 
 
 def main() -> None:
     params = config.load()
     device = compute.setup(params.compute)
-    num_classes = len(arrays.load(Path("data/arrays")).class_ids)
+    num_classes = len(arrays.read_dataset(Path("data/arrays")).class_ids)
     networks = {name: models.build(name, num_classes) for name in params.model.names}
     write_json(Path("results/cost.json"), timing.measure(networks, device, params.evaluate))
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from frugalnet.data.arrays import normalise
-from frugalnet.errors import run_stage
+from frugalnet.data.normalise import normalise
+from frugalnet.stage import run_stage
 
 
 def main() -> None:

@@ -9,13 +9,13 @@ import torch
 
 from frugalnet import compute, config, models
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.export.formats import FILES
 from frugalnet.export.runtimes import open_runtime
 from frugalnet.files import write_json
 from frugalnet.metrics import counts
 from frugalnet.robustness.measure import Subject, measure
 from frugalnet.robustness.result import write_result
+from frugalnet.stage import run_stage
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.inference import infer, load_weights
 
@@ -23,7 +23,7 @@ from frugalnet.training.inference import infer, load_weights
 def main() -> None:
     params = config.load()
     device = compute.setup(params.compute)
-    data = arrays.load(Path("data/arrays"))
+    data = arrays.read_dataset(Path("data/arrays"))
     normalise = Normaliser(data.mean, data.std, device)
     seed = min(params.seeds)
     macs = {}

@@ -6,7 +6,7 @@ import torch
 
 from frugalnet import compute, config
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
+from frugalnet.stage import run_stage
 from frugalnet.training import distillation
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import infer
@@ -14,7 +14,7 @@ from frugalnet.training.inference import infer
 
 def main() -> None:
     params = config.load()
-    device, data = compute.setup(params.compute), arrays.load(Path("data/arrays"))
+    device, data = compute.setup(params.compute), arrays.read_dataset(Path("data/arrays"))
     views, normalise = Views(Path("data/views")), Normaliser(data.mean, data.std, device)
     images = (views.of_epoch(view, data.train.images) for view in range(max(1, len(views.sha256))))
     teacher = distillation.teacher(params.teacher, len(data.class_ids))

@@ -7,8 +7,8 @@ import numpy as np
 
 from frugalnet import compute, config, tracking
 from frugalnet.data import arrays
-from frugalnet.errors import run_stage
 from frugalnet.files import sha256_of
+from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.loop import fit
@@ -23,7 +23,7 @@ def main(model: str, seed: int) -> None:
         task = Task(model, seed, params.train, params.distributed, params.launch, params.compute)
         return train(task)
     device = compute.setup(params.compute)
-    data, views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
+    data, views = arrays.read_dataset(Path("data/arrays")), Views(Path("data/views"))
     environment, provenance = compute.bits_depend_on(device, params.compute), tracking.provenance()
     logits, root = Views(Path("data/teacher"), "teach") if params.teacher.model else None, tracking.project_root()
     teacher = {**params.teacher.model_dump(), "logits_sha256": sha256_of(logits.sha256)} if logits else None

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from frugalnet.data.arrays import Dataset, NormaliseConfig, load, normalise
+from frugalnet.data.arrays import Dataset, read_dataset
+from frugalnet.data.config import NormaliseConfig
+from frugalnet.data.normalise import normalise
 from frugalnet.data.sample import CLASSES
 from frugalnet.errors import UserError
 
@@ -59,7 +61,7 @@ def config(**changes: object) -> NormaliseConfig:
 def made(archive: Path, processes: int = 1, **changes: object) -> Dataset:
     folder = archive.parent / f"arrays-{processes}"
     normalise(archive, folder, config(**changes), is_sample=True, processes=processes)
-    return load(folder)
+    return read_dataset(folder)
 
 
 def refused(archive: Path, **changes: object) -> str:

@@ -5,16 +5,15 @@ import os
 from pathlib import Path
 
 import fake_results
-import numpy as np
 import pytest
 import torch
 from archives import small_members
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from frugalnet.data.augment import AugmentConfig
-from frugalnet.data.download import DownloadConfig, fetch
-from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.compare import Evidence
+from frugalnet.data.config import AugmentConfig, DownloadConfig
+from frugalnet.data.download import fetch
 from frugalnet.study.findings import Findings
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for one another, the more so on a busy machine
@@ -84,27 +83,22 @@ def _alone() -> None:
 
 @pytest.fixture(scope="session")
 def sample_findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    """The findings of three networks with two seeds, on sample data."""
-    return fake_results.found(tmp_path_factory.mktemp("sample"), is_sample=True)
+    """The findings of three networks with two seeds, on sample data, with the images."""
+    return fake_results.found(tmp_path_factory.mktemp("sample"), fake_results.images(), is_sample=True)
 
 
 @pytest.fixture(scope="session")
-def images() -> np.ndarray:
-    return fake_results.images()
-
-
-@pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory, sample_findings: Findings, images: np.ndarray) -> Path:
-    """The report of `sample`, with images."""
-    from frugalnet.report import page  # plotly takes a second, and most tests do not need it
+def written(tmp_path_factory: pytest.TempPathFactory, sample_findings: Findings) -> Path:
+    """The report of `sample_findings`."""
+    from frugalnet.study.report import compose, write_report  # plotly takes a second, and most tests do not need it
 
     out = tmp_path_factory.mktemp("report") / "compare"
-    page.write(sample_findings, out, images)
+    write_report(compose(sample_findings), out)
     return out
 
 
 @pytest.fixture(scope="session")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+def full(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """200 classes, no sample, the paper's recipe and epochs: its claims can be judged."""
     paper = {"recipe": "paper"}
     return fake_results.compared(tmp_path_factory.mktemp("full"), num_classes=200, n=2000, epochs=100, recipe=paper)

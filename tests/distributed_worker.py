@@ -18,8 +18,8 @@ from torch import nn
 
 from frugalnet import models
 from frugalnet.distributed import launch
+from frugalnet.distributed.config import Ddp, GlobalNet, LaunchConfig
 from frugalnet.distributed.exchange import Cost, Peers
-from frugalnet.distributed.launch import Ddp, GlobalNet, LaunchConfig
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.synchronous import fit
 from frugalnet.distributed.worker import Worker

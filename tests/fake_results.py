@@ -3,16 +3,20 @@
 import csv
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from frugalnet.robustness.corruptions import KINDS
-from frugalnet.metrics import accuracy, classes
-from frugalnet.report import comparison, findings, results
 from frugalnet.adaptation.figures import TRAINED, Adapted
+from frugalnet.adaptation.section import Result as AdaptationResult
+from frugalnet.comparison.compare import Comparison, Evidence, compare
+from frugalnet.comparison.records import read_records
+from frugalnet.data.arrays import Dataset, Split
+from frugalnet.metrics import accuracy, classes
+from frugalnet.robustness.corruptions import KINDS
+from frugalnet.robustness.result import Attacks, Corruption, NetworkResult, Outcome, RobustnessResult
+from frugalnet.study.findings import Findings, conclude
 
 # parameters_trainable, parameters_keras, MACs, top-1
 NETWORKS: dict[str, tuple[int, int, int, float]] = {
@@ -202,29 +206,44 @@ def export(root: Path, *, models: tuple[str, ...] = ("alexnet", "depthwise"), se
             _json(root / folder / f"{model}-{seed}" / name, value)
 
 
-def robustness(models: Iterable[str], n: int = 40) -> dict[str, Any]:
-    """robustness.json of attacks on the first n pictures, of which each network loses one more, and corruptions."""
-    networks = {}
-    for i, model in enumerate(models):
-        fooled = [k < 10 + 6 * i for k in range(n)]
-        outcomes = [
-            {"queries": 3 * k + 1, "changes": [[k, 5, 255, 0, 0]], "predicted": 11}
-            if found
-            else {"queries": 300, "changes": None, "predicted": None}
-            for k, found in enumerate(fooled)
-        ]
-        right = {
-            kind: ["1" * (n // 2 - s - j % 3) + "0" * (n - n // 2 + s + j % 3) for s in range(5)]
-            for j, kind in enumerate(KINDS)
-        }
-        networks[f"{model}-0"] = {
-            "confidence": [round(0.5 + k / 100, 4) for k in range(n)],
-            "attacks": {"1": {"evolution": outcomes, "random": outcomes[:5] + outcomes[-1:] * (n - 5)}},
-            "right": {"clean": "1" * (n - 10 - i) + "0" * (10 + i), **right},
-        }
-    settings = {"measured": True, "seed": 0, "pictures": n, "pixels": [1], "candidates": 100, "generations": 2}
-    chosen = {"attacked": [*range(n)], "labels": [k % 12 for k in range(n)], "corrupted": [*range(n)]}
-    return settings | chosen | {"networks": networks}
+def robustness(models: Iterable[str], quantised: Iterable[str] = (), n: int = 40) -> RobustnessResult:
+    """Attacks on the first n pictures, of which each network loses six more, and corruptions.
+
+    quantised: the networks that are measured as int8 too.
+    """
+    subjects = [*((model, "float32") for model in models), *((model, "int8") for model in quantised)]
+    return RobustnessResult(
+        seed=0,
+        pixels=[1],
+        candidates=100,
+        generations=2,
+        pictures=n,
+        attacked=[*range(n)],
+        labels=[k % 12 for k in range(n)],
+        corrupted=[*range(n)],
+        networks=[_attacked_network(model, kind, i, n) for i, (model, kind) in enumerate(subjects)],
+    )
+
+
+UNFOOLED = Outcome(queries=300)
+
+
+def _attacked_network(model: str, kind: Any, lost: int, n: int) -> NetworkResult:
+    fooled = [Outcome(queries=3 * k + 1, changes=[[k, 5, 255, 0, 0]], predicted=11) for k in range(10 + 6 * lost)]
+    outcomes = [*fooled, *[UNFOOLED] * n][:n]
+    by_chance = [*outcomes[:5], *[UNFOOLED] * (n - 5)]
+    return NetworkResult(
+        model=model,
+        seed=0,
+        format=kind,
+        confidence=[round(0.5 + k / 100, 4) for k in range(n)],
+        attacks=[Attacks(pixels=1, evolution=outcomes, random=by_chance)],
+        clean="1" * (n - 10 - lost) + "0" * (10 + lost),
+        corruptions=[
+            Corruption(kind=name, right=["1" * (right := n // 2 - s - j % 3) + "0" * (n - right) for s in range(5)])
+            for j, name in enumerate(KINDS)
+        ],
+    )
 
 
 def adapted(models: Iterable[str], pictures: Sequence[int] = (10, 50)) -> list[Adapted]:
@@ -284,16 +303,28 @@ def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def compared(root: Path, **how: Any) -> comparison.Comparison:
-    """The comparison of what `make` makes."""
-    found = comparison.compare(results.load(make(root, **how)), "d" * 64, "validation split")
-    names = sorted(row.model for row in found.rows)
-    return replace(found, robustness=robustness(names), adaptation=adapted(names))
+def comparison(root: Path, photographs: np.ndarray | None = None, **how: Any) -> Comparison:
+    """The networks of what `make` makes. photographs: the validation images, to show some in the report."""
+    return compare(read_records(make(root, **how)), "d" * 64, "validation split", photographs)
 
 
-def found(root: Path, **how: Any) -> findings.Findings:
+def compared(root: Path, photographs: np.ndarray | None = None, **how: Any) -> Evidence:
+    """The comparison of what `make` makes, with what experiments measured of its networks."""
+    networks = comparison(root, photographs, **how)
+    models = sorted(row.model for row in networks.rows)
+    return Evidence(networks, (robustness(models), AdaptationResult(adapted(models))))
+
+
+def found(root: Path, photographs: np.ndarray | None = None, **how: Any) -> Findings:
     """The findings from what `make` makes."""
-    return findings.find(compared(root, **how))
+    return conclude(compared(root, photographs, **how))
+
+
+def dataset(photographs: np.ndarray) -> Dataset:
+    """Data with these validation images, (N, 64, 64, 3) uint8 RGB; give `make` its hash."""
+    split = Split(photographs, np.zeros(len(photographs), np.int64))
+    hashes = {"validation_images.npy": "0" * 64}
+    return Dataset(split, split, [], [], [], [], "tiny-imagenet", False, "validation split", hashes)
 
 
 def images(count: int = 600) -> np.ndarray:

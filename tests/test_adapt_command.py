@@ -15,7 +15,8 @@ import requests
 import servers
 
 from frugalnet.errors import UserError
-from frugalnet.use import adapt, exported, weights
+from frugalnet.export import measure as exported
+from frugalnet.use import adapt, weights
 from frugalnet.use.classifier import Classifier
 
 

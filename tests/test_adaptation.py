@@ -10,24 +10,10 @@ import torch
 from torch import nn
 
 from frugalnet import models
-from frugalnet.data.arrays import Dataset, Split
-from frugalnet.errors import UserError
-from frugalnet.files import write_json
-from frugalnet.metrics.counts import macs
-from frugalnet.adaptation.draws import over_draws
-from frugalnet.metrics.statistics import Interval
+from frugalnet.adaptation import figures as adaptation
+from frugalnet.adaptation import section as adaptation_section
 from frugalnet.adaptation.cost import saved_bytes, training_macs
-from frugalnet.report import adaptation, adaptation_section, claims, findings, page
-from frugalnet.adaptation.measure import (
-    METHODS,
-    AdaptConfig,
-    choose_pictures,
-    draw_classes,
-    lacking,
-    measure,
-    pretrain,
-)
-from frugalnet.training.batches import Normaliser, Views
+from frugalnet.adaptation.draws import over_draws
 from frugalnet.adaptation.finetuning import (
     PARTS,
     TuningConfig,
@@ -38,6 +24,22 @@ from frugalnet.adaptation.finetuning import (
     train_only,
     trained_tensors,
 )
+from frugalnet.adaptation.measure import (
+    METHODS,
+    AdaptConfig,
+    choose_pictures,
+    draw_classes,
+    lacking,
+    measure,
+    pretrain,
+)
+from frugalnet.data.arrays import Dataset, Split
+from frugalnet.errors import UserError
+from frugalnet.files import write_json
+from frugalnet.metrics.counts import macs
+from frugalnet.metrics.statistics import Interval
+from frugalnet.paper import claims
+from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.inference import infer
 
 RATES = {"classifier": 0.05, "norms": 0.01, "blocks": 0.01, "all": 0.01, "scratch": 0.01}

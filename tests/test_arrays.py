@@ -12,15 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from archives import FIRST, IDS, ROOT, Members, config, made, pack, refused
 from disks import small_disk
 from dvc.utils.hydra import compose_and_dump
 from PIL import Image
 from pydantic import ValidationError
 
-from frugalnet.data.arrays import FILES, Dataset, load, normalise
+from frugalnet.config import load
+from frugalnet.data.arrays import FILES, Dataset, read_dataset
+from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import sha256, write_json
+from frugalnet.training.batches import Normaliser
+from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.loop import fit
+from frugalnet.training.trainer import Trainer
 
 PROJECT = Path(__file__).parents[1]
 
@@ -64,6 +71,31 @@ def test_statistics_are_the_training_splits(sample_archive: Path, tmp_path: Path
     assert data.train.images.dtype == np.uint8
     assert data.train.labels.dtype == np.int64
     assert np.bincount(data.validation.labels).tolist() == [20] * 10
+
+
+def test_a_channel_of_one_value_is_centred_and_a_network_trains_on_it(small: Members, tmp_path: Path) -> None:
+    members = {name: without_blue(data) if name.endswith("JPEG") else data for name, data in small.items()}
+    data = made(pack(tmp_path / "a.zip", members))
+    assert data.mean[2] == 30
+    assert data.std[2] == 1
+    assert min(data.std[:2]) > 10
+    changes = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01}
+    recipe = load(PROJECT / "params.yaml").train.model_copy(update=changes)
+    normaliser = Normaliser(data.mean, data.std, torch.device("cpu"))
+    trainer = Trainer("depthwise", 0, len(data.class_ids), len(data.train.labels), normaliser, recipe)
+    images = np.array(data.train.images)
+    fit(trainer, lambda _: images, np.array(data.train.labels), data.validation, Checkpoints(tmp_path / "checkpoints"))
+    losses = [row["train_loss"] for row in trainer.history.rows]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+
+
+def without_blue(file: bytes) -> bytes:
+    """The picture as PNG, which keeps every value, with 30 in its whole blue channel."""
+    red, green, blue = Image.open(io.BytesIO(file)).convert("RGB").split()
+    png = io.BytesIO()
+    Image.merge("RGB", (red, green, blue.point([30] * 256))).save(png, "PNG")
+    return png.getvalue()
 
 
 def test_neither_processes_nor_the_order_of_members_change_a_byte(
@@ -135,7 +167,8 @@ STAGE = ("-m", "pipeline.normalise")
 # The same work without the stage's check of all parameters, which imports torch.
 WORK = (
     "-c",
-    "from pathlib import Path; from frugalnet.data.arrays import NormaliseConfig, normalise\n"
+    "from pathlib import Path; from frugalnet.data.config import NormaliseConfig; "
+    "from frugalnet.data.normalise import normalise\n"
     "if __name__ == '__main__': normalise(Path('data/archive.zip'), Path('data/arrays'), "
     f"NormaliseConfig(**{config(name='sample').model_dump()}), is_sample=True, processes=2)",
 )
@@ -159,7 +192,7 @@ def wait_for_partial(project: Path, process: subprocess.Popen[str]) -> None:
 
 
 def assert_whole(project: Path, expected: dict[str, str]) -> None:
-    data = load(project / "data/arrays")
+    data = read_dataset(project / "data/arrays")
     assert data.sha256 == expected == {name: sha256(project / "data/arrays" / name) for name in data.sha256}
     assert {path.name for path in (project / "data").iterdir()} == {"archive.zip", "arrays"}
 
@@ -169,7 +202,7 @@ def whole(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Dat
     """The sample's data set, made without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "arrays"
     normalise(sample_archive, folder, config(max_unpacked_bytes=10**9), is_sample=True, processes=2)
-    return load(folder)
+    return read_dataset(folder)
 
 
 def test_two_at_the_same_time_leave_one_whole_folder_and_the_second_says_that_it_waits(
@@ -219,8 +252,8 @@ def test_what_is_not_whole_never_takes_the_folders_name(
         write_json(path, value)
         (path.parent / lost).unlink()
 
-    monkeypatch.setattr("frugalnet.data.arrays.write_json", write_and_lose)
-    monkeypatch.setattr("frugalnet.data.arrays.decode_members", decode_here)
+    monkeypatch.setattr("frugalnet.data.normalise.write_json", write_and_lose)
+    monkeypatch.setattr("frugalnet.data.normalise.decode_members", decode_here)
     assert f"{lost}'" in refused(pack(tmp_path / "a.zip", small))
 
 
@@ -276,7 +309,7 @@ def test_a_folder_that_is_not_whole_is_not_loaded(damage: str, small_arrays: Pat
             np.save(folder / "train_labels.npy", np.zeros(3, np.int64))
     said = rf"{folder} holds no complete data set .*; make it again: rm -rf \.dvc/cache/runs && dvc repro --force"
     with pytest.raises(UserError, match=said):
-        load(folder)
+        read_dataset(folder)
 
 
 # With DVC
@@ -297,7 +330,9 @@ def dvc(project: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_what_load_advises_heals_a_hollow_folder_that_the_run_cache_of_dvc_holds(project: Path, whole: Dataset) -> None:
+def test_what_the_reader_advises_heals_a_hollow_folder_that_the_run_cache_of_dvc_holds(
+    project: Path, whole: Dataset
+) -> None:
     environment, folder = dvc(project), project / "data/arrays"
 
     def shell(command: str) -> None:
@@ -311,7 +346,7 @@ def test_what_load_advises_heals_a_hollow_folder_that_the_run_cache_of_dvc_holds
     start_over = "rm -rf data/arrays dvc.lock && dvc repro -q normalise"
     shell(start_over)
     with pytest.raises(UserError, match="holds no complete data set") as error:
-        load(folder)  # the run cache has given it back
+        read_dataset(folder)  # the run cache has given it back
     shell(str(error.value).split("make it again: ")[1])
     assert_whole(project, whole.sha256)
     shell(start_over)

@@ -1,4 +1,4 @@
-"""The model of epoch time with many workers, on cases that can be worked out by hand; the GPU benchmark, on the CPU."""
+"""The benchmarks, run small; the model of epoch time with many workers, on cases that can be worked out by hand."""
 
 import json
 import os
@@ -7,34 +7,35 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 from dvc.utils.hydra import compose_and_dump
 
-from benchmarks import benchmark, settings
-from benchmarks.distributed import Exchange, all_reduce_seconds, epoch_seconds, stops_scaling
+from benchmarks import distributed
+from benchmarks.distributed import Costs, Exchange, epoch_seconds, stops_scaling
+from benchmarks.rivals import wait_for_workers
 from frugalnet import config
-from frugalnet.data import arrays
 from frugalnet.data.augment import write_views
+from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import write_json
 
 ROOT = Path(__file__).parents[1]
 GIGABIT = 1e9 / 8  # bytes
+SPREAD = r"[\d,.]+ \([\d,.]+–[\d,.]+\)"
 
 
 def test_an_all_reduce_crosses_each_link_with_almost_twice_its_bytes_in_two_rounds_for_each_doubling():
-    assert all_reduce_seconds(GIGABIT, 1, workers=1, gigabits=1, latency=1) == 0
-    assert all_reduce_seconds(GIGABIT, 0, workers=2, gigabits=1, latency=1) == 1
-    assert all_reduce_seconds(GIGABIT, 0, workers=4, gigabits=10, latency=1) == pytest.approx(0.15)
-    assert all_reduce_seconds(0, 3, workers=8, gigabits=1, latency=0.5) == 3 * 2 * 3 * 0.5
+    assert Exchange(GIGABIT, 1).seconds(workers=1, gigabits=1) == 0
+    assert Exchange(GIGABIT, 0).seconds(workers=2, gigabits=1) == 1
+    assert Exchange(GIGABIT, 0).seconds(workers=4, gigabits=10) == pytest.approx(0.15)
+    assert Exchange(0, 3).seconds(workers=8, gigabits=1) == pytest.approx(3 * 2 * 3 * 5e-5)
 
 
 def test_an_epoch_is_the_share_of_its_images_and_what_is_said():
-    step, exchange = Exchange(GIGABIT / 100, 0), Exchange(GIGABIT, 0)
-    seconds = epoch_seconds(1000, 100, 0.1, step, exchange, gigabits=1, latency=0)
+    costs = Costs(1000, 100, 0.1, step=Exchange(GIGABIT / 100, 0), exchange=Exchange(GIGABIT, 0))
+    seconds = epoch_seconds(costs, gigabits=1)
     together, each = seconds["DDP, 100 images a step together"], seconds["DDP, 100 images a step each"]
     assert together[1] == each[1] == 100
     assert together[2] == pytest.approx(50 + 10 * 0.01)
@@ -48,96 +49,91 @@ def test_scaling_stops_where_workers_are_used_less_than_half():
     assert stops_scaling({1: 8.0, 2: 4.0, 4: 3.0, 8: 3.0}) == 4
 
 
+def record(folder: Path, *epochs: dict[str, float]) -> Path:
+    """A run of 1,000 images in batches of 100, 100 seconds an epoch, with what each epoch exchanged."""
+    write_json(folder / "run.json", {"n_train": 1000, "train": {"batch_size": 100}})
+    write_json(folder / "timing.json", {"epoch_seconds": [90, 110]} | ({"exchange": epochs} if epochs else {}))
+    return folder
+
+
+def test_scaling_is_extrapolated_from_the_last_epochs_of_three_runs(tmp_path, monkeypatch, capsys):
+    warm_up = {"payload_bytes": 8e6, "all_reduces": 24}
+    ddp = record(tmp_path / "ddp", {"payload_bytes": 5e6, "all_reduces": 20})
+    averaged = record(tmp_path / "averaged", warm_up, {"payload_bytes": 1e6, "all_reduces": 3})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["distributed", str(record(tmp_path / "single")), str(ddp), str(averaged)])
+    distributed.main()
+    scaling = json.loads((tmp_path / "results/scaling.json").read_text())
+    assert (scaling["images"], scaling["batch_size"], scaling["image_seconds"]) == (1000, 100, 0.1)
+    assert scaling["step"] == {"payload_bytes": 5e5, "all_reduces": 2}  # of ten steps
+    assert scaling["exchange"] == {"payload_bytes": 1e6, "all_reduces": 3}
+    assert re.search(r"^10 Gbit/s: .*\n +\d+ workers, DDP, 100 images a step together$", capsys.readouterr().out, re.M)
+
+
+def test_a_run_without_workers_is_named(tmp_path):
+    alone = record(tmp_path / "alone")
+    with pytest.raises(UserError, match=r"alone: expected a run with workers"):
+        distributed.read_costs(alone, alone, alone)
+
+
 def test_nothing_is_measured_before_the_loaders_workers_rest(tmp_path):
     busy = "import sys, time\nwhile time.process_time() < 1.5: pass\nopen(sys.argv[1], 'w')\ntime.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", busy, str(tmp_path / "rests")]) as worker:
         while not psutil.Process(worker.pid).cpu_times().user:
             pass
-        benchmark.wait_for_workers()
+        wait_for_workers()
         assert (tmp_path / "rests").exists()
         worker.kill()
 
 
-@pytest.mark.slow
-def test_the_gpu_benchmark_measures_steps_and_epochs_of_each_network(tmp_path, sample_archive):
-    params = config.load(ROOT / "params.yaml")
+def measure(folder: Path, module: str, *words: str) -> str:
+    """What a benchmark prints that runs in `folder`."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", f"benchmarks.{module}", *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def prepared(tmp_path, sample_archive) -> Path:
+    """A folder with params.yaml, and `data/` of 200 images and two views."""
+    names = ["model=depthwise", "augment.views=2", "compute.threads=1"]
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", names)
+    params = config.load(tmp_path / "params.yaml")
     few = params.data.model_copy(update={"train_per_class": 20})
     (tmp_path / "data").mkdir()
     shutil.copy(sample_archive, tmp_path / "data/archive.zip")
-    arrays.normalise(sample_archive, tmp_path / "data/arrays", few, is_sample=True, processes=1)
-    once = params.augment.model_copy(update={"views": 1})
-    write_views(tmp_path / "data/arrays/train_images.npy", tmp_path / "data/views", once, processes=1)
-    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["model=depthwise"])
-    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--ways", "eager"]
-    command += ["--rounds", "2", "--steps", "1", "--epochs", "1"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    (case,) = json.loads((tmp_path / "results/benchmark_gpu.json").read_text())
-    assert (case["model"], case["way"], len(case["rounds"])) == ("depthwise", "eager", 2)
-    for one in case["rounds"]:
-        assert one["epoch_seconds"] * one["epoch"] == pytest.approx(20 * 10)
-        assert one["step"] > 0
-        assert one["machine"]["device"] == "cpu"
-    assert re.search(r"^depthwise +eager +\d+ \(\d+–\d+\)", found.stdout, re.MULTILINE)
+    normalise(sample_archive, tmp_path / "data/arrays", few, is_sample=True, processes=1)
+    write_views(tmp_path / "data/arrays/train_images.npy", tmp_path / "data/views", params.augment, processes=1)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_training_benchmark_measures_all_contestants_and_the_memory_of_each_network(prepared):
+    printed = measure(prepared, "training", "--rounds", "1", "--steps", "1")
+    assert re.search(rf"^depthwise +({SPREAD} +){{5}}$", printed, re.MULTILINE)  # images a second
+    assert re.search(rf"^depthwise +({SPREAD} +){{3}}$", printed, re.MULTILINE)  # ratios
+    network = json.loads((prepared / "results/benchmark.json").read_text())["networks"]["depthwise"]
+    (rates,) = network["rounds"]
+    assert rates["ours"] > rates["ours_all"] > 0
+    assert min(rates["limit"], rates["plain"], rates["torchvision"]) > 0
+    first, last = network["peak_bytes"]
+    assert 10**8 < first <= last < 10**10
+    assert not (prepared / "mlruns").exists()
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_measures_steps_and_epochs_of_each_network(prepared):
+    words = ["--device", "cpu", "--ways", "eager", "--rounds", "2", "--steps", "1", "--epochs", "1"]
+    printed = measure(prepared, "gpu", *words)
+    assert "'device': 'cpu'" in printed
+    assert re.search(rf"^depthwise +eager +{SPREAD} +{SPREAD} ", printed, re.MULTILINE)
 
 
 def test_without_a_gpu_the_benchmark_says_so_in_one_line():
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "benchmarks.gpu"]
-    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (found.returncode, found.stdout) == (1, "")
-    assert found.stderr == "bench-gpu: PyTorch finds no CUDA GPU: nothing was measured\n"
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> SimpleNamespace:
-    """The stages that settings `ran`, on images with these `hashes`; each `train` leaves the record of a run."""
-    found = SimpleNamespace(ran=[], hashes={"train_images": "a"})
-
-    def stage(folder: Path, name: str, *words: str) -> None:
-        found.ran.append(name)
-        if name == "train":
-            write_json(folder / "results/train/residual-0/run.json", {})
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(settings, "_stage", stage)
-    monkeypatch.setattr(settings.arrays, "load", lambda folder: SimpleNamespace(sha256=found.hashes))
-    return found
-
-
-def test_a_setting_runs_again_only_with_other_parameters_or_images(project, tmp_path):
-    def train(*overrides: str) -> list[str]:
-        project.ran.clear()
-        settings.train("a setting", overrides, tmp_path / "out", "residual")
-        return [*project.ran]
-
-    assert train("train.epochs=2") == ["train"]
-    assert train("train.epochs=2") == []
-    assert train("train.epochs=3") == ["train"]
-    project.hashes["train_images"] = "b"
-    assert train("train.epochs=3") == ["train"]
-    assert train("train.epochs=3", "augment.views=1") == ["augment", "train"]
-    assert train("train.epochs=3") == ["train"]
-    assert (tmp_path / "out/data").is_symlink()
-
-
-@pytest.mark.parametrize("place", ["the images", "the stage"])
-def test_an_interrupted_setting_is_not_taken_for_one_of_other_parameters(project, tmp_path, monkeypatch, place):
-    def train(epochs: int) -> None:
-        settings.train("a setting", [f"train.epochs={epochs}"], tmp_path / "out", "residual")
-
-    train(2)
-    with monkeypatch.context() as patch:
-        where, name = (settings.arrays, "load") if place == "the images" else (settings, "_stage")
-        patch.setattr(where, name, lambda *_: sys.exit(130))
-        with pytest.raises(SystemExit):
-            train(3)
-    project.ran.clear()
-    train(3)
-    assert project.ran == ["train"]
-
-
-def test_an_override_that_hydra_refuses_is_one_line(project, tmp_path):
-    with pytest.raises(UserError, match=r"^model=nope: .*nope"):
-        settings.train("a setting", ["model=nope"], tmp_path / "out", "residual")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "bench-gpu: PyTorch finds no CUDA GPU: nothing was measured\n"

@@ -5,9 +5,9 @@ from dataclasses import replace
 import fake_results
 import pytest
 
-from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean
-from frugalnet.report import claims
 from frugalnet.comparison.compare import Comparison
+from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean
+from frugalnet.paper import claims
 
 OF_COUNTS_AND_TIMES = {
     "alexnet_parameters",

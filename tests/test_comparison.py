@@ -5,11 +5,13 @@ import fake_results
 import numpy as np
 import pytest
 
+from frugalnet.comparison import compare as comparison
+from frugalnet.comparison.compare import Evidence
+from frugalnet.comparison.records import Record, read_records
 from frugalnet.errors import UserError
 from frugalnet.metrics import statistics
 from frugalnet.metrics.statistics import Interval
-from frugalnet.report import comparison, findings, results
-from frugalnet.comparison.records import Record
+from frugalnet.study.findings import conclude
 
 SHA = "d" * 64
 SPLIT = "validation split"
@@ -17,7 +19,7 @@ SPLIT = "validation split"
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory) -> list[Record]:
-    return results.load(fake_results.make(tmp_path_factory.mktemp("results")))
+    return read_records(fake_results.make(tmp_path_factory.mktemp("results")))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_a_missing_file_is_named(tmp_path, missing):
     root = fake_results.make(tmp_path, models=("alexnet",))
     (tmp_path / missing).unlink()
     with pytest.raises(UserError, match=rf"{missing}: missing or damaged .*run `dvc repro`, or remove .*alexnet-1 to"):
-        results.load(root)
+        read_records(root)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +54,19 @@ def test_a_broken_file_is_named(tmp_path, broken):
     root = fake_results.make(tmp_path, models=("alexnet",))
     (tmp_path / broken).write_bytes((tmp_path / broken).read_bytes()[:40])
     with pytest.raises(UserError, match=f"{broken}: missing or damaged") as raised:
-        results.load(root)
+        read_records(root)
     assert str(raised.value).count("run `dvc repro`") == 1
 
 
 def test_the_empty_folder_that_dvc_leaves_is_ignored(tmp_path):
     root = fake_results.make(tmp_path, models=("alexnet",))
     (root / "evaluate" / "forgotten-0").mkdir()
-    assert {record.model for record in results.load(root)} == {"alexnet"}
+    assert {record.model for record in read_records(root)} == {"alexnet"}
 
 
 def test_only_networks_evaluated_on_the_same_data_are_compared(tmp_path, records):
     fake_results.make(tmp_path, models=("resnet18",), seeds=(0,), data_sha256="a" * 64)
-    others = results.load(tmp_path)
+    others = read_records(tmp_path)
     kept, left_out = comparison.comparable([*records, *others], SHA, SPLIT)
     assert kept == records
     assert [(one.name, one.reason) for one in left_out] == [
@@ -90,7 +92,8 @@ def test_what_taught_a_network_belongs_to_its_recipe(records):
     kept, left_out = comparison.comparable(taught, SHA, SPLIT)
     assert [one.name for one in left_out] == ["alexnet-1"]
     assert left_out[0].reason.endswith(f"(teacher alexnet {'1' * 12} and alexnet {'2' * 12})")
-    assert findings.find(comparison.compare(kept, SHA, SPLIT)).facts["recipe"].endswith(f"teacher alexnet {'1' * 12}")
+    facts = conclude(Evidence(comparison.compare(kept, SHA, SPLIT))).facts
+    assert facts["recipe"].endswith(f"teacher alexnet {'1' * 12}")
 
 
 def test_models_trained_differently_are_noted(records):
@@ -124,7 +127,7 @@ def test_rows_hold_means_and_deviations_over_seeds(records, compared):
 
 def test_what_was_not_measured_is_none(tmp_path):
     root = fake_results.make(tmp_path, models=("alexnet",), measured=False)
-    row = comparison.compare(results.load(root), SHA, SPLIT).rows[0]
+    row = comparison.compare(read_records(root), SHA, SPLIT).rows[0]
     assert row.latency_ms is None
     assert row.throughput is None
 
@@ -186,14 +189,14 @@ def test_metrics_that_are_not_those_of_the_predictions_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"metrics.json: top1 is 0.5, but 0.4\d+ by predictions.npz; .* evaluate@alexnet-0$"
     ):
-        results.load(root)
+        read_records(root)
 
 
 def test_a_network_without_an_entry_in_cost_json_has_no_measured_cost(tmp_path):
     root = fake_results.make(tmp_path, models=("alexnet", "residual"), seeds=(0,))
     costs = json.loads((root / "cost.json").read_text())
     (root / "cost.json").write_text(json.dumps({"alexnet": costs["alexnet"]}))
-    alexnet, residual = results.load(root)
+    alexnet, residual = read_records(root)
     assert alexnet.cost == costs["alexnet"]
     assert "latency_ms" in alexnet.efficiency()
     assert residual.cost == {}
@@ -204,7 +207,7 @@ def test_a_missing_cost_json_is_named_without_advice_to_remove_the_results(tmp_p
     root = fake_results.make(tmp_path, models=("alexnet",), seeds=(0,))
     (root / "cost.json").unlink()
     with pytest.raises(UserError, match=r"cost.json: missing or damaged .*; delete it and run `dvc repro`$"):
-        results.load(root)
+        read_records(root)
 
 
 def test_efficiency_is_one_number_for_each_cost_that_was_measured(records):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from frugalnet import compute
-from frugalnet.compute import ComputeConfig
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.errors import UserError
 
 
@@ -16,7 +16,8 @@ from frugalnet.errors import UserError
 def test_freed_memory_serves_the_next_step_without_page_faults():
     code = (
         "import resource, torch\n"
-        "from frugalnet.compute import ComputeConfig, setup\n"
+        "from frugalnet.compute import setup
+from frugalnet.compute_config import ComputeConfig\n"
         "how = dict(compile='off', deterministic=False, checkpoint_minutes=1)\n"
         "setup(ComputeConfig(device='cpu', threads=1, processes=1, **how))\n"
         "def step(): [torch.ones(10_000_000) for _ in range(3)]\n"

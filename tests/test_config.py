@@ -8,6 +8,7 @@ from dvc.utils.hydra import compose_and_dump
 from hydra.errors import HydraException
 
 from frugalnet import config
+from frugalnet.data.policy import check_policy
 from frugalnet.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,9 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         chosen.append("train=distilled")  # a teacher needs a recipe that learns from it
     if group == "train" and name.startswith("distilled"):
         chosen.append("teacher=alexnet")
-    config.load(compose(tmp_path / "params.yaml", *chosen), try_policy=choice.startswith("augment="))
+    params = config.load(compose(tmp_path / "params.yaml", *chosen))
+    if group == "augment":
+        check_policy(params.augment.policy)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +69,6 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("train.batch_size=1000000000", "train.batch_size", "less than or equal to 100000"),
         ("seeds=[9223372036854775808]", "seeds.0", "less than 9223372036854775808"),
         ("seeds=['0;touch_x']", "seeds.0", "valid integer"),
-        ("augment.policy.0.name=HorizontalFlop", "augment", "HorizontalFlop"),
-        ("+augment.policy.0.probability=0.5", "augment", "probability"),
-        ("augment.policy.5.hole_height_range=[8,65]", "augment", "65"),
         ("train.ema_decay=1", "train.ema_decay", "less than 1"),
         ("train.distillation=0.5", "teacher", "the teacher is None, but train.distillation is 0.5"),
         ("teacher.model=alexnet", "teacher", "give model, weights and sha256"),
@@ -82,7 +82,7 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
 def test_a_wrong_parameter_is_refused_by_its_name_with_the_reason(tmp_path, override, key, reason):
     path = compose(tmp_path / "params.yaml", *override.split())
     with pytest.raises(UserError) as refusal:
-        config.load(path, try_policy="policy" in override)
+        config.load(path)
     assert key in str(refusal.value)
     assert reason in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -99,34 +99,21 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
     assert config.load(path).train.weight_decay == 5e-4
 
 
-LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
-
-
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"", b"a: [", b"- 1", b"a: caf\xe9", LAUGHS.encode(), b"a: &a [*a]\n"),
+        *(b"", b"a: [", b"- 1", b"a: caf\xe9", b"a: &a [*a]\n"),
         *(b"[" * 5000 + b"]" * 5000, b"a: " + b"{a: " * 5000 + b"1" + b"}" * 5000),
         *(b"a: !!int many", b"a: !!int ''", b"a: " + b"9" * 5000, b"a: 2001-01-01", b"a: !!python/name:os.system"),
     ],
     ids=[
-        *("empty", "open", "list", "latin-1", "billion laughs", "circular", "deep lists", "deep mappings"),
+        *("empty", "open", "list", "latin-1", "circular", "deep lists", "deep mappings"),
         *("a word as a number", "nothing as a number", "5,000 digits", "date", "Python object"),
     ],
 )
 def test_a_file_that_is_not_parameters_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"^[^\n]*params.yaml: [^\n]*$"):
-        config.load(tmp_path / "params.yaml")
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [("a: " + "[" * 30 + "]" * 30, "nested more than 20 deep"), ("a: &a [1]\nb: *a\n", r"a YAML alias \(\*name\)")],
-)
-def test_yaml_that_could_grow_without_bound_is_refused_before_it_is_loaded(tmp_path, content, said):
-    (tmp_path / "params.yaml").write_text(content)
-    with pytest.raises(UserError, match=said):
         config.load(tmp_path / "params.yaml")
 
 
@@ -150,7 +137,12 @@ def test_what_pydantic_quotes_is_cut(tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "key"),
-    [("train.epochs=0", "params.yaml: train.epochs"), ("augment.policy.0.name=Flop", "augment.policy.0.name")],
+    [
+        ("train.epochs=0", "params.yaml: train.epochs"),
+        ("augment.policy.0.name=Flop", "augment.policy.0.name"),
+        ("+augment.policy.0.probability=0.5", "augment.policy.0.probability"),
+        ("augment.policy.5.hole_height_range=[8,65]", "augment.policy.5.hole_height_range"),
+    ],
 )
 def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tmp_path, override, key):
     compose(tmp_path / "params.yaml", override)
@@ -165,3 +157,19 @@ def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tm
     assert stage.stderr.startswith(f"download: {key}: ")
     assert stage.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+HEAVY = ("torch", "mlflow", "cv2", "numpy", "albumentations", "requests", "tqdm")
+
+
+def test_the_settings_of_the_data_import_nothing_heavy():
+    code = f"import sys, frugalnet.data.config; sys.exit(' '.join({{*{HEAVY}}} & {{*sys.modules}}) or None)"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
+
+
+def test_what_a_finished_download_needs_imports_neither_the_network_nor_albumentations():
+    code = (
+        "import sys, frugalnet.data.download, frugalnet.data.policy\n"
+        f"sys.exit(' '.join({{*{HEAVY}}} - {{'numpy', 'tqdm'}} & {{*sys.modules}}) or None)"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)

@@ -29,8 +29,8 @@ from test_training import RECIPE, TRAIN, VALIDATION, bits, images_of
 
 from frugalnet import config
 from frugalnet.distributed import launch
+from frugalnet.distributed.config import Ddp, GlobalNet, LaunchConfig
 from frugalnet.distributed.exchange import shard
-from frugalnet.distributed.launch import Ddp, GlobalNet, LaunchConfig
 from frugalnet.distributed.parameter_server import DONE, JOIN, STOP, GlobalNetwork
 from frugalnet.distributed.replicas import synchronise_batch_norm
 from frugalnet.distributed.worker import Worker

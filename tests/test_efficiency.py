@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from frugalnet import models
 from frugalnet.metrics import counts, energy, timing
+from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.energy import EnergyMeter
-from frugalnet.metrics.timing import MeasureConfig
 
 SHAPE = (3, 64, 64)
 CPU = torch.device("cpu")
@@ -252,6 +252,13 @@ def test_energy_an_image_comes_from_the_counter(tmp_path: Path, monkeypatch: pyt
     cost = timing.measure({"slow": sleeping(0.02)}, CPU, QUICK)["slow"]
     for key in ("energy_joules_per_image", "energy_joules_per_training_image"):
         assert 10 * 0.02 / 4 < cost[key] < 10 * 0.5 / 4
+
+
+def test_energy_is_measured_over_one_step_at_least_however_short_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = energy._Counter(read=lambda: int(time.monotonic() * 1e6), joules=1e-5)
+    monkeypatch.setattr(energy, "_rapl", lambda _: [counter])
+    short = QUICK.model_copy(update={"energy_seconds": 1e-300})
+    assert timing.measure({"fast": sleeping(0)}, CPU, short)["fast"]["energy_joules_per_image"] > 0
 
 
 @pytest.mark.gpu

@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import psutil
 import pytest
 
 from frugalnet.distributed import launch
-from frugalnet.errors import UserError, run_stage
+from frugalnet.errors import UserError
+from frugalnet.stage import run_stage
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,7 +59,6 @@ def test_a_stage_takes_its_arguments_from_the_command_line_or_else_from_its_matr
     stage(monkeypatch, *words)
     if item:
         monkeypatch.setenv("DVC_STAGE", item)
-        monkeypatch.setattr("frugalnet.errors.end_with_parent", lambda: None)  # pytest itself must live on
 
     def main(model: str, seed: int) -> None:
         given.append((model, seed))
@@ -120,7 +121,7 @@ def test_a_message_is_one_line_without_escapes_and_without_the_password_of_a_url
 STAGE = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from frugalnet.errors import run_stage
+from frugalnet.stage import run_stage
 from frugalnet.processes import init_worker
 
 def main() -> None:
@@ -134,9 +135,14 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> list[str]:
-    (tmp_path / "stage.py").write_text(STAGE)
-    return [sys.executable, str(tmp_path / "stage.py")]
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command of a stage in a package of its own, which starts as the project's stages do."""
+    (tmp_path / "pipeline").mkdir()
+    shutil.copy(ROOT / "pipeline/__init__.py", tmp_path / "pipeline")
+    (tmp_path / "pipeline/stage.py").write_text(STAGE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    return [sys.executable, "-m", "pipeline.stage"]
 
 
 def assert_ended(*pids: int) -> None:
@@ -178,7 +184,7 @@ def test_ctrl_c_during_the_imports_of_a_stage_ends_it_in_one_line_with_130(tmp_p
 IMPORTING = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from frugalnet.errors import run_stage
+from frugalnet.stage import run_stage
 from frugalnet.processes import init_worker, starting_workers
 
 def main() -> None:
@@ -196,7 +202,8 @@ IN_A_WORKER = """
         future.result()
 """
 BY_TORCHRUN = """
-    from frugalnet.distributed.launch import LaunchConfig, start
+    from frugalnet.distributed.config import LaunchConfig
+from frugalnet.distributed.launch import start
 
     start(1, LaunchConfig(backend="auto", timeout_minutes=1, restarts=0), print)
 """
@@ -258,6 +265,21 @@ def test_a_stage_ends_with_the_dvc_that_started_it(script, kind, through):
     dvc.send_signal(kind)
     dvc.wait()  # not until its output ends: the stage holds that open
     assert_ended(*pids)
+    dvc.stdout.close()
+
+
+def test_a_stage_ends_with_the_dvc_that_dies_while_the_stage_imports_modules(script, tmp_path):
+    slow = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n"
+    (tmp_path / "pipeline/slow.py").write_text(slow)
+    (tmp_path / "pipeline/stage.py").write_text("import pipeline.slow\n" + STAGE)
+    start = f"import subprocess; subprocess.run({' '.join(script)!r}, shell=True)"
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", start], env={**os.environ, "DVC_STAGE": "stage"}, stdout=subprocess.PIPE, text=True
+    )
+    pid = int(dvc.stdout.readline())
+    dvc.kill()
+    dvc.wait()
+    assert_ended(pid)
     dvc.stdout.close()
 
 

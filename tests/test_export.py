@@ -20,7 +20,7 @@ from frugalnet.export.measure import measure_accuracy, measure_costs
 from frugalnet.export.result import ExportCosts, ExportResult
 from frugalnet.export.runtimes import Runnable
 from frugalnet.files import read_record, write_json
-from frugalnet.metrics.timing import MeasureConfig
+from frugalnet.metrics.config import MeasureConfig
 from frugalnet.use import exported, pictures, weights
 
 CONFIG = ExportConfig(calibration_images=50, max_loss_points=2.0)
@@ -38,7 +38,7 @@ def project(tmp_path_factory, sample_archive) -> Path:
 
 def written(project: Path, name: str, data: Dataset | None = None, out: Path | None = None) -> Path:
     out = out or project / "results/export" / name
-    data = data or arrays.load(project / "data/arrays")
+    data = data or arrays.read_dataset(project / "data/arrays")
     exported.write_stored(weights.of_run(project, name), data.train.images, CONFIG, out)
     return out
 
@@ -48,7 +48,7 @@ def runnables(project: Path, name: str = "depthwise-0") -> dict[Format, Runnable
 
 
 def test_the_onnx_file_gives_pytorchs_logits_for_any_number_of_images(project):
-    images = np.array(arrays.load(project / "data/arrays").validation.images)
+    images = np.array(arrays.read_dataset(project / "data/arrays").validation.images)
     expected = runnables(project)["pytorch"].open()(images)
     run = runnables(project)["onnx"].open()
     for count in (1, 3, 200):
@@ -58,7 +58,7 @@ def test_the_onnx_file_gives_pytorchs_logits_for_any_number_of_images(project):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", models.available())
 def test_every_architecture_leaves_pytorch(project, model):
-    data, name = arrays.load(project / "data/arrays"), f"{model}-7"
+    data, name = arrays.read_dataset(project / "data/arrays"), f"{model}-7"
     trained.finish(project, data, name)
     (project / "results/export" / name).mkdir()
     written(project, name)
@@ -74,7 +74,7 @@ def test_every_architecture_leaves_pytorch(project, model):
 def test_the_same_network_gives_the_same_bytes_whatever_it_is_validated_on_and_no_path_of_this_machine(
     project, tmp_path
 ):
-    data = arrays.load(project / "data/arrays")
+    data = arrays.read_dataset(project / "data/arrays")
     other = replace(data, validation=Split(255 - np.array(data.validation.images), data.validation.labels))
     again = written(project, "depthwise-0", other, tmp_path)
     for kind in ("onnx", "int8"):
@@ -86,7 +86,7 @@ def test_the_same_network_gives_the_same_bytes_whatever_it_is_validated_on_and_n
 
 
 def test_calibration_looks_at_training_images(project, tmp_path):
-    data = arrays.load(project / "data/arrays")
+    data = arrays.read_dataset(project / "data/arrays")
     dark = replace(data, train=Split(np.array(data.train.images) // 2, data.train.labels))
     again = written(project, "depthwise-0", dark, tmp_path)
     assert (again / "model.onnx").read_bytes() == runnables(project)["onnx"].path.read_bytes()
@@ -96,7 +96,7 @@ def test_calibration_looks_at_training_images(project, tmp_path):
 def test_calibration_looks_at_as_many_images_as_the_configuration_says(project, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(files, "_write_int8", lambda path, out, images: seen.append(images))
-    stored, images = weights.of_run(project, "depthwise-0"), arrays.load(project / "data/arrays").train.images
+    stored, images = weights.of_run(project, "depthwise-0"), arrays.read_dataset(project / "data/arrays").train.images
     exported.write_stored(stored, images, CONFIG, tmp_path)
     assert len(np.unique(seen[0], axis=0)) == CONFIG.calibration_images
     assert np.array_equal(seen[0][-1], images[-1]), "evenly spaced, over all classes"
@@ -104,7 +104,7 @@ def test_calibration_looks_at_as_many_images_as_the_configuration_says(project, 
 
 def test_accuracy_loss_and_the_classes_that_lose_most_are_those_of_the_logits(project):
     """Another network's file in the place of int8's: what it loses is known."""
-    data = arrays.load(project / "data/arrays")
+    data = arrays.read_dataset(project / "data/arrays")
     images = np.array(data.validation.images)
     better, worse = "depthwise-0", "depthwise-1"
     predicted = {name: runnables(project, name)["pytorch"].open()(images).argmax(1) for name in (better, worse)}
@@ -166,7 +166,7 @@ def test_there_are_published_records():
 
 @needs_executorch
 def test_the_executorch_program_gives_pytorchs_classes(project):
-    images = np.array(arrays.load(project / "data/arrays").validation.images[:50])
+    images = np.array(arrays.read_dataset(project / "data/arrays").validation.images[:50])
     expected = runnables(project)["pytorch"].open()(images)
     logits = runnables(project)["executorch"].open()(images)
     assert np.allclose(logits, expected, atol=1e-4)
@@ -182,6 +182,6 @@ def test_a_killed_measurement_of_memory_is_one_clear_line(project, tmp_path, mon
 
 
 def test_a_picture_survives_its_encoding(project):
-    pixels = np.array(arrays.load(project / "data/arrays").validation.images[0])
+    pixels = np.array(arrays.read_dataset(project / "data/arrays").validation.images[0])
     assert np.array_equal(pictures.read_picture(pictures.encode_png(pixels), "x").pixels, pixels)
     assert Image.fromarray(pixels).size == (64, 64)

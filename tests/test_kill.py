@@ -17,8 +17,9 @@ from conftest import augmentation
 from disks import read_only, small_disk
 from dvc.utils.hydra import compose_and_dump
 
-from frugalnet.data.arrays import NormaliseConfig, normalise
 from frugalnet.data.augment import write_views
+from frugalnet.data.config import NormaliseConfig
+from frugalnet.data.normalise import normalise
 from frugalnet.data.sample import write_sample
 from frugalnet.mlflow_store import connect
 

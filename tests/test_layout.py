@@ -167,20 +167,16 @@ def test_an_archive_without_its_first_bytes_is_refused_by_the_member_that_they_h
     assert f"{ROOT}words.txt doesn't unpack to what the archive declares" in refused(archive)
 
 
-@pytest.mark.parametrize(
-    ("compression", "size", "bound"),
-    [(zipfile.ZIP_DEFLATED, 20_000_000, 5_000_000), (zipfile.ZIP_BZIP2, 140_000_000, 100_000_000)],
-)
 def test_a_member_that_inflates_beyond_its_declared_size_is_refused_in_bounded_memory(
-    compression: int, size: int, bound: int, small: Members, tmp_path: Path
+    small: Members, tmp_path: Path
 ) -> None:
     declared_at = 24
-    archive = pack(tmp_path / "a.zip", small | {"words.txt": bytes(size)}, compression)
+    archive = pack(tmp_path / "a.zip", small | {"words.txt": bytes(20_000_000)})
     replaced(archive, "words.txt", {declared_at: (100).to_bytes(4, "little")})
     tracemalloc.start()
     try:
         assert f"{ROOT}words.txt doesn't unpack to what the archive declares" in refused(archive)
-        assert tracemalloc.get_traced_memory()[1] < bound
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
 

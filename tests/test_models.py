@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from frugalnet import models
 from frugalnet.errors import UserError
 from frugalnet.metrics.counts import counts
+from frugalnet.models.check import check_architecture
 
 # The paper's plan (section 3.2): layer, output shape as H×W×C, weights, batch-norm values by Keras's count.
 CONVENTIONAL = [
@@ -208,20 +209,20 @@ def build(num_classes):
 
 @pytest.mark.parametrize("name", models.available())
 def test_every_architecture_passes_the_check_that_comes_before_any_work(name):
-    models.check(name, [32, 48, 64])
+    check_architecture(name, [32, 48, 64])
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
         ("import nothing_of_that_name\n", r"cannot be imported \(ModuleNotFoundError: .*, line 1\)"),
-        ("def build(:\n", r"cannot be imported \(SyntaxError"),
+        ("def build(:\n", r"not Python \("),
         ("def make(num_classes): ...\n", r"expected a function build\(num_classes\), found NoneType"),
         ("def build(classes): ...\n", r"expected a function build\(num_classes\), found build\(classes\)"),
         ("def build(num_classes):\n    return 1 / 0\n", r"build\(7\) failed \(ZeroDivisionError: .*, line 2\)"),
         ("def build(num_classes): return 3\n", r"has to return a torch\.nn\.Module, found int"),
-        (POOLED.format("nn.Linear(3, 1000)"), r"expected logits \(2, 7\) of floats, found float32 \(2, 1000\)"),
-        (POOLED.format("nn.Flatten(0)"), r"expected logits \(2, 7\) of floats, found float32 \(6,\)"),
+        (POOLED.format("nn.Linear(3, 1000)"), r"expected logits \(3, 7\) of floats, found float32 \(3, 1000\)"),
+        (POOLED.format("nn.Flatten(0)"), r"expected logits \(3, 7\) of floats, found float32 \(9,\)"),
         (POOLED.format("nn.Linear(4, num_classes)"), r"fails on images of 32×32 pixels \(RuntimeError"),
         (
             "from torch import nn\ndef build(num_classes):\n"
@@ -232,12 +233,26 @@ def test_every_architecture_passes_the_check_that_comes_before_any_work(name):
 )
 def test_a_network_that_cannot_be_trained_is_refused_by_file_and_reason_in_one_line(architecture, source, reason):
     architecture(source)
-    with pytest.raises(UserError, match=r"src/frugalnet/models/tried\.py: .*" + reason) as refusal:
-        models.check("tried", [32])
+    with pytest.raises(UserError, match=r"tried\.py: .*" + reason) as refusal:
+        check_architecture("tried", [32])
     assert "\n" not in str(refusal.value)
 
 
-def test_a_file_name_that_is_no_identifier_is_refused(architecture):
-    architecture(POOLED.format("nn.Linear(3, num_classes)"), "my-net")
-    with pytest.raises(UserError, match="'my-net' is not a Python identifier"):
-        models.check("my-net")
+@pytest.mark.parametrize("name", ["my-net", "class"])
+def test_a_file_name_that_cannot_be_imported_is_refused_and_not_listed(architecture, name):
+    architecture(POOLED.format("nn.Linear(3, num_classes)"), name)
+    assert name not in models.available()
+    with pytest.raises(UserError, match=f"'{name}' cannot be a Python module's name"):
+        check_architecture(name)
+
+
+@pytest.mark.parametrize("of_batch", ["x - x.mean(0)", "x / x.abs().max()", "x.flip(0)", "x + torch.rand(1)"])
+def test_a_network_whose_logits_depend_on_the_other_images_or_on_chance_is_refused(architecture, of_batch):
+    architecture(
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self, classes):\n        super().__init__()\n        self.fc = nn.Linear(3, classes)\n"
+        f"    def forward(self, x):\n        x = self.fc(x.mean((2, 3)))\n        return {of_batch}\n"
+        "def build(num_classes):\n    return Net(num_classes)\n"
+    )
+    with pytest.raises(UserError, match="other logits alone than among others"):
+        check_architecture("tried")

@@ -70,7 +70,7 @@ def predict(capsys, monkeypatch, project: Path, *words: object) -> tuple[int, st
 
 def test_the_command_names_the_classes_that_the_evaluation_found(project, tmp_path):
     """In a process of its own, as a user starts it, on stored validation pictures saved losslessly."""
-    data = arrays.load(project / "data/arrays")
+    data = arrays.read_dataset(project / "data/arrays")
     for index in (0, 30):
         Image.fromarray(np.array(data.validation.images[index])).save(tmp_path / f"{index}.png")
     command = [sys.executable, "-m", "frugalnet.use.cli", "predict", "--json", "--top", "3", "--model", "depthwise"]
@@ -127,7 +127,7 @@ def test_three_lines_of_python_give_names_and_probabilities(project, photo, tmp_
     assert set(names) == set(network.classes.names)
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)
     assert list(probabilities) == sorted(probabilities, reverse=True)
-    images = np.array(arrays.load(project / "data/arrays").validation.images[:3])
+    images = np.array(arrays.read_dataset(project / "data/arrays").validation.images[:3])
     assert [one.top(1) for one in network.predict(images)] == [network.predict([image])[0].top(1) for image in images]
     assert network.predict([]) == []
     with pytest.raises(UserError, match=r"^image 1: expected \(64, 64, 3\) uint8, found \(64, 64, 3\) float32$"):

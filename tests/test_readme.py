@@ -6,7 +6,7 @@ import fake_results
 import pytest
 
 from frugalnet.errors import UserError
-from frugalnet.report import claims
+from frugalnet.paper import claims
 from tools import readme
 
 ROOT = Path(__file__).parents[1]

@@ -83,7 +83,7 @@ def project(tmp_path_factory, sample_archive) -> Path:
 
 def register(folder: Path, name: str) -> None:
     run = read_json(folder / "results/train" / name / "run.json")
-    stored, data = weights.of_run(folder, name), arrays.load(folder / "data/arrays")
+    stored, data = weights.of_run(folder, name), arrays.read_dataset(folder / "data/arrays")
     out = folder / "results/export" / name
     out.mkdir(parents=True, exist_ok=True)
     for file in ("model.onnx", "model.int8.onnx"):
@@ -152,7 +152,7 @@ def test_predict_takes_the_network_of_a_run(project, tmp_path, monkeypatch, caps
     client, _ = mlflow_store.connect(project)
     (found,) = client.search_model_versions("name = 'frugalnet-depthwise'")
     monkeypatch.setenv("DVC_ROOT", str(project))
-    pixels = np.array(arrays.load(project / "data/arrays").validation.images[0])
+    pixels = np.array(arrays.read_dataset(project / "data/arrays").validation.images[0])
     (tmp_path / "a.png").write_bytes(pictures.encode_png(pixels))
 
     def predict(*words: str) -> Any:
@@ -211,7 +211,7 @@ def test_the_server_names_what_is_in_a_jpeg_and_in_64_pictures(project, server, 
     assert [each["name"] for each in one["classes"]] == [name for name, _ in expected.top(3)]
     assert np.allclose([each["probability"] for each in one["classes"]], [p for _, p in expected.top(3)], atol=1e-5)
 
-    images = np.array(arrays.load(project / "data/arrays").validation.images[::3][:64])
+    images = np.array(arrays.read_dataset(project / "data/arrays").validation.images[::3][:64])
     best = [prediction.named(1)[0]["id"] for prediction in network.predict(images)]
     for rows in ([image(pictures.encode_png(one)) for one in images], [{"pixels": one.tolist()} for one in images]):
         status, found = answer(server, records(*rows, top=1))

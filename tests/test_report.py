@@ -9,16 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import fake_results
-import numpy as np
 import pytest
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
+from frugalnet.comparison.compare import Comparison, Evidence, compare
+from frugalnet.comparison.records import read_records
+from frugalnet.document.wording import markdown
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Interval
-from frugalnet.report import comparison, findings, page, results, summary, tables
-from frugalnet.study.findings import Findings
-from frugalnet.document.wording import markdown
+from frugalnet.paper.section import SAMPLE_CLAIMS, class_ranks
+from frugalnet.study import accuracy, cost, summary, tables, training
+from frugalnet.study.classes import confused_pairs, extremes
+from frugalnet.study.experiments import EXPERIMENTS
+from frugalnet.study.findings import Findings, conclude, frugal
+from frugalnet.study.report import SAMPLE_BANNER, compose, write_report
 
 MODELS = ("alexnet", "depthwise", "residual")
 
@@ -34,6 +39,11 @@ def texts(written) -> dict[str, str]:
     return {name: without_plotly((written / name).read_text()) for name in ("report.html", "report.md")}
 
 
+def concluded(comparison: Comparison) -> Findings:
+    """The findings from a comparison alone, without experiments."""
+    return conclude(Evidence(comparison))
+
+
 def without_plotly(text: str) -> str:
     return re.sub(r'(id="plotly">)[^<]*', r"\1", text)
 
@@ -42,8 +52,8 @@ def without_plotly(text: str) -> str:
 def one(tmp_path_factory) -> tuple[Findings, dict[str, str]]:
     """One network with one seed and one epoch, nothing measured, not a sample, without images."""
     root = tmp_path_factory.mktemp("one")
-    found = fake_results.found(root, models=("alexnet",), seeds=(0,), epochs=1, n=40, measured=False)
-    page.write(found, root / "out")
+    found = concluded(fake_results.comparison(root, models=("alexnet",), seeds=(0,), epochs=1, n=40, measured=False))
+    write_report(compose(found), root / "out")
     written = {path.relative_to(root / "out").as_posix(): path for path in (root / "out").rglob("*.*")}
     return found, {
         name: without_plotly(path.read_text()) if path.suffix != ".png" else "" for name, path in written.items()
@@ -64,6 +74,7 @@ def test_everything_is_written(written):
         "confusion.csv",
         "figures/one_pixel.png",
         "figures/corruptions.png",
+        *(f"figures/adapt_{scenario}.png" for scenario in ("seen", "unseen")),
         *(f"figures/accuracy_{k}.png" for k in ("parameters_trainable", "macs", "latency_ms", "train_step_ms")),
         *(f"figures/curves_{name}.png" for name in (*MODELS, "together")),
         "figures/seeds.png",
@@ -89,7 +100,7 @@ def test_photographs_are_explained_where_there_are_some(texts):
 
 
 def test_the_sections_are_in_order(texts):
-    titles = ["table", "cost", "curves", "classes", "confusion", "layers", "robustness", "claims"]
+    titles = ["table", "cost", "curves", "classes", "confusion", "layers", "claims", "robustness", "adapt"]
     assert re.findall(r'<section id="(\w+)"', texts["report.html"]) == ["recommendation", *titles, "made"]
     assert re.findall(r'<a href="#(\w+)"', texts["report.html"]) == [*titles, "made"]
     headings = re.findall(r"^## (.*)$", texts["report.md"], re.MULTILINE)
@@ -98,18 +109,19 @@ def test_the_sections_are_in_order(texts):
 
 @pytest.mark.parametrize("file", ["report.html", "report.md"])
 def test_sample_data_are_announced_at_the_top_and_real_data_are_not(texts, one, file):
-    assert page.SAMPLE_BANNER in texts[file][:12_000]
-    assert page.SAMPLE_BANNER not in one[1][file]
+    assert SAMPLE_BANNER in texts[file][:12_000]
+    assert SAMPLE_BANNER not in one[1][file]
 
 
 @pytest.mark.parametrize("file", ["report.html", "report.md"])
 def test_both_versions_show_every_cell_of_every_table(sample_findings, texts, file):
-    found = sample_findings.comparison.rows
+    comparison = sample_findings.comparison
+    found = comparison.rows
     groups = (tables.SUMMARY, tables.ACCURACY, tables.COST, tables.TRAINING)
     all_tables = [tables.networks(found, "", columns) for columns in groups]
-    all_tables += [tables.differences(sample_findings), tables.training_cost(found), tables.extremes(found)]
-    all_tables += [tables.paper_classes(sample_findings)]
-    all_tables += [table for row in found for table in (tables.confused_pairs(row), tables.layers(row))]
+    all_tables += [accuracy.differences(comparison), training.training_cost(found), extremes(found)]
+    all_tables += [class_ranks(comparison)]
+    all_tables += [table for row in found for table in (confused_pairs(row), cost.layers(row))]
     text = html.unescape(texts[file]) if file == "report.html" else texts[file]
     shown = str if file == "report.html" else markdown
     for table in all_tables:
@@ -128,7 +140,7 @@ def test_claims_are_a_table_on_real_data_and_a_sentence_on_the_sample(sample_fin
     real, sample = html.unescape(written[file]), html.unescape(texts[file])
     assert all(shown(claim.says) in real for claim in found.claims)
     assert not any(shown(claim.says) in sample for claim in sample_findings.claims)
-    assert shown(page.SAMPLE_CLAIMS) in sample
+    assert shown(SAMPLE_CLAIMS) in sample
 
 
 def test_every_table_of_the_markdown_version_is_whole(written, texts):
@@ -140,9 +152,9 @@ def test_every_table_of_the_markdown_version_is_whole(written, texts):
             columns = line.count("|")
             assert len(re.findall(r"(?<!\\)\|", before)) == columns
             assert len(re.findall(r"(?<!\\)\|", after)) == columns
-    assert found == 2 + 1 + 1 + 2 + 1 + 1 + 3 + 3 + 1
+    assert found == 2 + 1 + 1 + 2 + 1 + 1 + 3 + 3 + 1 + 2 + 3
     pictures = re.findall(r'src="([^"]+)"', texts["report.md"])
-    assert len(pictures) == 4 + 5 + 3 + 3 + 2
+    assert len(pictures) == 4 + 5 + 3 + 3 + 2 + 2
     assert all((written / picture).is_file() for picture in pictures)
 
 
@@ -171,7 +183,7 @@ def test_a_class_name_cannot_end_the_script_it_is_in(tmp_path, sample_findings):
     names = ["</script><script>alert(1)</script>", *row.records[0].class_names[1:]]
     renamed = replace(row, records=[replace(row.records[0], class_names=names)])
     found = replace(sample_findings.comparison, rows=[renamed], differences=[])
-    page.write(findings.find(found), tmp_path / "out")
+    write_report(compose(concluded(found)), tmp_path / "out")
     assert "<script>alert" not in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -181,10 +193,10 @@ def test_figures_are_json_without_an_end_of_script():
     assert json.loads(text) == {"text": "</script>"}
 
 
-def test_the_bytes_are_the_same_every_time(tmp_path, images):
-    found = fake_results.found(tmp_path, models=("alexnet",), seeds=(0,))
+def test_the_bytes_are_the_same_every_time(tmp_path):
+    found = fake_results.found(tmp_path, fake_results.images(), models=("alexnet",), seeds=(0,))
     for name in ("first", "second"):
-        page.write(found, tmp_path / name, images)
+        write_report(compose(found), tmp_path / name)
     written = [path for path in (tmp_path / "first").rglob("*.*") if path.is_file()]
     assert len(written) > 15
     for path in written:
@@ -204,6 +216,16 @@ def test_what_was_not_measured_is_reported_as_such(one):
         "epoch_cpu_seconds",
         "train_seconds",
     }
+
+
+def test_an_experiment_that_was_not_measured_has_no_section_but_a_line_that_says_how_to_measure_it(one):
+    _, written = one
+    for experiment in EXPERIMENTS:
+        assert f"## {experiment.TITLE}" not in written["report.md"]
+        line = f"{experiment.TITLE}: not measured. Rerun with -S {experiment.CHOICE}."
+        assert f"\n- {markdown(line)}\n" in written["report.md"] + "\n"
+        assert line in html.unescape(written["report.html"])
+        assert experiment.ID not in json.loads(written["comparison.json"])
 
 
 def test_one_network_of_one_seed_and_one_epoch_without_images_is_enough(one):
@@ -253,7 +275,7 @@ def test_comparison_json_holds_the_findings(written, sample_findings):
 def with_interval(sample_findings: Findings, low: float, high: float) -> Findings:
     interval = Interval((low + high) / 2, low, high)
     changed = [replace(one, interval=interval) for one in sample_findings.comparison.differences]
-    return findings.find(replace(sample_findings.comparison, differences=changed))
+    return concluded(replace(sample_findings.comparison, differences=changed))
 
 
 @pytest.mark.parametrize(
@@ -291,24 +313,25 @@ def test_the_recommendation_names_the_frugal_and_the_accurate_network(sample_fin
 
 def test_nothing_is_called_better_worse_or_dominated_if_every_interval_includes_zero(sample_findings):
     found = with_interval(sample_findings, -0.01, 0.03)
-    text = " ".join([*found.recommendation, *(cell.text for row in tables.differences(found).rows for cell in row)])
+    cells = [cell.text for row in accuracy.differences(found.comparison).rows for cell in row]
+    text = " ".join([*found.recommendation, *cells])
     assert not re.findall("better|worse|Dominated|only accuracy", text)
     assert "which is not significantly different from residual’s: 1.0 points" in found.recommendation[1]
     assert "depthwise is not significantly different from residual, which has as many MACs." in found.recommendation[2]
 
 
 def test_the_frugal_network_is_the_cheapest_within_five_points_or_of_all(tmp_path):
-    rows = fake_results.compared(tmp_path, models=tuple(fake_results.NETWORKS), seeds=(0,)).rows
+    rows = fake_results.comparison(tmp_path, models=tuple(fake_results.NETWORKS), seeds=(0,)).rows
     assert rows[0].model == "resnet18"
-    assert findings.frugal(rows).model == "residual", "no other is within five points: the cheapest of all"
-    assert findings.frugal(rows[1:]).model == "alexnet"
-    assert findings.frugal(rows[3:]).model == "residual", "as cheap as depthwise, and more accurate"
+    assert frugal(rows).model == "residual", "no other is within five points: the cheapest of all"
+    assert frugal(rows[1:]).model == "alexnet"
+    assert frugal(rows[3:]).model == "residual", "as cheap as depthwise, and more accurate"
 
 
 def test_one_network_that_is_best_and_cheapest_is_recommended_alone(sample_findings):
     compared = sample_findings.comparison
     rows = [row for row in compared.rows if row.model != "alexnet"]
-    first, lead, _ = findings.find(replace(compared, rows=rows)).recommendation
+    first, lead, _ = concluded(replace(compared, rows=rows)).recommendation
     assert first.startswith("Use residual: it has the highest accuracy, 42.")
     assert first.endswith(" with 4.2 M MACs per image.")
     assert lead.startswith("Its lead over the second, depthwise, is not significant: 1.")
@@ -318,9 +341,9 @@ def test_a_network_that_gets_nothing_right_can_be_compared(sample_findings):
     by_model = {row.model: row.records for row in sample_findings.comparison.rows}
     nothing = [replace(r, predicted=(r.labels + 1) % 12) for r in by_model["alexnet"]]
     nothing = [replace(r, metrics=r.metrics | {"top1": 0.0}) for r in nothing]
-    found = comparison.compare([*nothing, *by_model["residual"]], "d" * 64, "validation split")
+    found = compare([*nothing, *by_model["residual"]], "d" * 64, "validation split")
     assert found.rows[1].top1.mean == 0
-    assert tables.extremes(found.rows).rows[1][1].text.startswith("dugong 0\u00a0%")
+    assert extremes(found.rows).rows[1][1].text.startswith("dugong 0\u00a0%")
 
 
 def test_accuracy_csv_holds_each_evaluation_and_no_time(written):
@@ -352,10 +375,10 @@ def test_seven_networks_of_three_seeds_are_reported_within_half_a_minute(tmp_pat
     root = fake_results.make(
         tmp_path, tuple(fake_results.NETWORKS), seeds=(0, 1, 2), num_classes=200, n=10_000, epochs=30
     )
-    images = np.zeros((10_000, 64, 64, 3), dtype=np.uint8)
+    images = fake_results.images(10_000)
     start = time.perf_counter()
-    found = comparison.compare(results.load(root), "d" * 64, "validation split")
-    page.write(findings.find(found), tmp_path / "out", images)
+    found = compare(read_records(root), "d" * 64, "validation split", images)
+    write_report(compose(concluded(found)), tmp_path / "out")
     assert time.perf_counter() - start < 30
 
 
@@ -365,7 +388,7 @@ def test_each_commit_is_named_once_with_all_files_that_differed_from_it(tmp_path
         path = root / "train" / name / "timing.json"
         provenance = {"mlflow.source.git.commit": commit, "git_uncommitted_changes": changed}
         path.write_text(json.dumps(json.loads(path.read_text()) | provenance))
-    records = results.load(root)
+    records = read_records(root)
     run = records[0].run
-    facts = findings.find(comparison.compare(records, run["data_sha256"], run["validated_on"])).facts
+    facts = concluded(compare(records, run["data_sha256"], run["validated_on"])).facts
     assert facts["commit"] == "a with uncommitted changes: x, y, z; b"

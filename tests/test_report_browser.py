@@ -9,7 +9,7 @@ import fake_results
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from frugalnet.study.sections import SAMPLE_BANNER, write
+from frugalnet.study.report import SAMPLE_BANNER, compose, write_report
 
 _BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
 _FLAGS = [
@@ -36,8 +36,9 @@ def browser() -> Iterator[Browser]:
 def page_path(tmp_path_factory) -> Path:
     """Seven networks with long names, measured, on sample data: the widest report."""
     root = tmp_path_factory.mktemp("browser")
-    found = fake_results.found(root, models=tuple(fake_results.NETWORKS), seeds=(0,), num_classes=40, is_sample=True)
-    write(found, root / "compare", fake_results.images())
+    networks = {"models": tuple(fake_results.NETWORKS), "seeds": (0,), "num_classes": 40, "is_sample": True}
+    found = fake_results.found(root, fake_results.images(), **networks)
+    write_report(compose(found), root / "compare")
     return root / "compare" / "report.html"
 
 
@@ -51,7 +52,7 @@ def test_the_report_opens_without_error_request_or_horizontal_scroll(browser, pa
     page.goto(page_path.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
-    assert page.locator(".chart").count() == 4 + 7 + 1 + 7 + 2
+    assert page.locator(".chart").count() == 4 + 7 + 1 + 7 + 2 + 2
     displays = page.locator("table").evaluate_all("tables => tables.map(t => getComputedStyle(t).display)")
     assert set(displays) == {"table"}  # no class of the style sheet is a table's and another element's
     assert page.locator("[role=note]").inner_text() == SAMPLE_BANNER

@@ -3,23 +3,31 @@
 import shutil
 
 import fake_results
+import numpy as np
 import pytest
 
-from frugalnet.errors import UserError
-from frugalnet.files import read_history, read_json, write_json
-from frugalnet.report import comparison, experiment, figures, whole
-from frugalnet.report import results as stored
+from frugalnet.comparison.compare import Comparison, Evidence, compare
+from frugalnet.comparison.records import read_records
+from frugalnet.document.charts import colours
 from frugalnet.document.wording import percent
+from frugalnet.errors import UserError
+from frugalnet.files import read_history, read_json, sha256_of, write_json
+from frugalnet.paper import experiment
+from frugalnet.robustness.result import write_result
+from frugalnet.study.experiments import gather
 from tools import results
 
+DATA = fake_results.dataset(np.zeros((2000, 64, 64, 3), np.uint8))
+WHOLE = {"num_classes": 200, "n": 2000, "epochs": 30, "data_sha256": sha256_of(DATA.sha256)}
 
-def compared(root):
-    return comparison.compare(stored.load(root), "d" * 64, "validation split")
+
+def compared(root, data_sha256: str = "d" * 64) -> Evidence:
+    return Evidence(compare(read_records(root), data_sha256, "validation split"))
 
 
 def further(root):
     """What the stages robustness and adapt leave."""
-    write_json(root / "robustness/robustness.json", fake_results.robustness(["alexnet", "depthwise", "residual"]))
+    write_result(fake_results.robustness(["alexnet", "depthwise", "residual"]), root)
     for one in fake_results.adapted(["alexnet", "depthwise"]):
         name = f"{one.model}-{one.scenario}"
         write_json(root / "adapt" / name / "adapt.json", one.found)
@@ -27,10 +35,10 @@ def further(root):
 
 
 def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
-    root = fake_results.make(tmp_path / "results", num_classes=200, n=2000, epochs=30)
+    root = fake_results.make(tmp_path / "results", **WHOLE)
     fake_results.export(root, models=("alexnet",))
     further(root)
-    folder = results.publish(root, whole.load(root, "d" * 64, "validation split"), tmp_path / "docs")
+    folder = results.publish(root, gather(root, DATA), tmp_path / "docs")
     markdown = (folder / "report.md").read_text()
     for title in ("On a device", "Training on the device", "One changed pixel fools"):
         assert title in markdown
@@ -94,12 +102,12 @@ def test_networks_that_were_not_trained_as_the_paper_says_judge_nothing(tmp_path
     study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
     if asked["models"]:
         paper = fake_results.make(tmp_path / "paper", **whole_split, **asked)
-        found = comparison.compare(stored.load(paper), asked.get("data_sha256", "d" * 64), "validation split")
+        found = compared(paper, asked.get("data_sha256", "d" * 64))
         folder = results.publish(paper, found, tmp_path / "docs")
         folder.rename(tmp_path / "docs/paper") if folder.name != "paper" else None
     else:  # weights only
         (tmp_path / "docs/paper/weights").mkdir(parents=True)
-    assert experiment.load(tmp_path / "docs/paper", compared(study).first.run) is None
+    assert experiment.load(tmp_path / "docs/paper", compared(study).comparison.first.run) is None
 
 
 def test_the_ends_of_the_papers_curves_stand_beside_those_measured():
@@ -126,18 +134,18 @@ def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(t
         (folder / "weights").mkdir(exist_ok=True)
         (folder / "weights/depthwise-0.safetensors").touch()
     assert (folder / "weights/depthwise-0.safetensors").is_file()
-    found, colours = experiment.load(folder, compared(study).first.run), figures.colours(compared(study).rows)
-    shown = experiment.section(found, colours).blocks[1].charts
+    comparison = compared(study).comparison
+    found, colour_of = experiment.load(folder, comparison.first.run), colours(row.model for row in comparison.rows)
+    shown = experiment.section(found, colour_of).blocks[1].charts
     assert [chart.name for chart in shown] == ["experiment_depthwise-0", "experiment_depthwise-1"]
-    assert {line.colour for chart in shown for line in chart.lines} == {colours["depthwise"], "@ink"}
+    assert {line.colour for chart in shown for line in chart.lines} == {colour_of["depthwise"], "@ink"}
 
 
 def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
-    size = {"num_classes": 200, "n": 2000, "epochs": 30}
-    root, docs = fake_results.make(tmp_path / "results", **size), tmp_path / "docs"
+    root, docs = fake_results.make(tmp_path / "results", **WHOLE), tmp_path / "docs"
     fake_results.export(root, models=("alexnet",))
     further(root)
-    published = results.publish(root, whole.load(root, "d" * 64, "validation split"), docs)
+    published = results.publish(root, gather(root, DATA), docs)
     before = {path.relative_to(published): path.read_bytes() for path in published.rglob("*") if path.is_file()}
 
     other = tmp_path / "other"  # without alexnet, and with a depthwise of its own
@@ -155,7 +163,7 @@ def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
     empty.mkdir()
     shutil.copy(root / "cost.json", empty)
     results.add(published, empty)
-    again = results.publish(empty, whole.load(empty, "d" * 64, "validation split"), docs)
+    again = results.publish(empty, gather(empty, DATA), docs)
     after = {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
     assert sorted(after) == sorted(before)
     assert [path for path in after if after[path] != before[path]] == []
@@ -169,8 +177,8 @@ def test_sample_data_and_mixed_recipes_are_refused_and_what_is_there_is_kept(tmp
         results.publish(sample, compared(sample), tmp_path / "docs")
     both = fake_results.make(tmp_path / "both", models=("alexnet",))
     paper = fake_results.make(tmp_path / "paper", models=("residual",), recipe={"recipe": "paper"})
-    rows = [*compared(both).rows, *compared(paper).rows]
-    mixed = comparison.Comparison(rows, [], [], [])
+    rows = [*compared(both).comparison.rows, *compared(paper).comparison.rows]
+    mixed = Evidence(Comparison(rows, [], [], []))
     with pytest.raises(UserError, match="networks of the recipes modern, paper: evaluate those of one recipe only"):
         results.publish(both, mixed, tmp_path / "docs")
     assert not (tmp_path / "docs").exists()

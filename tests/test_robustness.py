@@ -1,19 +1,23 @@
 """Attacks, corruptions and their figures against cases made by hand, and the section of the report."""
 
-from dataclasses import replace
-
 import fake_results
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from frugalnet.robustness.corruptions import KINDS, corrupt
+from frugalnet.comparison.compare import Evidence
+from frugalnet.document.blocks import Chart, Table
 from frugalnet.errors import UserError
-from frugalnet.files import write_json
-from frugalnet.metrics import perturbation_figures as figures
-from frugalnet.robustness.one_pixel import Outcome, attack
-from frugalnet.robustness.measure import RobustnessConfig, measure
-from frugalnet.report import claims, findings, page, robustness, robustness_section
+from frugalnet.files import read_json, write_json
+from frugalnet.paper import claims
+from frugalnet.robustness import rates, section
+from frugalnet.robustness.config import RobustnessConfig
+from frugalnet.robustness.corruptions import KINDS, corrupt
+from frugalnet.robustness.measure import Subject, measure
+from frugalnet.robustness.one_pixel import Budget, attack
+from frugalnet.robustness.result import FILE, Outcome, RobustnessResult, read_result, write_result
+from frugalnet.study.findings import conclude
+from frugalnet.study.report import compose, write_report
 
 GREY = np.full((16, 16, 3), 128, np.uint8)
 FEW = RobustnessConfig(seed=0, pictures=3, pixels=[1], candidates=20, generations=4, corrupted=4, int8=False)
@@ -33,14 +37,14 @@ def darkness_at(x: int, y: int, enough: float):
 
 
 def test_evolution_finds_and_names_the_one_pixel_that_flips_a_network_where_chance_does_not():
-    outcomes = attack(darkness_at(11, 3, 1.97), GREY, 0, 1, 50, 60, (0, 3))
+    outcomes = attack(darkness_at(11, 3, 1.97), GREY, 0, Budget(1, 50, 60), (0, 3))
     found = outcomes["evolution"]
     ((x, y, *colour),) = found.changes
     assert (x, y) == (11, 3)
     assert np.mean(colour) < 0.03 * 255 + 1e-9
     assert found.predicted == 1
     assert 50 < found.queries <= 50 * 61
-    assert outcomes["random"] == Outcome(50 * 61)
+    assert outcomes["random"] == Outcome(queries=50 * 61)
 
 
 def test_the_first_misclassified_candidate_is_counted_and_a_lucky_first_generation_is_chances_too():
@@ -51,7 +55,7 @@ def test_the_first_misclassified_candidate_is_counted_and_a_lucky_first_generati
         changed = (images != 128).any(axis=(1, 3)).argmax(axis=1)  # column
         return np.stack([np.full(len(images), 0.5), changed >= 8], axis=1)
 
-    outcomes = attack(classify, GREY, 0, 1, 40, 9, (0, 1))
+    outcomes = attack(classify, GREY, 0, Budget(1, 40, 9), (0, 1))
     assert outcomes["evolution"] == outcomes["random"]
     assert 1 <= outcomes["evolution"].queries <= 10
     assert shown == [40]
@@ -61,15 +65,16 @@ def test_a_network_that_no_pixel_flips_is_asked_to_the_end_and_is_not_fooled():
     def classify(images: np.ndarray) -> np.ndarray:
         return np.tile([1.0, 0.0], (len(images), 1))
 
-    assert set(attack(classify, GREY, 0, 3, 10, 4, (0, 1)).values()) == {Outcome(50)}
+    outcomes = attack(classify, GREY, 0, Budget(3, 10, 4), (0, 1))
+    assert outcomes == {"evolution": Outcome(queries=50), "random": Outcome(queries=50)}
 
 
 def test_as_many_pixels_are_changed_as_were_asked_for():
     def classify(images: np.ndarray) -> np.ndarray:
         return np.stack([np.full(len(images), 2.5), (images != 128).any(axis=3).sum(axis=(1, 2))], axis=1)
 
-    assert len(attack(classify, GREY, 0, 3, 20, 5, (0, 1))["evolution"].changes) == 3
-    assert attack(classify, GREY, 0, 2, 20, 5, (0, 1))["evolution"].changes is None
+    assert len(attack(classify, GREY, 0, Budget(3, 20, 5), (0, 1))["evolution"].changes) == 3
+    assert attack(classify, GREY, 0, Budget(2, 20, 5), (0, 1))["evolution"].changes is None
 
 
 def pictures(count: int = 8) -> np.ndarray:
@@ -126,135 +131,185 @@ def by_brightness(threshold: int):
 def test_all_networks_are_attacked_on_the_same_pictures_that_all_classify_correctly_and_to_the_same_bits_twice():
     images = np.repeat(np.arange(40, 240, 10, dtype=np.uint8), 64 * 64 * 3).reshape(20, 64, 64, 3)
     labels = (np.arange(20) >= 10).astype(np.int64)
-    networks = {"one-0": by_brightness(139), "two-0": by_brightness(180)}
-    found = measure(networks, images, labels, FEW)
-    assert len(found["attacked"]) == 3
-    every = measure(networks, images, labels, FEW.model_copy(update={"pictures": 20, "corrupted": 0}))["attacked"]
-    assert every[:3] == found["attacked"]
+    subjects = [Subject("one", 0, by_brightness(139)), Subject("two", 0, by_brightness(180), quantised=True)]
+    result = measure(subjects, images, labels, FEW)
+    assert len(result.attacked) == 3
+    every = measure(subjects, images, labels, FEW.model_copy(update={"pictures": 20, "corrupted": 0})).attacked
+    assert every[:3] == result.attacked
     assert sorted(every) == [*range(10), *range(15, 20)]  # the second network gets the five between wrong
-    assert found["labels"] == labels[found["attacked"]].tolist()
-    assert found["networks"].keys() == networks.keys()
-    for network in found["networks"].values():
-        assert len(network["attacks"]["1"]["evolution"]) == len(network["confidence"]) == 3
-        assert {len(digits) for kind in KINDS for digits in network["right"][kind]} == {4}
-    assert measure(networks, images, labels, FEW) == found
+    assert result.labels == labels[result.attacked].tolist()
+    assert [(network.model, network.seed, network.format) for network in result.networks] == [
+        ("one", 0, "float32"),
+        ("two", 0, "int8"),
+    ]
+    for network in result.networks:
+        assert len(network.attack(1).evolution) == len(network.confidence) == 3
+        assert [corruption.kind for corruption in network.corruptions] == [*KINDS]
+        assert network.corrupted_right().shape == (len(KINDS), 5, 4)
+    assert measure(subjects, images, labels, FEW) == result
     # A picture's outcome does not depend on the others.
-    fewer = measure(networks, images, labels, FEW.model_copy(update={"pictures": 1, "corrupted": 0}))
-    assert fewer["attacked"] == found["attacked"][:1]
-    of = [one["networks"]["one-0"]["attacks"]["1"]["evolution"][0] for one in (fewer, found)]
-    assert of[0] == of[1]
+    fewer = measure(subjects, images, labels, FEW.model_copy(update={"pictures": 1, "corrupted": 0}))
+    assert fewer.attacked == result.attacked[:1]
+    alone, among_others = (measured.networks[0].attack(1).evolution[0] for measured in (fewer, result))
+    assert alone == among_others
 
 
 def test_without_pictures_nothing_is_asked_of_a_network_and_the_output_says_so(tmp_path):
     def classify(_: np.ndarray) -> np.ndarray:
         raise AssertionError
 
-    none = measure(
-        {"a-0": classify}, pictures(), np.zeros(8, int), FEW.model_copy(update={"pictures": 0, "corrupted": 0})
-    )
-    assert none == {"measured": False}
-    write_json(tmp_path / "robustness.json", none)
-    assert robustness.load(tmp_path / "robustness.json") is None
-    write_json(tmp_path / "robustness.json", {})
-    with pytest.raises(UserError, match="dvc repro"):
-        robustness.load(tmp_path / "robustness.json")
+    nothing = FEW.model_copy(update={"pictures": 0, "corrupted": 0})
+    none = measure([Subject("a", 0, classify)], pictures(), np.zeros(8, int), nothing)
+    assert none is None
+    write_result(none, tmp_path)
+    assert read_json(tmp_path / FILE) is None
+    assert read_result(tmp_path) is None
+
+
+@pytest.mark.parametrize("damaged", [{}, {"networks": [{"model": "a"}]}, "nu"])
+def test_a_damaged_file_is_refused_with_its_remedy(tmp_path, damaged):
+    write_json(tmp_path / FILE, damaged)
+    with pytest.raises(UserError, match=r"robustness.json: missing or damaged .*run `dvc repro`"):
+        read_result(tmp_path)
+
+
+def test_what_was_measured_is_read_back_with_its_types(tmp_path):
+    result = fake_results.robustness(["alexnet", "residual"], quantised=["residual"])
+    write_result(result, tmp_path)
+    assert read_result(tmp_path) == result
+    write_json(tmp_path / FILE, read_json(tmp_path / FILE) | {"other": 1})
+    with pytest.raises(UserError, match="other"):
+        read_result(tmp_path)
+
+
+def test_networks_are_shown_in_the_comparisons_order_and_only_those_in_it(full, tmp_path):
+    write_result(fake_results.robustness(["resnet18", "residual", "depthwise", "alexnet"], ["residual"]), tmp_path)
+    loaded = section.load(tmp_path, full.comparison)
+    assert [network.title for network in loaded.networks] == ["alexnet", "residual", "depthwise", "residual int8"]
+    write_result(fake_results.robustness(["resnet18"]), tmp_path)
+    assert section.load(tmp_path, full.comparison) is None
+
+
+def changed(result: RobustnessResult, **fields: object) -> RobustnessResult:
+    return result.model_copy(update=fields)
+
+
+@pytest.fixture
+def measured(full) -> RobustnessResult:
+    return full.result(RobustnessResult)
 
 
 def test_no_picture_that_all_classify_correctly_is_said(full):
-    measured = fake_results.robustness(["depthwise"])
-    for network in measured["networks"].values():
-        network |= {"confidence": [], "attacks": {"1": {"evolution": [], "random": []}}}
-    shown = robustness_section.blocks(replace(full, robustness=measured | {"attacked": [], "labels": []}), None)
-    assert robustness_section.NO_PICTURE in shown
+    result = fake_results.robustness(["depthwise"])
+    (network,) = result.networks
+    attacks = [network.attack(1).model_copy(update={"evolution": [], "random": []})]
+    unattacked = network.model_copy(update={"confidence": [], "attacks": attacks})
+    shown = section.section(changed(result, networks=[unattacked], attacked=[], labels=[]), full.comparison).blocks
+    assert section.NO_PICTURE in shown
     assert shown[0].startswith("Corruptions leave depthwise ")
 
 
 def test_figures_of_attacks_agree_with_scipy_and_cases_by_hand():
     found, queries = np.array([True, False, True, True]), np.array([5, 100, 9, 5])
-    rate, expected = figures.success_rate(found), binomtest(3, 4).proportion_ci(method="wilson")
+    rate, expected = rates.success_rate(found), binomtest(3, 4).proportion_ci(method="wilson")
     assert (rate.estimate, rate.low, rate.high) == pytest.approx((0.75, expected.low, expected.high))
-    assert figures.median_queries(found, queries) == 5
-    assert figures.median_queries(~found & False, queries) is None
-    assert figures.fooled_within(found, queries) == ([5, 9], [0.5, 0.75])
+    assert rates.median_queries(found, queries) == 5
+    assert rates.median_queries(~found & False, queries) is None
+    assert rates.fooled_within(found, queries) == ([5, 9], [0.5, 0.75])
 
 
 def test_the_accuracy_kept_is_the_mean_over_kinds_and_severities_relative_to_clean():
     clean = np.array([True, True, True, True, False])
     corrupted = np.zeros((2, 5, 5), bool)
     corrupted[0, :, :2] = True  # 2 of 5 under the first kind, none under the second
-    assert figures.accuracy_kept(clean, corrupted).estimate == pytest.approx(0.25)
-    assert figures.accuracy_kept(clean, corrupted[[0]]).estimate == pytest.approx(0.5)
-    whole = figures.accuracy_kept(clean, np.tile(clean, (3, 5, 1)))
+    assert rates.accuracy_kept(clean, corrupted).estimate == pytest.approx(0.25)
+    assert rates.accuracy_kept(clean, corrupted[[0]]).estimate == pytest.approx(0.5)
+    whole = rates.accuracy_kept(clean, np.tile(clean, (3, 5, 1)))
     assert (whole.estimate, whole.low, whole.high) == (1, 1, 1)
-    few = figures.accuracy_kept(clean, corrupted[[0]])
+    few = rates.accuracy_kept(clean, corrupted[[0]])
     assert few.low < 0.5 < few.high
-    assert figures.accuracy_kept(~clean & False, corrupted).estimate == 0
+    assert rates.accuracy_kept(~clean & False, corrupted).estimate == 0
 
 
-def test_the_verdict_names_a_difference_only_if_it_is_significant(full):
-    said = robustness.verdict(full).replace("\u00a0", " ")
+def test_the_verdict_names_a_difference_only_if_it_is_significant(full, measured):
+    said = section.verdict(measured, full.comparison).replace("\u00a0", " ")
     # alexnet 10, depthwise 16, residual 22 of 40; of the two with the fewest MACs, residual is the more accurate
     assert said.startswith("One changed pixel fools residual on 55.0 % (39.8 to 69.3 %) and alexnet on 25.0 % (")
     assert "significantly different (McNemar’s exact p 0.0005); corruptions leave residual " in said
-    same = full.robustness | {
-        "networks": {f"{m}-0": full.robustness["networks"]["alexnet-0"] for m in ("alexnet", "residual")}
-    }
-    assert "not significantly different (McNemar’s exact p\u00a01.0000)" in robustness.verdict(
-        replace(full, robustness=same)
-    )
+    same = [measured.networks[0].model_copy(update={"model": model}) for model in ("alexnet", "residual")]
+    alike = section.verdict(changed(measured, networks=same), full.comparison)
+    assert "not significantly different (McNemar’s exact p\u00a01.0000)" in alike
 
 
-def test_a_quantised_network_is_a_row_of_its_own_and_compared_with_itself(full, tmp_path):
-    measured = fake_results.robustness(["alexnet", "depthwise", "residual", "residual int8"])  # 22 and 28 of 40 fooled
-    quantised = replace(full, robustness=measured)
-    said = robustness.verdict(quantised).replace("\u00a0", " ")
+def test_a_quantised_network_is_a_row_of_its_own_and_compared_with_itself(full, measured, tmp_path):
+    result = fake_results.robustness(["alexnet", "depthwise", "residual"], ["residual"])  # 22 and 28 of 40 fooled
+    said = section.verdict(result, full.comparison).replace("\u00a0", " ")
     found = "the int8 file of residual on 70.0 % (54.6 to 81.9 %), significantly different from float32 (p 0.0312)"
     assert found in said
-    assert robustness.verdict(full).split(";")[0] == robustness.verdict(quantised).split(";")[0]
-    assert "alexnet and residual int8" in robustness.summary(quantised)["mcnemar"]
-    page.write(findings.find(quantised), tmp_path / "out")
+    assert said.split(";")[0] == section.verdict(measured, full.comparison).replace("\u00a0", " ").split(";")[0]
+    assert "alexnet and residual int8" in section.summary(result, full.comparison)["mcnemar"]
+    write_report(compose(conclude(Evidence(full.comparison, (result,)))), tmp_path / "out")
     assert "| residual (int8) | 70.0" in (tmp_path / "out/report.md").read_text()
 
 
 def test_a_single_network_has_a_verdict_too(full):
-    alone = replace(full, robustness=fake_results.robustness(["depthwise"]))
-    said = robustness.verdict(alone).replace("\u00a0", " ")
+    alone = fake_results.robustness(["depthwise"])
+    said = section.verdict(alone, full.comparison).replace("\u00a0", " ")
     assert said.startswith(
         "One changed pixel fools depthwise on 25.0 % (14.2 to 40.2 %); corruptions leave depthwise 56.9 % ("
     )
-    assert robustness.summary(alone)["mcnemar"] == {}
+    assert section.summary(alone, full.comparison)["mcnemar"] == {}
 
 
-def test_the_claim_of_the_introduction_is_judged_by_the_attacks_or_is_not_measured(full):
-    def claim(measured):
-        return next(c for c in claims.judge(replace(full, robustness=measured)) if c.key == "one_pixel")
+def test_the_claim_of_the_introduction_is_judged_by_the_attacks_or_is_not_measured(full, measured):
+    def claim(*results: RobustnessResult):
+        judged = claims.judge(Evidence(full.comparison, results))
+        return next(claim for claim in judged if claim.key == "one_pixel")
 
-    assert claim(full.robustness).outcome == "agrees"
-    assert "alexnet on 25.0" in claim(full.robustness).measured
-    assert (claim(None).measured, claim(None).outcome) == ("not measured", "not measured")
-    for network in (unfooled := fake_results.robustness(["alexnet"]))["networks"].values():
-        network["attacks"]["1"]["evolution"] = [{"queries": 300, "changes": None, "predicted": None}] * 40
-    assert claim(unfooled).outcome == "undecided"
+    assert claim(measured).outcome == "agrees"
+    assert "alexnet on 25.0" in claim(measured).measured
+    assert (claim().measured, claim().outcome) == ("not measured", "not measured")
+    (network,) = fake_results.robustness(["alexnet"]).networks
+    attacks = [network.attack(1).model_copy(update={"evolution": [fake_results.UNFOOLED] * 40})]
+    unfooled = network.model_copy(update={"attacks": attacks})
+    assert claim(changed(measured, networks=[unfooled])).outcome == "undecided"
 
 
 def test_the_section_has_one_table_two_charts_and_the_surest_pictures_that_only_the_page_shows(written):
     html, markdown = ((written / f"report.{kind}").read_text() for kind in ("html", "md"))
-    assert html.count(robustness_section.TITLE) >= 2  # contents and heading
-    section = html.split('<section id="robustness">')[1].split("</section>")[0]
-    assert section.count("<table") == 1
-    assert section.count("data-figure=") == 2
-    assert section.count("data:image/png") == 2 * robustness_section.SHOWN * 3
+    assert html.count(section.TITLE) >= 2  # contents and heading
+    shown = html.split('<section id="robustness">')[1].split("</section>")[0]
+    assert shown.count("<table") == 1
+    assert shown.count("data-figure=") == 2
+    assert shown.count("data:image/png") == 2 * section.SHOWN * 3
     surest = fake_results.class_names(12)[9]
-    assert f"alexnet: {surest} (59\u00a0% sure), after the change &lt;b&gt;bow | tie&lt;/b&gt;" in section
-    assert robustness_section.TITLE in markdown
+    assert f"alexnet: {surest} (59\u00a0% sure), after the change &lt;b&gt;bow | tie&lt;/b&gt;" in shown
+    assert section.TITLE in markdown
     assert "data:image" not in markdown
     assert {"one_pixel.png", "corruptions.png"} <= {path.name for path in (written / "figures").iterdir()}
 
 
-def test_without_measurement_the_section_says_so(full, tmp_path):
-    page.write(findings.find(replace(full, robustness=None)), tmp_path / "out")
-    assert robustness_section.NOT_MEASURED.split(":")[0] in (tmp_path / "out/report.md").read_text()
+def test_without_measurement_the_report_says_so(full):
+    document = compose(conclude(Evidence(full.comparison))).document
+    assert "Robustness: not measured. Rerun with -S robustness=quick." in document.notes
+    assert section.ID not in {part.id for part in document.sections}
 
 
-def test_without_pictures_nothing_is_said(full):
-    assert robustness.verdict(replace(full, robustness=full.robustness | {"attacked": [], "corrupted": []})) == ""
+def test_where_no_picture_could_be_attacked_that_is_said_once_and_where_several_pixels_were_changed_not_at_all(
+    full, measured
+):
+    none = section.section(changed(measured, attacked=[], labels=[], corrupted=[]), full.comparison).blocks
+    assert none.count(section.NO_PICTURE) == 1
+    attacks = [attacks.model_copy(update={"pixels": 3}) for attacks in measured.networks[0].attacks]
+    networks = [network.model_copy(update={"attacks": attacks}) for network in measured.networks]
+    three = section.section(changed(measured, pixels=[3], networks=networks, corrupted=[]), full.comparison).blocks
+    assert [type(block) for block in three] == [Table]
+
+
+def test_attacks_or_corruptions_alone_have_the_verdict_and_the_chart_of_theirs(full, measured):
+    attacked = section.section(changed(measured, corrupted=[]), full.comparison).blocks
+    corrupted = section.section(changed(measured, attacked=[], pictures=0), full.comparison).blocks
+    assert "orruptions" not in attacked[0]
+    assert corrupted[0].startswith("Corruptions leave ")
+    assert [block.name for block in attacked if isinstance(block, Chart)] == ["one_pixel"]
+    assert [block.name for block in corrupted if isinstance(block, Chart)] == ["corruptions"]

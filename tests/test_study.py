@@ -15,9 +15,10 @@ from dvc.utils.hydra import compose_and_dump
 from ruamel.yaml import YAML
 
 from frugalnet import config
+from frugalnet.comparison import records
 from frugalnet.errors import UserError
 from frugalnet.files import read_table, sha256
-from frugalnet.report import claims, results
+from frugalnet.paper import claims
 from frugalnet.training.runs import source_sha256
 from tools import restore
 
@@ -65,7 +66,7 @@ def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(folder, entr
 
 @pytest.mark.parametrize("record", RECORDS, ids=str)
 def test_a_records_predictions_give_its_figures(record):
-    labels, predicted = results.predictions(RESULTS / record / "predictions.npz")
+    labels, predicted = records.predictions(RESULTS / record / "predictions.npz")
     metrics, rows = read(RESULTS / record / "metrics.json"), read_table(RESULTS / record / "per_class.csv")
     correct = np.bincount(labels[predicted == labels], minlength=len(rows))
     assert (len(labels), correct.sum()) == (metrics["n"], round(metrics["top1"] * metrics["n"]))

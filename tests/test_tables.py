@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from frugalnet.metrics.statistics import Quantiles
-from frugalnet.report import tables
-from frugalnet.study.tables import BY_KEY
+from frugalnet.document.blocks import Table
 from frugalnet.document.wording import NOT_MEASURED
+from frugalnet.metrics.statistics import Quantiles
+from frugalnet.study import cost, tables, training
+from frugalnet.study.tables import BY_KEY
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def rows(sample_findings):
     return sample_findings.comparison.rows
 
 
-def shown(table: tables.Table, row: int = 0) -> dict[str, str]:
+def shown(table: Table, row: int = 0) -> dict[str, str]:
     return {title: cell.text for title, cell in zip(table.header, table.rows[row], strict=True)}
 
 
@@ -23,12 +24,12 @@ def test_measured_energy_is_shown_per_image_and_per_epoch(rows):
     changed = replace(rows[0].records[0], cost=cost)
     row = replace(rows[0], records=[changed], epoch_joules=Quantiles(3000, 2900, 3100, 8), epoch_cpu_seconds=None)
     costs = tables.networks([row], "", tables.COST)
-    training = tables.networks([row], "", tables.TRAINING)
+    trainings = tables.networks([row], "", tables.TRAINING)
     assert shown(costs)["Energy per image"] == "12.0 mJ"
     assert shown(costs)["Energy per training image"] == "500 mJ"
-    assert shown(training)["Energy per epoch"] == "3.00 kJ"
-    assert shown(training)["MACs per epoch"] == "1.00 T"
-    assert training.note == "Not measured on this machine: CPU time per epoch."
+    assert shown(trainings)["Energy per epoch"] == "3.00 kJ"
+    assert shown(trainings)["MACs per epoch"] == "1.00 T"
+    assert trainings.note == "Not measured on this machine: CPU time per epoch."
 
 
 def test_what_no_network_has_is_one_sentence_and_what_some_lack_a_cell(rows):
@@ -73,17 +74,17 @@ def test_the_table_for_the_terminal_is_aligned_and_marks_the_best(rows):
 
 
 def test_layers_have_their_fractions_of_macs_and_time(rows):
-    found = tables.layers(rows[0])
+    found = cost.layers(rows[0])
     macs, time = zip(*(row[-2:] for row in found.rows), strict=True)
     assert [cell.bar for cell in macs] == pytest.approx([i / 15 for i in range(1, 6)])
     assert [cell.bar for cell in time] == pytest.approx([(6 - i) / 15 for i in range(1, 6)])
     unmeasured = replace(rows[0], records=[replace(rows[0].records[0], cost={})])
-    assert [row[-1].text for row in tables.layers(unmeasured).rows] == [NOT_MEASURED] * 5
+    assert [row[-1].text for row in cost.layers(unmeasured).rows] == [NOT_MEASURED] * 5
 
 
 def test_an_accuracy_that_some_seeds_reached_says_how_many(rows):
     reached = [replace(rows[0].reached[0], epochs=None, seeds_reached=1), rows[0].reached[1]]
-    (row,) = tables.training_cost([replace(rows[0], reached=reached)]).rows
+    (row,) = training.training_cost([replace(rows[0], reached=reached)]).rows
     assert row[1].text == "1 of 2 seeds"
     assert len(row[2].below) == 1, "MACs, and no times: those of separate trainings do not compare"
     assert "TMACs" in row[2].below[0] or "GMACs" in row[2].below[0]

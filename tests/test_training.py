@@ -11,7 +11,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from frugalnet import models
-from frugalnet.compute import ComputeConfig, setup
+from frugalnet.compute import setup
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.data.arrays import Split
 from frugalnet.errors import UserError
 from frugalnet.files import sha256

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trained
 
-from frugalnet.comparison.records import predictions
+from frugalnet.comparison import records
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, read_table, write_json, write_table
 from frugalnet.metrics import classes
@@ -25,7 +25,7 @@ def project(tmp_path, sample_archive) -> Path:
     record.mkdir(parents=True)
     for path in (folder / "results/train" / NAME / "run.json", folder / "results/evaluate" / NAME / "metrics.json"):
         shutil.copy(path, record)
-    labels, predicted = predictions(folder / "results/evaluate" / NAME / "predictions.npz")
+    labels, predicted = records.predictions(folder / "results/evaluate" / NAME / "predictions.npz")
     stored = weights.of_run(folder, NAME).classes
     confused = classes.confusion(predicted, labels, len(stored.ids))
     write_table(record / "per_class.csv", classes.per_class(confused, stored.ids, stored.names))

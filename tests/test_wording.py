@@ -1,7 +1,7 @@
 import pytest
 
+from frugalnet.document import wording
 from frugalnet.metrics.statistics import Interval, SeedMean
-from frugalnet.report import wording
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 
 from frugalnet import config, models
 from frugalnet.data import arrays
+from frugalnet.data.normalise import normalise as normalise_archive
 from frugalnet.files import sha256, sha256_of, write_json
 from frugalnet.metrics import accuracy, counts
 from frugalnet.training.batches import Normaliser
@@ -20,8 +21,8 @@ def project(folder: Path, archive: Path, names: tuple[str, ...] = ("depthwise-0"
     """Fill `folder` with data/arrays of the sample, and the files that train and evaluate leave of each network."""
     params = config.load(ROOT / "params.yaml")
     sample = params.data.model_copy(update={"name": "sample"})
-    arrays.normalise(archive, folder / "data/arrays", sample, is_sample=True, processes=1)
-    data = arrays.load(folder / "data/arrays")
+    normalise_archive(archive, folder / "data/arrays", sample, is_sample=True, processes=1)
+    data = arrays.read_dataset(folder / "data/arrays")
     for name in names:
         finish(folder, data, name)
     return folder

@@ -28,7 +28,7 @@ from frugalnet.document.wording import (
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import atomic
 from frugalnet.metrics.statistics import Interval, SeedMean
-from frugalnet.study.charts import COST_AXES
+from frugalnet.study.cost import COST_AXES
 from tools.results import STUDY_RECIPE
 
 README, CHARTS = Path("README.md"), Path("docs/results")

@@ -29,7 +29,7 @@ from frugalnet.paper import experiment
 from frugalnet.paper.claims import PAPER_RECIPE, tested_by
 from frugalnet.study.experiments import gather
 from frugalnet.study.findings import conclude
-from frugalnet.study.report import write_report
+from frugalnet.study.report import compose, write_report
 
 STUDY_RECIPE = "modern"
 PREDICTIONS = "predictions.npz"
@@ -47,21 +47,22 @@ FOLDER = Path("docs/results")
 def publish(root: Path, evidence: Evidence, folder: Path) -> Path:
     """Write the report and the records of all compared networks under `folder`; returns the folder of their recipe.
 
-    root: the folder of results. Raises UserError for sample data, or for networks of several recipes.
+    root: the folder of results. No photograph is shown. Raises UserError for sample data, or for networks of several
+    recipes.
     """
-    compared = evidence.comparison
+    compared = replace(evidence.comparison, images=None)
     if compared.first.run["is_sample"]:
         raise UserError(f"{root} holds results on sample data, which do not belong in {folder}")
     recipes = sorted({row.recipe for row in compared.rows})
     if len(recipes) > 1:
         raise UserError(f"{root} holds networks of the recipes {', '.join(recipes)}: evaluate those of one recipe only")
-    found, further = conclude(evidence), []
+    found, further = conclude(replace(evidence, comparison=compared)), []
     papers = experiment.load(folder / PAPER_RECIPE, compared.first.run) if recipes[0] != PAPER_RECIPE else None
     if papers:
         found = replace(found, claims=tested_by(found.claims, papers.claims))
         further = [experiment.section(papers, colours(row.model for row in compared.rows))]
     with atomic(folder / recipes[0]) as partial:
-        write_report(found, partial, further)
+        write_report(compose(found, further), partial)
         (partial / "report.html").unlink()
         write_json(partial / "cost.json", {row.model: row.cost for row in compared.rows if row.cost})
         for record in compared.records:
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m tools.results", description=__doc__.partition("\n")[0])
     parser.add_argument("--add", metavar="RECIPE", help="keep what is published of the recipe's other networks")
     arguments = parser.parse_args(argv)
-    data, root = arrays.load(Path("data/arrays")), Path("results")
+    data, root = arrays.read_dataset(Path("data/arrays")), Path("results")
     if arguments.add:
         print(f"kept: {', '.join(add(FOLDER / arguments.add, root)) or 'none'}")
     print(publish(root, gather(root, data), FOLDER))

@@ -48,7 +48,7 @@ def verify(stored: Stored, record: Path, data: Dataset) -> str:
 
 
 def main(root: Path) -> None:
-    data = arrays.load(root / "data/arrays")
+    data = arrays.read_dataset(root / "data/arrays")
     described = [root / "weights/weights.json", *sorted((root / "docs/results").glob("*/weights/weights.json"))]
     for folder in (path.parent for path in described):
         for stored in weights.of_folder(folder):

@@ -10,28 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import nn
 
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.errors import UserError
 from frugalnet.processes import cores
-from frugalnet.schema import Config
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # as malloc.h numbers them
-
-
-class ComputeConfig(Config):
-    """Where to compute. `threads` and `processes`: 0 means one a core."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: int = Field(ge=0, le=1024)
-    processes: int = Field(ge=0, le=1024)  # that decode and augment
-    compile: Literal["auto", "off", "default", "reduce-overhead"]  # torch.compile's mode; auto: default, on CUDA only
-    deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
-    checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch
 
 
 def setup(config: ComputeConfig) -> torch.device:

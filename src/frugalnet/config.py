@@ -2,30 +2,28 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from frugalnet import models
 from frugalnet.adaptation.measure import AdaptConfig
-from frugalnet.compute import ComputeConfig
-from frugalnet.data.arrays import NormaliseConfig
-from frugalnet.data.augment import AugmentConfig
-from frugalnet.data.download import DownloadConfig
-from frugalnet.distributed.launch import DistributedConfig, GlobalNet, LaunchConfig
+from frugalnet.compute_config import ComputeConfig
+from frugalnet.data.config import AugmentConfig, DownloadConfig, NormaliseConfig
+from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
 from frugalnet.export.config import ExportConfig
-from frugalnet.metrics.timing import MeasureConfig
+from frugalnet.metrics.config import MeasureConfig
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
 from frugalnet.training.distillation import TeacherConfig
 from frugalnet.training.trainer import TrainConfig
 
 T = TypeVar("T")
-_MAX_DEPTH = 20  # of params.yaml
 _MAX_TOLD = 10  # errors in one message
 
 
@@ -96,34 +94,20 @@ def _json(path: Path) -> str:
     """The YAML file as JSON: so pydantic is strict about types. As YAML 1.2, like DVC: 5e-5 is a number."""
     text = path.read_bytes()
     try:
-        _check_yaml(path, text.decode())
         return json.dumps(YAML(typ="safe").load(text.decode()))
-    except UserError:
-        raise
     except Exception as error:  # beside its own errors, whatever the types named in the file raise: `!!int many`
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not readable as YAML ({reason})") from error
 
 
-def _check_yaml(path: Path, text: str) -> None:
-    """Raise UserError for YAML that expands or nests without bound, before it is loaded."""
-    depth = 0
-    for event in YAML(typ="safe").parse(text):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if isinstance(event, AliasEvent):  # can repeat a value a billion times, or refer to what it stands in
-            raise UserError(f"{path}: contains a YAML alias (*name); write the value itself")
-        if depth > _MAX_DEPTH:
-            raise UserError(f"{path}: values are nested more than {_MAX_DEPTH} deep; frugalnet's own are five deep")
-
-
-def load(path: Path = Path("params.yaml"), *, try_policy: bool = False) -> Params:
+def load(path: Path = Path("params.yaml")) -> Params:
     """Read all parameters, and try every network that they name: a stage refuses them before any work.
 
-    try_policy: try the augmentation policy, too, which takes a second: for the first stage, and for the one that uses
-    it. Raises UserError, naming each wrong key, or the architecture's file.
+    The augmentation policy is tried by the stages download and augment. Raises UserError, naming each wrong key, or the
+    architecture's file.
     """
     try:
-        params = Params.model_validate_json(_json(path), context={"untried_policy": not try_policy})
+        params = Params.model_validate_json(_json(path))
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200} (found: {UserError(repr(e['input']))!s:.80})"
@@ -131,10 +115,30 @@ def load(path: Path = Path("params.yaml"), *, try_policy: bool = False) -> Param
         ]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
         raise UserError(f"{path}: " + "; ".join(wrong[:_MAX_TOLD]) + more) from error
-    teacher = [("teacher.model", params.teacher.model)] if params.teacher.model else []
-    for key, name in [*(("model.names", name) for name in params.model.names), *teacher]:
-        try:
-            models.check(name, params.train.resolutions)
-        except UserError as error:
-            raise UserError(f"{path}: {key}: {error}") from error
+    for key, name in _architectures(params):
+        with _naming(f"{path}: {key}"):
+            models.find(name)
     return params
+
+
+def check_architectures(params: Params) -> None:
+    """Try every network that the parameters name, which takes a second and torch. Raises UserError, naming the file."""
+    from frugalnet.models.check import check_architecture
+
+    for key, name in _architectures(params):
+        with _naming(key):
+            check_architecture(name, params.train.resolutions)
+
+
+def _architectures(params: Params) -> list[tuple[str, str]]:
+    """The networks that are trained, and the teacher: the parameter and the name of each."""
+    named = [("model.names", name) for name in params.model.names]
+    return [*named, ("teacher.model", params.teacher.model)] if params.teacher.model else named
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error

@@ -2,12 +2,11 @@
 
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -57,21 +56,6 @@ def init_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
-
-
-def bound_resources(more_bytes: int, seconds: int) -> None:
-    """Bound this process's memory beyond what it has (on Linux only), its processor time and, tenfold, its duration.
-
-    Memory that is refused is an exception; too much time ends the process by SIGXCPU or SIGALRM.
-    """
-    bounds = {resource.RLIMIT_CPU: seconds}
-    with suppress(OSError):
-        has_pages = int(Path("/proc/self/statm").read_text().split()[0])
-        bounds[resource.RLIMIT_AS] = has_pages * resource.getpagesize() + more_bytes
-    for kind, bound in bounds.items():
-        hard = resource.getrlimit(kind)[1]  # left as it is: beyond it, time is ended by SIGKILL
-        resource.setrlimit(kind, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))
-    signal.alarm(10 * seconds)
 
 
 def _exit_with_parent() -> None:

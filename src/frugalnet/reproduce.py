@@ -14,10 +14,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from frugalnet import compute, mlflow_store, project
-from frugalnet.compute import ComputeConfig
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.data import arrays
-from frugalnet.errors import UserError, run_stage
+from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256, sha256_of
+from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
@@ -76,7 +77,7 @@ def retrain(run: Mapping[str, Any], root: Path) -> str:
         checkpoint_minutes=5.0,
     )
     device = compute.setup(settings)
-    data, views, logits = arrays.load(Path("data/arrays")), Views(Path("data/views")), None
+    data, views, logits = arrays.read_dataset(Path("data/arrays")), Views(Path("data/views")), None
     if teacher := run.get("teacher"):
         logits = Views(Path("data/teacher"), "teach")
         if sha256_of(logits.sha256) != teacher["logits_sha256"]:

@@ -16,34 +16,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationInfo, field_validator
 from tqdm import tqdm
 
-from frugalnet.data.policy import Transform, build_policy, check_policy, one_line
+from frugalnet.data.config import AugmentConfig
+from frugalnet.data.policy import build_policy, one_line
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
 from frugalnet.processes import cores, init_worker, starting_workers
-from frugalnet.schema import Config
 
 if TYPE_CHECKING:
     import albumentations
 
 CHUNK = 1000  # images a task, and a seed: part of what decides the bytes, so no parameter
-
-
-class AugmentConfig(Config):
-    """How many views, and what makes them. With 0 `views`, training uses the normalised images."""
-
-    views: int = Field(ge=0)
-    seed: int = Field(ge=0)
-    policy: list[Transform]
-
-    @field_validator("policy")
-    @classmethod
-    def _works(cls, policy: list[Transform], info: ValidationInfo) -> list[Transform]:
-        if not (info.context or {}).get("untried_policy"):
-            check_policy(policy)
-        return policy
 
 
 def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: int) -> NDArray[np.uint8]:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from frugalnet.data import IMAGE_SHAPE
 from frugalnet.data.layout import open_archive, read_member
 from frugalnet.errors import UserError
 from frugalnet.processes import cores, init_worker, starting_workers
 
-IMAGE_SHAPE = (64, 64, 3)
 IMAGE_BYTES = 64 * 64 * 3
 CHUNK = 500  # images per task; the counts of 500 × 64 × 64 pixels are exact in calcHist's float32
 

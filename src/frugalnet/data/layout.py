@@ -15,8 +15,7 @@ from pathlib import Path, PurePosixPath
 from frugalnet.data import ROOT
 from frugalnet.errors import UserError
 
-# What is decompressed at a time: 64 bytes of BZIP2 inflate to at most 92 MB, 4,096 of LZMA to 30, of DEFLATE to 4.
-READ_BYTES, READ_BYTES_BZIP2 = 4096, 64
+READ_BYTES = 4096  # decompressed at a time: of DEFLATE they inflate to at most 4 MB, of LZMA to 30
 # What zipfile and its decompressors raise on damaged bytes; so does OSError without a number (bz2).
 DAMAGED = (
     zipfile.BadZipFile,
@@ -103,11 +102,7 @@ def read_member(zip_file: zipfile.ZipFile, name: str) -> bytes:
     """
     try:
         with zip_file.open(name) as file:
-            at_once = READ_BYTES
-            if zip_file.getinfo(name).compress_type == zipfile.ZIP_BZIP2:
-                at_once = READ_BYTES_BZIP2
-                file.MIN_READ_SIZE = at_once  # type: ignore[attr-defined]  # ZipExtFile's own read-ahead
-            return b"".join(iter(lambda: file.read(at_once), b""))
+            return b"".join(iter(lambda: file.read(READ_BYTES), b""))
     except KeyError:
         raise UserError(f"{name} is missing from the archive") from None
     except (*DAMAGED, OSError) as error:

@@ -8,34 +8,22 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import multiprocessing
 import random
-import signal
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, ValidationError
+from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from frugalnet.data.decode import IMAGE_SHAPE
+from frugalnet.data import IMAGE_SHAPE
+from frugalnet.data.config import Transform
 from frugalnet.errors import UserError
-from frugalnet.processes import bound_resources, ctrl_c_held_back
-from frugalnet.schema import Config
 
 if TYPE_CHECKING:
     import albumentations
 
-TRIAL_IMAGES, TRIAL_BYTES, TRIAL_SECONDS = 20, 10**9, 5  # what a policy is tried on, and may take in all
-
-
-class Transform(Config):
-    """One step of a policy: an albumentations class by its name, and its arguments."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-    p: float = Field(ge=0, le=1)  # the share of the images that it is applied to
+TRIAL_IMAGES = 20  # that a policy is tried on
 
 
 def build_policy(policy: Sequence[Transform]) -> albumentations.Compose:
@@ -100,87 +88,57 @@ def one_line(error: BaseException) -> str:
 
 
 def check_policy(policy: Sequence[Transform]) -> None:
-    """Raises UserError, naming the key, unless the policy turns every image into another of the same shape and type.
+    """Try the policy on images.
 
-    It is tried in a process of its own with bounded memory and time: some arguments take gigabytes or minutes.
+    Raises UserError, naming the key, unless it turns every image into another of the same shape and type.
     """
     if not policy:
-        return
-    import albumentations  # noqa: F401  # before the fork, so that it is imported once
+        return  # and albumentations, whose import takes a second, isn't needed
+    from frugalnet.data import albumentations_alone  # noqa: F401  # before any other import of albumentations
 
-    context = multiprocessing.get_context("fork")  # anything else would import albumentations again, for a second
-    receiver, sender = context.Pipe(duplex=False)
-    trial = context.Process(target=_report_trial, args=(policy, sender))
-    with ctrl_c_held_back():
-        trial.start()
-    sender.close()
-    position, refusal = 0, None
-    try:
-        while refusal is None:
-            position, refusal = receiver.recv()
-    except EOFError:  # it was ended, by one of its bounds or, as these send other signals, by somebody else
-        trial.join()
-        refusal = (
-            "augment: the process that tries the policy was killed, short of memory?; run it again"
-            if trial.exitcode == -signal.SIGKILL
-            else f"augment.policy.{position}: {policy[position].name} takes more than {TRIAL_BYTES / 1e9:.1f} GB or "
-            f"{TRIAL_SECONDS} s for {TRIAL_IMAGES} images; choose smaller arguments"
-        )
-    finally:
-        trial.kill()
-        trial.join()
-        receiver.close()
-    if refusal:
-        raise UserError(refusal)
-
-
-def _report_trial(policy: Sequence[Transform], sender: Connection) -> None:
-    """Send the position of each transform before it is tried, and at the end why the policy is refused, or ""."""
-    import cv2
-
-    cv2.setNumThreads(0)  # a fork has none of its parent's threads
-    bound_resources(TRIAL_BYTES, TRIAL_SECONDS)
-    position, refusal = 0, ""
-    try:
-        for position in _trial(policy):
-            sender.send((position, None))
-    except UserError as error:
-        refusal = str(error)
-    sender.send((position, refusal))
-
-
-def _trial(policy: Sequence[Transform]) -> Iterator[int]:
-    """Build each transform and apply it to images; yields its position before. Raises UserError, naming the key."""
-    rng, size = np.random.default_rng(0), IMAGE_SHAPE[0]
+    rng = np.random.default_rng(0)
     # Noise, half of it of low contrast: something that every transform changes.
     images = [rng.integers(0, 256 - i % 2 * 128, IMAGE_SHAPE, np.uint8) for i in range(TRIAL_IMAGES)]
-    for i, transform in enumerate(policy):
-        yield i
-        key, apply = f"augment.policy.{i}", _build(i, transform)
-        apply.set_random_state(rng, random.Random(i))
-        for argument in ("hole_height_range", "hole_width_range"):
-            # albumentations would silently use the image's size instead.
-            found = (transform.model_extra or {}).get(argument, [0])
-            if max(found) > size:
-                raise UserError(f"{key}.{argument}: a hole larger than the image, {size} pixels; found {found}")
-        changed = False
-        for j, before in enumerate(images):
-            had = f"{before.dtype} {before.shape}"
-            try:
-                after = apply(image=before.copy(), force_apply=True)["image"]
-            except Exception as error:  # whatever a transform raises, it can't be applied
-                raise UserError(f"{key}: {transform.name} fails on an image of {had}: {one_line(error)}") from error
-            made = f"{after.dtype} {after.shape}"
-            if transform.p < 1 and made != had:
-                raise UserError(
-                    f"{key}.p: {transform.name} makes {made} of {had}, so p has to be 1; found {transform.p}"
-                )
-            changed = changed or made != had or not np.array_equal(after, before)
-            images[j] = after
-        if not changed:
-            raise UserError(f"{key}: {transform.name} changes no image with these arguments; leave it out")
-    for result in (f"{image.dtype} {image.shape}" for image in images):
-        if result != (needed := f"uint8 {IMAGE_SHAPE}"):
+    needed = _kind(images[0])
+    for position, transform in enumerate(policy):
+        images = _apply(position, transform, images, rng)
+    for image in images:
+        if _kind(image) != needed:
             raise UserError(
-                f"augment.policy: images are {result} after it; they have to stay {needed}: crop or pad last"
+                f"augment.policy: images are {_kind(image)} after it; they have to stay {needed}: crop or pad last"
             )
+
+
+def _apply(
+    position: int, transform: Transform, images: Sequence[NDArray[Any]], rng: np.random.Generator
+) -> list[NDArray[Any]]:
+    """The images after this transform. Raises UserError, naming the key, if it fails or can't be meant."""
+    key = f"augment.policy.{position}"
+    built = _build(position, transform)
+    built.set_random_state(rng, random.Random(position))
+    for argument in ("hole_height_range", "hole_width_range"):
+        # albumentations would silently use the image's size instead.
+        sizes = (transform.model_extra or {}).get(argument, [0])
+        if max(sizes) > IMAGE_SHAPE[0]:
+            raise UserError(f"{key}.{argument}: a hole larger than the image, {IMAGE_SHAPE[0]} pixels; found {sizes}")
+    results = []
+    for image in images:
+        try:
+            result = built(image=image.copy(), force_apply=True)["image"]
+        except Exception as error:  # whatever a transform raises, it can't be applied
+            had = _kind(image)
+            raise UserError(f"{key}: {transform.name} fails on an image of {had}: {one_line(error)}") from error
+        if transform.p < 1 and _kind(result) != _kind(image):
+            raise UserError(
+                f"{key}.p: {transform.name} makes {_kind(result)} of {_kind(image)}, so p has to be 1; "
+                f"found {transform.p}"
+            )
+        results.append(result)
+    pairs = zip(images, results, strict=True)
+    if all(_kind(image) == _kind(result) and np.array_equal(image, result) for image, result in pairs):
+        raise UserError(f"{key}: {transform.name} changes no image with these arguments; leave it out")
+    return results
+
+
+def _kind(image: NDArray[Any]) -> str:
+    return f"{image.dtype} {image.shape}"

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from frugalnet.distributed.config import GlobalNet
 from frugalnet.distributed.exchange import Cost, pack, unpack, within
-from frugalnet.distributed.launch import GlobalNet
 from frugalnet.distributed.parameter_server import CPU, DONE, JOIN, STOP, Curves, GlobalNetwork
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.worker import STATISTICS_IMAGES, Worker

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from frugalnet.distributed.launch import LaunchConfig
+from frugalnet.distributed.config import LaunchConfig
 from frugalnet.errors import UserError
 
 T = TypeVar("T")

@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 
 from frugalnet import compute, tracking
-from frugalnet.compute import ComputeConfig
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.data import arrays
 from frugalnet.distributed import launch
+from frugalnet.distributed.config import LaunchConfig, Workers
 from frugalnet.distributed.exchange import Peers
-from frugalnet.distributed.launch import LaunchConfig, Workers
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.synchronous import fit
 from frugalnet.distributed.worker import Worker
@@ -44,7 +44,7 @@ class _Inputs:
     def __init__(self, task: Task) -> None:
         config = launch.divide_cores(task.compute, task.workers.workers)
         self.device = compute.setup(config)
-        self.data, self.views = arrays.load(Path("data/arrays")), Views(Path("data/views"))
+        self.data, self.views = arrays.read_dataset(Path("data/arrays")), Views(Path("data/views"))
         self.backend = launch.check(task.workers, task.launch, task.train, self.device, len(self.data.train.labels))
         environment, identity = compute.bits_depend_on(self.device, config), launch.identity(task.workers)
         self.run = runs.describe(

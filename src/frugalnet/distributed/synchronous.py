@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from frugalnet.distributed.launch import GlobalNet
+from frugalnet.distributed.config import GlobalNet
 from frugalnet.distributed.resume import Resumption
 from frugalnet.distributed.worker import STATISTICS_IMAGES, Worker
 from frugalnet.errors import Interrupted

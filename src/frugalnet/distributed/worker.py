@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from frugalnet.data.arrays import Split
+from frugalnet.distributed.config import GlobalNet, Workers
 from frugalnet.distributed.exchange import Peers, shard
-from frugalnet.distributed.launch import GlobalNet, Workers
 from frugalnet.distributed.replicas import Replica, synchronise_batch_norm
 from frugalnet.errors import UserError
 from frugalnet.training.batches import Resident, batch_indices, batches

@@ -147,15 +147,15 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture as a data URL, and the class that it was taken for."""
+    """A picture, (H, W, 3) uint8 RGB, and the class that it was taken for."""
 
-    url: str
+    image: NDArray[np.uint8]
     predicted: str
 
 
 @dataclass(frozen=True)
 class ClassExamples:
-    """A class's name, its figures in words, and pictures of it classified correctly and incorrectly."""
+    """A class, its figures in words, and pictures of it classified correctly and incorrectly."""
 
     name: str
     figures: str
@@ -165,10 +165,11 @@ class ClassExamples:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Classes with examples, in groups by title; Markdown shows the PNG instead."""
+    """Classes with examples, in groups by title. Markdown shows it as PNG."""
 
+    name: str  # of the PNG
     groups: Mapping[str, Sequence[ClassExamples]]
-    png: str
+    is_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,12 +205,13 @@ class Document:
     colours: Mapping[str, str]  # by network
     open_fold: str  # the network whose folds are open
     banner: str = ""
+    attached: Sequence[Heatmap | Gallery] = ()  # drawn as PNG; of equal name, instead of a section's
 
 
-def charts_of(block: Block) -> list[Chart | Heatmap]:
-    """All charts in a block."""
+def figures_of(block: Block) -> list[Chart | Heatmap | Gallery]:
+    """What is drawn as PNG in a block."""
     if isinstance(block, Fold):
-        return [chart for inner in block.blocks for chart in charts_of(inner)]
+        return [figure for inner in block.blocks for figure in figures_of(inner)]
     if isinstance(block, Grid):
         return [*block.charts]
-    return [block] if isinstance(block, Chart | Heatmap) else []
+    return [block] if isinstance(block, Chart | Heatmap | Gallery) else []

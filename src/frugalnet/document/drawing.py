@@ -10,13 +10,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from frugalnet.document.blocks import Chart, Heatmap
+from frugalnet.document.blocks import Chart, Example, Gallery, Heatmap
 from frugalnet.document.wording import human, one_line
 from frugalnet.files import atomic
 
+_RIGHT = "#23855a"
+_WRONG = "#b3303b"
+_TEXT_WIDTH = 2.0  # beside a gallery's images, each 1 wide
+_STEP = 1.12  # from one image to the next
+_ROW_HEIGHT = 1.4
 MOST_NAMES = 30  # more classes leave no room for their names
 _PRINTED = {"@muted": "#666666", "@ink": "#222222"}
 
@@ -110,8 +116,14 @@ def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
     }
 
 
-def png(chart: Chart | Heatmap, path: Path) -> None:
-    """Draw a chart as PNG, the same bytes every time."""
+def png(figure: Chart | Heatmap | Gallery, path: Path) -> None:
+    """Draw a figure as PNG, whole or not at all, the same bytes every time."""
+    drawn = _png_gallery(figure) if isinstance(figure, Gallery) else _png_of(figure)
+    with atomic(path) as partial:
+        drawn.savefig(partial, format="png", metadata={"Software": None})  # no matplotlib version in the bytes
+
+
+def _png_of(chart: Chart | Heatmap) -> Figure:
     figure = Figure(figsize=(6, 5.4 if isinstance(chart, Heatmap) else 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -122,13 +134,7 @@ def png(chart: Chart | Heatmap, path: Path) -> None:
         _png_heatmap(chart, figure, axes)
     else:
         _png_chart(chart, axes)
-    save_png(figure, path)
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all, the same bytes every time."""
-    with atomic(path) as partial:
-        figure.savefig(partial, format="png", metadata={"Software": None})  # no matplotlib version in the bytes
+    return figure
 
 
 def _png_chart(chart: Chart, axes: Axes) -> None:
@@ -171,9 +177,39 @@ def _png_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:
     figure.colorbar(drawn, ax=axes, shrink=0.7, label="% of the true class")
     axes.set(xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])
     if len(chart.class_names) <= MOST_NAMES:
-        names = [shortened(name, 24) for name in chart.class_names]
+        names = [_shortened(name, 24) for name in chart.class_names]
         axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
         axes.set_yticks(range(len(names)), names, parse_math=False)
+
+
+def _png_gallery(gallery: Gallery) -> Figure:
+    """A row for each class: examples classified correctly (green), and incorrectly (red) with the class predicted."""
+    classes = [(title, examples) for title, group in gallery.groups.items() for examples in group]
+    most = max(len(shown) for _, examples in classes for shown in (examples.right, examples.wrong))
+    width = _TEXT_WIDTH + 2 * most * _STEP + 0.2
+    figure = Figure(figsize=(width, _ROW_HEIGHT * len(classes)), dpi=100)
+    FigureCanvasAgg(figure)
+    # One pair of axes for all images: a pair for each would take ten times as long.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for row, (title, examples) in enumerate(classes):
+        top = _ROW_HEIGHT * row + 0.3
+        text = f"{_shortened(examples.name, 20)}\n{examples.figures}\n{title.lower()}"
+        axes.text(0.1, top + 0.5, text, va="center", fontsize=9, parse_math=False)
+        for column, example in enumerate(examples.right):
+            _draw_image(axes, example, (_TEXT_WIDTH + _STEP * column, top), ("right", _RIGHT))
+        for column, example in enumerate(examples.wrong, start=most):
+            _draw_image(axes, example, (_TEXT_WIDTH + _STEP * column + 0.1, top), (example.predicted, _WRONG))
+    axes.set(xlim=(0, width), ylim=(_ROW_HEIGHT * len(classes), 0), aspect="auto")
+    return figure
+
+
+def _draw_image(axes: Axes, example: Example, corner: tuple[float, float], title: tuple[str, str]) -> None:
+    left, top = corner
+    text, colour = title
+    axes.imshow(example.image, extent=(left, left + 1, top + 1, top), interpolation="nearest")
+    axes.add_patch(Rectangle(corner, 1, 1, fill=False, color=colour, linewidth=2))
+    axes.text(left, top - 0.07, _shortened(text, 15), fontsize=7, color=colour, parse_math=False)
 
 
 def data_url(image: NDArray[np.uint8], kind: Literal["jpeg", "png"] = "jpeg") -> str:
@@ -184,7 +220,6 @@ def data_url(image: NDArray[np.uint8], kind: Literal["jpeg", "png"] = "jpeg") ->
     return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
-def shortened(text: str, length: int) -> str:
-    """Text from data on one line, at most so many letters long."""
+def _shortened(text: str, length: int) -> str:
     text = one_line(text)
     return text if len(text) <= length else text[: length - 1] + "…"

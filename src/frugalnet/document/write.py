@@ -9,18 +9,19 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from frugalnet.document import drawing
-from frugalnet.document.blocks import Document, charts_of
+from frugalnet.document.blocks import Chart, Document, Heatmap, figures_of
 from frugalnet.document.wording import NOT_MEASURED, markdown
 
 
 def write_document(document: Document, folder: Path) -> None:
     """Write report.html, report.md and figures/ into an existing folder, the same bytes for the same document."""
-    in_sections = [chart for section in document.sections for block in section.blocks for chart in charts_of(block)]
-    charts = [chart for chart in (document.chart, *in_sections) if not chart.is_empty]
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    for chart in charts:
-        drawing.png(chart, figures / f"{chart.name}.png")
+    in_sections = [figure for section in document.sections for block in section.blocks for figure in figures_of(block)]
+    every = [figure for figure in (document.chart, *in_sections, *document.attached) if not figure.is_empty]
+    figures = {figure.name: figure for figure in every}
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        drawing.png(figure, folder / "figures" / f"{name}.png")
+    charts = {figure.name: figure for figure in (document.chart, *in_sections) if isinstance(figure, Chart | Heatmap)}
     environment = Environment(
         loader=PackageLoader("frugalnet.document"),
         autoescape=lambda name: bool(name and ".html" in name),
@@ -28,13 +29,13 @@ def write_document(document: Document, folder: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markdown"] = markdown
+    environment.filters |= {"markdown": markdown, "data_url": drawing.data_url}
     context = {
         "document": document,
         "not_measured": NOT_MEASURED,
         "plotly_js": base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
         # plotly's JSON writes "<" as an escape, so that no figure can end the script element that it is in.
-        "drawn": {chart.name: to_json_plotly(drawing.plotly(chart)) for chart in charts},
+        "drawn": {n: to_json_plotly(drawing.plotly(c)) for n, c in charts.items() if not c.is_empty},
     }
     for name in ("report.html", "report.md"):
         text = environment.get_template(f"{name}.j2").render(context)

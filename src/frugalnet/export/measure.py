@@ -16,8 +16,9 @@ from frugalnet.export.result import ClassLoss, Cost, ExportCosts, ExportResult, 
 from frugalnet.export.runtimes import Run, Runnable, peak_memory
 from frugalnet.files import sha256
 from frugalnet.metrics import accuracy
+from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.statistics import Interval, bootstrap, quantiles
-from frugalnet.metrics.timing import MeasureConfig, peak_allocated
+from frugalnet.metrics.timing import peak_allocated
 
 _LOSE = 5  # classes to name
 

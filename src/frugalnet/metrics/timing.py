@@ -16,26 +16,15 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from frugalnet.compute import describe_machine, evaluating, synchronize
+from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.counts import named_layers, weights_bytes
 from frugalnet.metrics.energy import EnergyMeter
 from frugalnet.metrics.statistics import quantiles
-from frugalnet.schema import Config
-
-
-class MeasureConfig(Config):
-    """How `measure` goes about it."""
-
-    warmup_rounds: int = Field(ge=0)
-    rounds: int = Field(ge=1)  # each measures every network once; n of a throughput
-    latencies_per_round: int = Field(ge=1)  # rounds × this many: n of a latency
-    batch_size: int = Field(ge=2, le=100_000)  # of throughput, training step and memory
-    energy_seconds: float = Field(gt=0)  # at least so long, where there is a counter
 
 
 def measure(
@@ -179,7 +168,7 @@ class _Subject:
         for key, step in (("image", self.forward), ("training_image", self.backward)):
             meter, images = EnergyMeter(self.device), 0
             end = time.perf_counter() + seconds
-            while meter.available and time.perf_counter() < end:
+            while meter.available and (images == 0 or time.perf_counter() < end):
                 step(self.images)
                 images += len(self.images)
             joules = meter.lap()

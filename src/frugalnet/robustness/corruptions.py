@@ -11,7 +11,8 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.data.policy import Transform, build_policy
+from frugalnet.data.config import Transform
+from frugalnet.data.policy import build_policy
 from frugalnet.errors import UserError
 
 SEVERITIES = 5

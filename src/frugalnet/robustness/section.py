@@ -49,7 +49,8 @@ def one_pixel_rates(result: RobustnessResult) -> dict[str, Interval]:
 def section(result: RobustnessResult, comparison: Comparison) -> Section:
     """A verdict, a table, two charts and, with the validation images, the most telling successes."""
     colour_of = colours(row.model for row in comparison.rows)  # quantised, a network keeps its colour
-    blocks: list[Block] = [verdict(result, comparison), _table(result)]
+    said = verdict(result, comparison)
+    blocks: list[Block] = [said, _table(result)] if said else [_table(result)]
     if not result.attacked and result.pictures:
         blocks.append(NO_PICTURE)
     if result.one_pixel:
@@ -109,7 +110,10 @@ def _mcnemar(a: NetworkResult, b: NetworkResult) -> float:
 
 
 def verdict(result: RobustnessResult, comparison: Comparison) -> str:
-    """One sentence: of the network with the fewest MACs, and whether it fails more often than the one with the most."""
+    """One sentence: of the network with the fewest MACs, and whether it fails more often than the one with the most.
+
+    Empty if neither one pixel was changed nor pictures corrupted.
+    """
     by_model = {network.model: network for network in result.networks if network.format == "float32"}
     small, large = (by_model[model] for model in comparison.extremes_by_macs([*by_model]))
     parts = []
@@ -123,7 +127,7 @@ def verdict(result: RobustnessResult, comparison: Comparison) -> str:
         shown = [f"{network.model} {with_interval(share)}" for network, share in zip(ends, kept, strict=True)]
         parts.append(f"corruptions leave {' of its accuracy and '.join(shown)} of its accuracy")
     sentence = "; ".join(parts)
-    return f"{sentence[:1].upper()}{sentence[1:]}." if parts else NO_PICTURE
+    return f"{sentence[:1].upper()}{sentence[1:]}." if parts else ""
 
 
 def _fooled(result: RobustnessResult, small: NetworkResult, large: NetworkResult) -> str:

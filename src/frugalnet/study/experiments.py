@@ -53,3 +53,8 @@ def measured(evidence: Evidence) -> Iterator[tuple[Experiment, Any]]:
         result = evidence.result(experiment.Result)
         if result is not None:
             yield experiment, result
+
+
+def unmeasured(evidence: Evidence) -> list[Experiment]:
+    """The experiments that measured nothing."""
+    return [experiment for experiment in EXPERIMENTS if evidence.result(experiment.Result) is None]

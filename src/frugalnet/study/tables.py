@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frugalnet.comparison.compare import Comparison, Reached, Row
+from frugalnet.comparison.compare import Row
 from frugalnet.document.blocks import Cell, Table, network_cell
 from frugalnet.document.wording import (
     BYTES,
@@ -16,14 +16,9 @@ from frugalnet.document.wording import (
     Units,
     count,
     interval,
-    p_value,
-    percent,
-    prefixed,
     scale,
     seed_mean,
-    signed_points,
 )
-from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles, SeedMean
 
 
@@ -120,63 +115,3 @@ def terminal(rows: Sequence[Row]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return "\n".join("  ".join(line).rstrip() for line in padded)
-
-
-def differences(comparison: Comparison) -> Table:
-    rows = []
-    for one in comparison.differences:
-        p_values = [*map(p_value, one.mcnemar.values())]
-        bounds = f"{signed_points(one.interval.low)} to {signed_points(one.interval.high)}"
-        figures = (f"{signed_points(one.interval.estimate)} points", bounds, ", ".join(p_values) or "no common seed")
-        rows.append([Cell(one.wording), *map(Cell, figures)])
-    header = ("Two networks", "Difference of top-1", "95 % interval", "McNemar’s exact p, by seed")
-    return Table("Differences of top-1", header, rows, style="pairs")
-
-
-def training_cost(rows: Sequence[Row]) -> Table:
-    def cell(one: Reached) -> Cell:
-        if one.epochs is None or one.macs is None:
-            return Cell(f"{one.seeds_reached} of {one.seeds} seeds" if one.seeds_reached else "not reached")
-        return Cell(count(one.epochs, "epoch"), (macs(one.macs),))
-
-    every = [one for row in rows for one in row.reached]
-    macs = scale([one.macs for one in every if one.macs] or [1], prefixed("MACs"))
-    milestones = [percent(one.milestone, 0) for one in rows[0].reached]
-    body = [[network_cell(row.model), *map(cell, row.reached)] for row in rows]
-    return Table("Training cost of reaching an accuracy", ("Validation top-1", *milestones), body)
-
-
-def extremes(rows: Sequence[Row]) -> Table:
-    def named(row: Row, chosen: Sequence[int]) -> Cell:
-        return Cell(", ".join(f"{row.classes[c].name} {percent(row.classes[c].accuracy or 0, 0)}" for c in chosen))
-
-    best_and_worst = [classes.best_and_worst([one.accuracy for one in row.classes]) for row in rows]
-    body = [
-        [network_cell(row.model), *(named(row, chosen) for chosen in both)]
-        for row, both in zip(rows, best_and_worst, strict=True)
-    ]
-    return Table("Easiest and hardest classes", ("Network", "Easiest", "Hardest"), body, (0, 1, 2), "prose")
-
-
-def confused_pairs(row: Row) -> Table:
-    pairs = classes.most_confused_pairs(row.confusion, row.records[0].class_names)
-    rows = [[Cell(f"{p.first} · {p.second}"), Cell(str(p.forward)), Cell(str(p.backward))] for p in pairs]
-    header = ("Classes", "First as second", "Second as first")
-    seeds = f", {len(row.seeds)} seeds together" if len(row.seeds) > 1 else ""
-    return Table(f"Most confused pairs of {row.model}{seeds}", header, rows, style="")
-
-
-def layers(row: Row) -> Table:
-    """layers.csv, with each layer's fraction of the MACs, and of the measured time."""
-    layers, times = row.records[0].layers, row.cost.get("layer_ms") or {}
-    macs, milliseconds = sum(float(layer["macs"]) for layer in layers), sum(times.values())
-    rows = []
-    counted = scale([float(layer["macs"]) for layer in layers if float(layer["macs"])] or [1], prefixed(""))
-    for layer in layers:
-        of_macs = float(layer["macs"]) / (macs or 1)
-        of_time = times[layer["layer"]] / milliseconds if milliseconds and layer["layer"] in times else None
-        texts = (layer["layer"], layer["kind"], layer["output_shape"], f"{int(layer['parameters_trainable']):,}")
-        time = Cell(NOT_MEASURED) if of_time is None else Cell(percent(of_time), bar=of_time)
-        rows.append([*map(Cell, texts), Cell(counted(float(layer["macs"]))), Cell(percent(of_macs), bar=of_macs), time])
-    header = ("Layer", "Kind", "Output", "Parameters", "MACs", "Fraction of MACs", "Fraction of time")
-    return Table(f"Layers of {row.model}", header, rows, (0, 1, 5, 6))

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.adaptation.finetuning import Part, Rates, TuningConfig, fine_tune, for_classes
-from frugalnet.data.augment import AugmentConfig, augment
+from frugalnet.data.augment import augment
+from frugalnet.data.config import AugmentConfig
 from frugalnet.document.wording import markdown
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, sha256_of

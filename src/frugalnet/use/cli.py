@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frugalnet.errors import UserError, in_one_line
+from frugalnet.errors import UserError, in_one_line, printable
 
 
 def main() -> None:
@@ -161,7 +161,7 @@ def _adapt(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path(f"{folder.resolve().name}-network")
     stored = weights.choose_network(arguments.model, arguments.weights)
     print(adapt.adapt(folder, stored, arguments.train, out, arguments.seed))
-    print(f"Weights and card: {UserError(str(out))}")
+    print(f"Weights and card: {printable(out)}")
     return 0
 
 
@@ -204,7 +204,7 @@ def _text(found: dict[str, Any]) -> str:
     changes = f" ({', '.join(found['changes'])})" if found["changes"] else ""
     lines = [f"{found['file']}{changes}: {found['network']}, {found['milliseconds']:.2f} ms"]
     lines += [f"  {one['probability']:7.2%}  {one['name']}" for one in found["top"]]
-    return "\n".join(str(UserError(line)) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from frugalnet.errors import UserError
+from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
 from frugalnet.export.files import write_files
 from frugalnet.export.formats import Format
@@ -51,5 +51,5 @@ def export_with_pictures(stored: Stored, names: Sequence[str], out: Path) -> str
             others = int((classes[kind] != classes["pytorch"]).sum())
             path = file.path if kind == "pytorch" else out / file.path.name
             size = file.path.stat().st_size
-            lines.append(f"  {UserError(str(path))}: {size:,} bytes, not PyTorch's class on {others}")
+            lines.append(f"  {printable(path)}: {size:,} bytes, not PyTorch's class on {others}")
     return "\n".join(lines)

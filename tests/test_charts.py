@@ -9,12 +9,18 @@ import fake_results
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from matplotlib.figure import Figure
 from plotly.io.json import to_json_plotly
 
+from frugalnet.comparison import curves
+from frugalnet.comparison.compare import Comparison
+from frugalnet.document import blocks, charts, drawing
+from frugalnet.document.blocks import Chart
+from frugalnet.document.charts import colours
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles
-from frugalnet.report import curves, drawing, figures
-from frugalnet.document.charts import Chart
+from frugalnet.study import cost, training
+from frugalnet.study.classes import Confusion, figures_of_records, unique_names
 
 
 @pytest.fixture(scope="module")
@@ -24,25 +30,24 @@ def rows(sample_findings):
 
 @pytest.fixture(scope="module")
 def heatmap(sample_findings, rows):
-    names = figures.unique_names(sample_findings.comparison)
-    return figures.heatmap("confusion", "Confusion", rows[0].confusion, range(12), names)
+    return Confusion(sample_findings.comparison).heatmap("confusion", rows[0].confusion, "alexnet")
 
 
 def test_plotly_accepts_every_figure(rows, heatmap):
     """The figures are plain dictionaries; plotly's own validation finds a misspelt key or a wrong value."""
-    costs = [figures.cost_chart(rows, key) for key in figures.COST_AXES]
+    costs = [cost.cost_chart(rows, key) for key in cost.COST_AXES]
     for chart in (*costs, *curves.charts(rows), heatmap):
         go.Figure(json.loads(re.sub(r'"@\w+"', '"#445566"', to_json_plotly(drawing.plotly(chart)))))
 
 
 def test_class_names_are_neither_tags_nor_formulas_for_plotly_nor_colours_for_the_page():
-    chart = figures.Heatmap("confusion", "Confusion", ["<b>a</b>", "price of $x$", "@home"], np.zeros((3, 3)))
+    chart = blocks.Heatmap("confusion", "Confusion", ["<b>a</b>", "price of $x$", "@home"], np.zeros((3, 3)))
     names = drawing.plotly(chart)["data"][0]["x"]
     assert names == ["&lt;b&gt;a&lt;/b&gt;", "price of &#36;x&#36;", "&#64;home"]
 
 
 def test_a_cost_chart_shows_means_intervals_and_the_pareto_front(rows):
-    chart = figures.cost_chart(rows, "latency_ms")
+    chart = cost.cost_chart(rows, "latency_ms")
     alexnet, residual, depthwise = chart.points
     top1 = rows[0].top1_interval
     assert alexnet.name == "alexnet"
@@ -61,16 +66,16 @@ def test_a_cost_chart_shows_means_intervals_and_the_pareto_front(rows):
 
 def test_a_cost_chart_shows_only_what_was_measured(rows):
     some = [replace(row, latency_ms=None) if row.model == "alexnet" else row for row in rows]
-    assert [point.name for point in figures.cost_chart(some, "latency_ms").points] == ["residual", "depthwise"]
+    assert [point.name for point in cost.cost_chart(some, "latency_ms").points] == ["residual", "depthwise"]
     none = [replace(row, latency_ms=None) for row in rows]
-    assert figures.cost_chart(none, "latency_ms").is_empty
+    assert cost.cost_chart(none, "latency_ms").is_empty
 
 
 def test_ticks_are_few_and_round(rows):
     for factor in (1.1, 10, 1e6):
         times = [Quantiles(m, m, m, 9) for m in (1.0, factor, factor)]
         wide = [replace(row, latency_ms=time) for row, time in zip(rows, times, strict=True)]
-        chart = figures.cost_chart(wide, "latency_ms")
+        chart = cost.cost_chart(wide, "latency_ms")
         assert 1 <= len(chart.ticks) <= 9
         assert all(chart.x_range[0] <= tick <= chart.x_range[1] for tick in chart.ticks)
 
@@ -84,7 +89,7 @@ def test_curves_show_every_seed_and_label_their_ends(rows):
     assert [line.dotted for line in alexnet.lines] == [True, True, False, False]
     assert [label.text.split()[0] for label in alexnet.labels] == ["training", "validation"]
     assert len(together.lines) == 6
-    assert {label.text: label.colour for label in together.labels} == figures.colours(rows)
+    assert {label.text: label.colour for label in together.labels} == colours(row.model for row in rows)
 
 
 def test_curves_of_all_networks_are_named_at_the_ends_of_their_validation_curves():
@@ -115,36 +120,36 @@ def test_a_mean_curve_ends_where_the_shortest_one_does(rows):
 
 
 def test_labels_are_spread_apart_and_keep_their_order():
-    placed = figures.spread_apart([40.0, 40.2, 10.0, 39.9], 3)
+    placed = charts.spread_apart([40.0, 40.2, 10.0, 39.9], 3)
     assert np.argsort(placed).tolist() == [2, 3, 0, 1]
     assert np.diff(np.sort(placed)).min() >= 3 - 1e-6
-    assert figures.spread_apart([1.0, 9.0], 3) == [1, 9]
+    assert charts.spread_apart([1.0, 9.0], 3) == [1, 9]
 
 
 @pytest.mark.parametrize("ends", [[13, 13.1, 13.2, 13.3, 13.4], [100, 100, 100, 60], [1, 99]])
 def test_labels_of_the_ends_of_lines_stay_on_the_axis_where_they_are_drawn(ends):
-    labels = figures.end_labels({f"network {i}": (end, "#000") for i, end in enumerate(ends)}, 100, 300)
+    labels = charts.end_labels({f"network {i}": (end, "#000") for i, end in enumerate(ends)}, 100, 300)
     places = sorted(label.y for label in labels)
     assert 0 <= places[0] < places[-1] <= 100
     assert np.diff(places).min() >= 18 * 100 / 246 - 1e-6
 
 
 def test_a_name_stands_right_of_its_point_unless_something_is_there():
-    assert figures.place_names([(0.3, 0.5)], ["alexnet"]) == [(1, 0)]
-    assert figures.place_names([(0.95, 0.5)], ["alexnet"]) == [(-1, 0)], "it would be cut"
-    first, second = figures.place_names([(0.3, 0.5), (0.35, 0.5)], ["alexnet", "residual"])
+    assert charts.place_names([(0.3, 0.5)], ["alexnet"]) == [(1, 0)]
+    assert charts.place_names([(0.95, 0.5)], ["alexnet"]) == [(-1, 0)], "it would be cut"
+    first, second = charts.place_names([(0.3, 0.5), (0.35, 0.5)], ["alexnet", "residual"])
     assert (first[0], second) == (-1, (1, 0))
     above, below = (0.6, 0.53, 1.0, 1.0), (0.6, 0.0, 1.0, 0.47)
-    both = figures.place_names([(0.45, 0.5), (0.95, 0.5)], ["depthwise_twice", "residual12"], [above, below])
+    both = charts.place_names([(0.45, 0.5), (0.95, 0.5)], ["depthwise_twice", "residual12"], [above, below])
     assert both == [(-1, 0), (-1, 0)], "the first makes room for the second, which has no other place"
 
 
 def test_points_of_about_equal_cost_do_not_hide_each_other():
     points = [
-        figures.Point(name, "#000", x, 40, (39, 41), ()) for name, x in (("a", 70_988), ("b", 70_000), ("c", 400_000))
+        blocks.Point(name, "#000", x, 40, (39, 41), ()) for name, x in (("a", 70_988), ("b", 70_000), ("c", 400_000))
     ]
-    first, second, far = figures.scatter("", "", "", points).points
-    low, high = figures.scatter("", "", "", points).x_range
+    first, second, far = charts.scatter("", "", "", points).points
+    low, high = charts.scatter("", "", "", points).x_range
     assert np.log10(first.x / second.x) == pytest.approx(0.014 * np.log10(high / low))
     assert first.x * second.x == pytest.approx(70_988 * 70_000), "about their middle"
     assert far.x == pytest.approx(400_000)
@@ -154,23 +159,23 @@ def test_a_class_that_shares_its_name_gets_its_id(sample_findings):
     first = sample_findings.comparison.rows[0]
     record = replace(first.records[0], class_names=["crane", "crane", "a\nb"], class_ids=["n1", "n2", "n3"])
     both = replace(sample_findings.comparison, rows=[replace(first, records=[record])])
-    assert figures.unique_names(both) == ["crane (n1)", "crane (n2)", "a b"]
+    assert unique_names(both) == ["crane (n1)", "crane (n2)", "a b"]
 
 
 @pytest.fixture
 def texts(monkeypatch) -> list[str]:
     """The texts of a drawing, as matplotlib shows them: without mark-up."""
     shown: list[str] = []
-    saved = drawing._save
+    save = Figure.savefig
 
-    def save(figure, path):
+    def noted(figure, *arguments, **named):
         for axes in figure.axes:
             found = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
             assert not [text for text in found if "$" in text.get_text() and text.get_parse_math()]
             shown.extend(text.get_text() for text in found)
-        saved(figure, path)
+        save(figure, *arguments, **named)
 
-    monkeypatch.setattr(drawing, "_save", save)
+    monkeypatch.setattr(Figure, "savefig", noted)
     return shown
 
 
@@ -179,13 +184,13 @@ def test_a_png_of_a_heatmap_names_few_classes_and_not_many(tmp_path, heatmap, te
     assert "dugong" in texts
     assert "price of $\\frac$ | salt" in texts
     texts.clear()
-    many = figures.heatmap("c", "c", np.random.default_rng(0).integers(0, 5, (60, 60)), range(60), ["name"] * 60)
+    many = blocks.Heatmap("c", "c", ["name"] * 60, np.random.default_rng(0).uniform(0, 5, (60, 60)))
     drawing.png(many, tmp_path / "many.png")
     assert "name" not in texts
 
 
 def test_a_png_of_a_chart_is_drawn_whole_with_its_labels(tmp_path, rows, texts):
-    for chart in (figures.cost_chart(rows, "macs"), curves.charts(rows)[-1]):
+    for chart in (cost.cost_chart(rows, "macs"), curves.charts(rows)[-1]):
         drawing.png(chart, tmp_path / "chart.png")
         assert {"alexnet", "depthwise", "residual"} <= set(texts)
         picture = cv2.imread(str(tmp_path / "chart.png"), cv2.IMREAD_GRAYSCALE)
@@ -193,23 +198,30 @@ def test_a_png_of_a_chart_is_drawn_whole_with_its_labels(tmp_path, rows, texts):
         texts.clear()
 
 
-def test_best_and_worst_shows_each_class_with_its_figures(tmp_path, rows, images, texts):
-    record = rows[0].records[0]
+def gallery_of(comparison: Comparison) -> blocks.Gallery:
+    """The first record's easiest and hardest classes."""
+    name = f"{comparison.first.name}_best_and_worst"
+    return next(figure for figure in figures_of_records(comparison) if figure.name == name)
+
+
+def test_best_and_worst_shows_each_class_with_its_figures(tmp_path, sample_findings, texts):
+    record = sample_findings.comparison.first
     accuracies = classes.per_class(record.confusion, record.class_ids, record.class_names)
-    drawing.best_and_worst(images, record, accuracies, tmp_path / "one.png")
+    drawing.png(gallery_of(sample_findings.comparison), tmp_path / "one.png")
     best, worst = classes.best_and_worst([one.accuracy for one in accuracies])
     headings = [text for text in texts if " of 50)" in text]
-    assert [text.splitlines()[-1] for text in headings] == ["best"] * 5 + ["worst"] * 5
+    assert [text.splitlines()[-1] for text in headings] == ["easiest"] * 5 + ["hardest"] * 5
     for text, c in zip(headings, [*best, *worst], strict=True):
         assert f"({accuracies[c].correct} of 50)" in text
     assert texts.count("right") == sum(min(accuracies[c].correct, 4) for c in (*best, *worst))
 
 
-def test_best_and_worst_draws_few_classes_and_no_mistakes(tmp_path, rows, images, texts):
+def test_best_and_worst_draws_few_classes_and_no_mistakes(tmp_path, sample_findings, texts):
     labels = np.array([0, 1, 0, 1])
-    record = replace(rows[0].records[0], labels=labels, predicted=labels, class_names=["$\\frac$\nant", "bee"])
-    accuracies = classes.per_class(np.diag([2, 2]), ["n0", "n1"], record.class_names)
-    drawing.best_and_worst(images[:4], record, accuracies, tmp_path / "few.png")
+    first, names, ids = sample_findings.comparison.rows[0], ["$\\frac$\nant", "bee"], ["n0", "n1"]
+    record = replace(first.records[0], labels=labels, predicted=labels, class_names=names, class_ids=ids)
+    few = replace(sample_findings.comparison, rows=[replace(first, records=[record], confusion=record.confusion)])
+    drawing.png(gallery_of(few), tmp_path / "few.png")
     assert [text.splitlines()[0] for text in texts if "of 2" in text] == ["$\\frac$ ant", "bee"]
     assert texts.count("right") == 4
 
@@ -219,29 +231,29 @@ def test_an_empty_chart_is_known_as_such():
 
 
 def test_equal_costs_that_are_whole_numbers_are_drawn_side_by_side():
-    points = [figures.Point(name, "#000000", 74_000, 40.0, (39.0, 41.0), ()) for name in ("a", "b")]
-    first, second = figures.scatter("name", "title", "parameters", points).points
+    points = [blocks.Point(name, "#000000", 74_000, 40.0, (39.0, 41.0), ()) for name in ("a", "b")]
+    first, second = charts.scatter("name", "title", "parameters", points).points
     assert first.x < 74_000 < second.x
 
 
 @pytest.mark.parametrize("cost", [1.3, 3.5, 4.9, 7.0, 73_800.0, 3_529_664.0])
 @pytest.mark.parametrize("span", [1.01, 2.0, 8.0, 40.0])
 def test_costs_that_are_close_together_have_a_logarithmic_axis_too(cost, span):
-    points = [figures.Point(str(x), "#000000", x, 40.0, (39.0, 41.0), ()) for x in (cost, span * cost)]
-    assert 2 <= len(figures.scatter("name", "title", "MACs", points).ticks) <= 5
+    points = [blocks.Point(str(x), "#000000", x, 40.0, (39.0, 41.0), ()) for x in (cost, span * cost)]
+    assert 2 <= len(charts.scatter("name", "title", "MACs", points).ticks) <= 5
 
 
 def test_a_point_that_hides_no_other_is_drawn_exactly_at_its_cost():
     costs = [89_712.0, 299_040.0, 498_787.0, 1_662_624.0]
-    points = [figures.Point(str(cost), "#000000", cost, 40.0, (39.0, 41.0), ()) for cost in costs]
-    assert [point.x for point in figures.scatter("name", "title", "bytes", points).points] == costs
+    points = [blocks.Point(str(cost), "#000000", cost, 40.0, (39.0, 41.0), ()) for cost in costs]
+    assert [point.x for point in charts.scatter("name", "title", "bytes", points).points] == costs
 
 
 def test_each_seeds_final_top_1_is_drawn_and_nothing_for_single_seeds(tmp_path):
-    rows = fake_results.compared(tmp_path / "two", models=("alexnet", "depthwise"), seeds=(0, 1)).rows
-    chart = figures.seed_chart(rows)
+    rows = fake_results.comparison(tmp_path / "two", models=("alexnet", "depthwise"), seeds=(0, 1)).rows
+    chart = training.seed_chart(rows)
     assert [point.y for point in chart.points] == [100 * r.metrics["top1"] for row in rows for r in row.records]
     assert [round(point.x) for point in chart.points] == [0, 0, 1, 1]
     assert len({point.x for point in chart.points}) == 4
     assert chart.x_names == [row.model for row in rows]
-    assert figures.seed_chart(fake_results.compared(tmp_path / "one", seeds=(0,)).rows).is_empty
+    assert training.seed_chart(fake_results.comparison(tmp_path / "one", seeds=(0,)).rows).is_empty

@@ -1,0 +1,60 @@
+"""The archive → the data set's arrays, labels and statistics."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frugalnet.data.arrays import FILES, SPLITS, read_dataset
+from frugalnet.data.config import NormaliseConfig
+from frugalnet.data.decode import decode_members
+from frugalnet.data.layout import choose, read_layout
+from frugalnet.files import atomic, sha256, write_json
+
+
+def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample: bool, processes: int) -> None:
+    """Decode the archive's images into `folder`, which `read_dataset` reads. It is written whole or not at all.
+
+    Images are sorted by class and number; labels are positions in wnids.txt. The bytes depend neither on the order of
+    the archive's members nor on the number of decoding `processes` (0: one per core).
+    Raises UserError, naming the member, if the archive is not as expected, and OSError, naming the path, if the disk is
+    full or read-only.
+    """
+    layout = read_layout(archive, config.max_unpacked_bytes)
+    layout = choose(layout, config.classes, config.train_per_class, config.holdout)
+    with atomic(folder) as partial:
+        partial.mkdir()
+        members = {}
+        for split, by_class in zip(SPLITS, (layout.train, layout.validation), strict=True):
+            labels = np.repeat(np.arange(len(by_class), dtype=np.int64), [len(images) for images in by_class])
+            np.save(partial / f"{split}_labels.npy", labels)
+            members[partial / f"{split}_images.npy"] = [image for images in by_class for image in images]
+        histograms = decode_members(archive, members, processes)
+        mean, std = mean_and_std(histograms[partial / "train_images.npy"])
+        description = {
+            "name": config.name,
+            "is_sample": is_sample,
+            "validated_on": "hold-out of the training split" if config.holdout else "validation split",
+            "class_ids": layout.class_ids,
+            "class_names": layout.class_names,
+            "mean": mean,
+            "std": std,
+            "sha256": {name: sha256(partial / name) for name in FILES},
+        }
+        write_json(partial / "dataset.json", description)
+        read_dataset(partial)  # nothing that is not whole takes the folder's name
+
+
+def mean_and_std(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel, from (3, 256) counts of values; summed exactly, in integers.
+
+    A channel of one value gets the deviation 1, so that training, which divides by it, only centres the channel.
+    """
+    mean, std = [], []
+    for counts in histogram.tolist():
+        n = sum(counts)
+        total = sum(value * count for value, count in enumerate(counts))
+        squares = sum(value * value * count for value, count in enumerate(counts))
+        mean.append(total / n)
+        std.append(((n * squares - total * total) / (n * n)) ** 0.5 or 1.0)
+    return mean, std

@@ -1,0 +1,79 @@
+"""Whether an architecture can be trained, evaluated and used: tried with random weights, before any work."""
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frugalnet import models
+from frugalnet.errors import UserError
+
+_CLASSES = 7  # that a network is tried with: a number that no network has by default
+_IMAGES = 3
+_TOLERANCE = 1e-3  # of logits, relative to the largest: kernels for other batch sizes add in another order
+
+
+def check_architecture(name: str, sizes: Iterable[int] = (64,)) -> None:
+    """Build the network of that name and try it on images of these sizes, in pixels a side.
+
+    Raises UserError, naming the file and what was expected, if it cannot be trained and evaluated, or if an image's
+    logits depend on the other images of its batch.
+    """
+    path = models.find(name)
+    file = f"src/frugalnet/models/{name}.py"
+    module = _attempt(f"{file}: cannot be imported", path, lambda: importlib.import_module(f"frugalnet.models.{name}"))
+    function = getattr(module, "build", None)
+    if not callable(function) or "num_classes" not in inspect.signature(function).parameters:
+        raise UserError(f"{file}: expected a function build(num_classes), found {_described(function)}")
+    network = _attempt(f"{file}: build({_CLASSES}) failed", path, lambda: function(_CLASSES))
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{file}: build has to return a torch.nn.Module, found {_described(network)}")
+    network.eval()
+    for size in sorted({*sizes, 64}):
+        _check_logits(network, size, file, path)
+
+
+def _check_logits(network: nn.Module, size: int, file: str, path: Path) -> None:
+    images = torch.rand(_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)) - 0.5
+    what = f"{file}: fails on images of {size}×{size} pixels"
+    with torch.inference_mode():
+        logits = _attempt(what, path, partial(network, images))
+        if not _are_logits(logits, _IMAGES):
+            raise UserError(
+                f"{file}: for {_CLASSES} classes and an input of {tuple(images.shape)}, expected logits "
+                f"({_IMAGES}, {_CLASSES}) of floats, found {_described(logits)}; is num_classes used?"
+            )
+        alone = torch.cat([_attempt(what, path, partial(network, image[None])) for image in images])
+    largest = max(float(logits.abs().max()), 1e-6)
+    if not _are_logits(alone, _IMAGES) or float((alone - logits).abs().max()) > _TOLERANCE * largest:
+        raise UserError(
+            f"{file}: gives an image other logits alone than among others, in evaluation mode; nothing may be computed "
+            "over the batch (dimension 0), nor at random"
+        )
+
+
+def _are_logits(value: object, images: int) -> bool:
+    return isinstance(value, Tensor) and value.shape == (images, _CLASSES) and value.is_floating_point()
+
+
+def _attempt(what: str, path: Path, call: Callable[[], Any]) -> Any:
+    """What `call` returns. Raises UserError, with the line in the architecture's file, for whatever that raises."""
+    try:
+        return call()
+    except Exception as error:  # whatever a user's file raises
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f", line {frames[-1].lineno}" if frames else ""
+        message = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} ({type(error).__name__}: {message}{line})") from error
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return f"{value.__name__}{inspect.signature(value)}" if inspect.isfunction(value) else type(value).__name__

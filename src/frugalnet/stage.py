@@ -1,0 +1,48 @@
+"""How a stage of the pipeline is called, and how Ctrl-C ends it."""
+
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_type_hints
+
+from frugalnet.errors import in_one_line
+
+
+def run_stage(stage: Callable[..., None]) -> None:
+    """Call a stage's main function and end the process with one line and a non-zero exit code if it fails.
+
+    The arguments are the words of the command line. Without any they are the matrix item in DVC_STAGE, the part after
+    the "@" split at its last hyphens: `train@residual-0` calls main("residual", 0). Each is converted to the type of
+    its parameter. A failure ends the process as `in_one_line` says.
+    """
+    name = Path(sys.argv[0]).stem
+    arguments = _arguments(stage, name)
+    signal.signal(signal.SIGINT, interrupt)
+    with in_one_line(name):
+        stage(*arguments)
+
+
+def interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; within an import exit at once: extension modules abort if theirs is interrupted."""
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"{Path(sys.argv[0]).stem}: interrupted\n".encode())
+            os._exit(128 + signal.SIGINT)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _arguments(stage: Callable[..., None], name: str) -> list[Any]:
+    parameters, types = list(inspect.signature(stage).parameters), get_type_hints(stage)
+    words, item = sys.argv[1:], os.environ.get("DVC_STAGE", "").rpartition("@")
+    if parameters and not words and item[1]:
+        words = item[2].rsplit("-", len(parameters) - 1)
+    try:
+        return [types[parameter](word) for parameter, word in zip(parameters, words, strict=True)]
+    except ValueError:
+        module = f"{Path(sys.argv[0]).parent.name}.{name}"
+        sys.exit(" ".join(["usage: python -m", module, *map(str.upper, parameters)]))

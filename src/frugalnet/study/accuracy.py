@@ -1,0 +1,44 @@
+"""The section "Accuracy and cost": the networks' accuracies with their intervals, and their differences."""
+
+from frugalnet.comparison.compare import Comparison
+from frugalnet.document.blocks import Block, Cell, Section, Table
+from frugalnet.document.wording import p_value, signed_points
+from frugalnet.study import tables
+
+
+def section(comparison: Comparison) -> Section:
+    """The main table, more on accuracy, and every difference of two networks."""
+    rows = comparison.rows
+    blocks: list[Block] = [tables.networks(rows, "Accuracy and cost", tables.SUMMARY), SUMMARY_NOTE]
+    blocks += [tables.networks(rows, "More on accuracy", tables.ACCURACY), ACCURACY_NOTE]
+    blocks += [differences(comparison), PAIRED] if comparison.differences else []
+    return Section("table", "Accuracy and cost", blocks)
+
+
+def differences(comparison: Comparison) -> Table:
+    """The difference of top-1 of each two networks, with its interval and p-values."""
+    rows = []
+    for difference in comparison.differences:
+        interval = difference.interval
+        bounds = f"{signed_points(interval.low)} to {signed_points(interval.high)}"
+        p_values = ", ".join(map(p_value, difference.mcnemar.values())) or "no common seed"
+        texts = (difference.wording, f"{signed_points(interval.estimate)} points", bounds, p_values)
+        rows.append([*map(Cell, texts)])
+    header = ("Two networks", "Difference of top-1", "95 % interval", "McNemar’s exact p, by seed")
+    return Table("Differences of top-1", header, rows, style="pairs")
+
+
+SUMMARY_NOTE = (
+    "Marked: the best of each column. Top-1 has its 95 % interval (bootstrap over images and seeds, 10,000 "
+    "resamples). ± is the standard deviation over seeds. Medians have their 5th to 95th percentile and the number of "
+    "measurements, in rounds that alternate between the networks."
+)
+ACCURACY_NOTE = (
+    "Top-5: the true class is among the five highest scores. Macro accuracy: the mean of the classes’ accuracies. "
+    "Calibration error: the mean gap between confidence and accuracy, in 15 equal bins of confidence. Training top-1: "
+    "of the last epoch, on augmented images, while the weights change."
+)
+PAIRED = (
+    "Paired by image. “Better” and “worse” are said only if the interval, over all seeds, excludes zero. Each p "
+    "compares networks of one seed, so it can disagree with the interval."
+)

@@ -1,0 +1,74 @@
+"""The sections "Accuracy against cost" and "Layers": charts and tables of what the networks cost."""
+
+from collections.abc import Sequence
+
+from frugalnet.comparison.compare import Comparison, Row
+from frugalnet.document.blocks import Cell, Chart, Fold, Grid, Point, Section, Table
+from frugalnet.document.charts import colours, scatter
+from frugalnet.document.wording import NOT_MEASURED, interval, percent, prefixed, scale, seed_mean
+from frugalnet.metrics.statistics import Quantiles
+from frugalnet.study import tables
+from frugalnet.study.tables import BY_KEY
+
+ANSWER = "macs"  # the axis of the chart beside the recommendation
+COST_AXES = {
+    "macs": "MACs per image",
+    "parameters_trainable": "trainable parameters",
+    "latency_ms": "latency at batch 1 (ms)",
+    "train_step_ms": "time of a training step (ms)",
+}
+
+
+def section(comparison: Comparison) -> Section:
+    """A chart for each cost but the one beside the recommendation, and a table of further costs."""
+    charts = [cost_chart(comparison.rows, key) for key in COST_AXES if key != ANSWER]
+    table = tables.networks(comparison.rows, "More on cost", tables.COST)
+    return Section("cost", "Accuracy against cost", [Grid(charts, 3), FRONT, table, COST_NOTE])
+
+
+def layers_section(comparison: Comparison) -> Section:
+    """Each network's layers, with their fractions of MACs and time."""
+    return Section("layers", "Layers", [Fold(row.model, [layers(row)]) for row in comparison.rows])
+
+
+def cost_chart(rows: Sequence[Row], key: str) -> Chart:
+    """Accuracy against one cost; empty if the cost was not measured."""
+    axis, colour, points = COST_AXES[key], colours(row.model for row in rows), []
+    for row in rows:
+        cost, measured = BY_KEY[key].value(row), getattr(row, key)
+        if cost is None or cost <= 0:
+            continue
+        text = [f"top-1 {seed_mean(row.top1)} ({interval(row.top1_interval)})"]
+        text += [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
+        bounds = (100 * row.top1_interval.low, 100 * row.top1_interval.high)
+        span = (measured.p5, measured.p95) if isinstance(measured, Quantiles) else None
+        points.append(Point(row.model, colour[row.model], float(cost), 100 * row.top1.mean, bounds, text, span))
+    return scatter(f"accuracy_{key}", f"Top-1 against {axis.removesuffix(' (ms)')}", axis, points)
+
+
+def layers(row: Row) -> Table:
+    """layers.csv, with each layer's fraction of the MACs, and of the measured time."""
+    layers, times = row.records[0].layers, row.cost.get("layer_ms") or {}
+    macs, milliseconds = sum(float(layer["macs"]) for layer in layers), sum(times.values())
+    rows = []
+    counted = scale([float(layer["macs"]) for layer in layers if float(layer["macs"])] or [1], prefixed(""))
+    for layer in layers:
+        of_macs = float(layer["macs"]) / (macs or 1)
+        of_time = times[layer["layer"]] / milliseconds if milliseconds and layer["layer"] in times else None
+        texts = (layer["layer"], layer["kind"], layer["output_shape"], f"{int(layer['parameters_trainable']):,}")
+        time = Cell(NOT_MEASURED) if of_time is None else Cell(percent(of_time), bar=of_time)
+        rows.append([*map(Cell, texts), Cell(counted(float(layer["macs"]))), Cell(percent(of_macs), bar=of_macs), time])
+    header = ("Layer", "Kind", "Output", "Parameters", "MACs", "Fraction of MACs", "Fraction of time")
+    return Table(f"Layers of {row.model}", header, rows, (0, 1, 5, 6))
+
+
+FRONT = (
+    "Cost is on a logarithmic scale. Filled points are Pareto-optimal by the means. Vertical bars are 95 % intervals, "
+    "horizontal ones 5th to 95th percentiles. Networks of about equal cost are drawn side by side. A training step is "
+    "the forward and backward pass of one batch."
+)
+COST_NOTE = (
+    "Keras, as in the paper, also counts the running mean and variance of batch norms, which are not trained. Medians "
+    "after warm-up, in rounds that alternate between the networks; one batch has the size stated under “cost measured "
+    "on”. Backward excludes the optimiser. CPU time is that of all threads. Energy is read from a hardware counter."
+)
