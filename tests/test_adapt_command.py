@@ -15,8 +15,7 @@ import requests
 import servers
 
 from frugalnet.errors import UserError
-from frugalnet.export import measure as exported
-from frugalnet.use import adapt, weights
+from frugalnet.use import adapt, exported, weights
 from frugalnet.use.classifier import Classifier
 
 
