@@ -4,34 +4,37 @@ from pathlib import Path
 
 import torch
 
-from frugalnet import compute, config, tracking
+from frugalnet import config, tracking
 from frugalnet.data import arrays
-from frugalnet.export import files as export
-from frugalnet.export import measure as exported
+from frugalnet.export.measure import measure_accuracy, measure_costs
+from frugalnet.export.result import figures
 from frugalnet.files import atomic, read_json, write_json
 from frugalnet.stage import run_stage
 from frugalnet.use import weights
+from frugalnet.use.exported import runnables, write_stored
+from frugalnet.use.registered import register
 
 
 def main(model: str, seed: int) -> None:
     params = config.load()
     torch.set_num_threads(1)
-    data, root, name = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
-    stored, out = weights.of_run(Path(), name), Path("results/export") / name
+    data = arrays.read_dataset(Path("data/arrays"))
+    name = f"{model}-{seed}"
+    stored = weights.of_run(Path(), name)
+    out = Path("results/export") / name
     with atomic(out) as folder:
         folder.mkdir()
-        arenas = export.write(stored, data.train.images, params.export, folder)
-        found = exported.evaluate(exported.files(stored, folder), data, params.export)
-        write_json(folder / "export.json", found)
-    machine = compute.describe_machine(torch.device("cpu"))
-    costs = {"formats": exported.measure(exported.files(stored, out), arenas, params.evaluate), "machine": machine}
-    write_json(Path("results/export_timing") / name / "timing.json", costs)
+        arenas = write_stored(stored, data.train.images, params.export, folder)
+        result = measure_accuracy(runnables(stored, folder), data, params.export)
+        write_json(folder / "export.json", result.model_dump())
+    costs = measure_costs(runnables(stored, out), arenas, params.evaluate)
+    write_json(Path("results/export_timing") / name / "timing.json", costs.model_dump())
 
     run, timing = (read_json(Path("results/train") / name / f"{part}.json") for part in ("run", "timing"))
-    with tracking.training_run(root, run, timing) as tracked:
-        tracked.log_results(tracking.section("export", exported.figures(found, costs["formats"])))
-        exported.register(tracked, stored, run, data, out, found)
-    print(exported.in_words(name, found))
+    with tracking.training_run(tracking.project_root(), run, timing) as tracked:
+        tracked.log_results(tracking.section("export", figures(result, costs)))
+        register(tracked, stored, run, data, out, result.int8_accepted)
+    print(result.in_words(name))
 
 
 if __name__ == "__main__":

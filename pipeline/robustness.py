@@ -9,7 +9,8 @@ import torch
 
 from frugalnet import compute, config, models
 from frugalnet.data import arrays
-from frugalnet.export.runtimes import FILES, open_runtime
+from frugalnet.export.formats import FILES
+from frugalnet.export.runtimes import open_runtime
 from frugalnet.files import write_json
 from frugalnet.metrics import counts
 from frugalnet.robustness.measure import Subject, measure

@@ -173,6 +173,8 @@ def export(root: Path, *, models: tuple[str, ...] = ("alexnet", "depthwise"), se
         lost = {kind: loss if kind == "int8" else 0.0 for kind in kinds}
         found = {
             "n": 600,
+            "validated_on": "validation split",
+            "data": "fake",
             "calibration_images": 1000,
             "max_loss_points": 2.0,
             "int8_accepted": loss <= 2,
@@ -182,16 +184,20 @@ def export(root: Path, *, models: tuple[str, ...] = ("alexnet", "depthwise"), se
             "formats": {
                 kind: {
                     "bytes": int(4 * keras * size),
+                    "sha256": kind[0] * 64,
                     "top1": top1 - lost[kind] / 100,
+                    "top5": 0.9,
                     "other_class": 7 * (kind == "int8"),
+                    "largest_difference": 0.1,
+                    "loss_points": {"estimate": lost[kind], "low": lost[kind] - 0.5, "high": lost[kind] + 0.5},
                 }
-                | {"loss_points": {"estimate": lost[kind], "low": lost[kind] - 0.5, "high": lost[kind] + 0.5}}
                 for kind, size in kinds.items()
             },
         }
         latency = {"median": macs / 3e7, "p5": macs / 4e7, "p95": macs / 2e7, "n": 100}
         cost = {"latency_ms": latency, "peak_memory_bytes": 61_300_000, "before_bytes": 27_800_000}
-        machine = {"cpu": "A processor", "cpu_capability": "AVX2", "torch": "2.14.1"}
+        machine = {"device": "cpu", "cpu": "A processor", "cores": 2, "threads": 1}
+        machine |= {"cpu_capability": "AVX2", "torch": "2.14.1", "system": "Linux x86_64"}
         formats = {kind: cost | {"arena_bytes": 61_504 if kind == "executorch" else None} for kind in kinds}
         for folder, name, value in (
             ("export", "export.json", found),

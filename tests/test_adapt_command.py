@@ -15,8 +15,7 @@ import requests
 import servers
 
 from frugalnet.errors import UserError
-from frugalnet.export import measure as exported
-from frugalnet.use import adapt, weights
+from frugalnet.use import adapt, exported, weights
 from frugalnet.use.classifier import Classifier
 
 
@@ -70,7 +69,7 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert found.top(1)[0][0] == "red `things`"
 
     with pytest.raises(UserError, match=r"cut\.jpg"):  # what is no picture ends it, and nothing is left
-        exported.of_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
+        exported.export_with_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     cut.unlink()
     said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path)
@@ -94,7 +93,7 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
 def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(adapt, "TUNING", adapt.TUNING.model_copy(update={"steps": 10}))
     for out, part in (("a", "classifier"), ("b", "classifier"), ("c", "blocks")):
-        adapt.adapt(folder, weights.choose("depthwise"), part, tmp_path / out)
+        adapt.adapt(folder, weights.choose_network("depthwise"), part, tmp_path / out)
     a, b, c = ((tmp_path / out / "depthwise-0.safetensors").read_bytes() for out in "abc")
     assert a == b != c
 
@@ -121,7 +120,7 @@ def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(fol
 def test_folders_that_cannot_be_learned_are_refused(folder, tmp_path, spoil, said):
     spoil(folder)
     with pytest.raises(UserError, match=said):
-        adapt.adapt(folder, weights.choose("depthwise"), "all", tmp_path / "out")
+        adapt.adapt(folder, weights.choose_network("depthwise"), "all", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
 
 
@@ -220,7 +219,7 @@ def test_near_copies_are_on_one_side_of_the_hold_out_and_each_class_is_on_both(s
 
 def test_the_result_never_lies_among_the_classes(folder):
     with pytest.raises(UserError, match="is in the folder of the classes; name another folder with --out"):
-        adapt.adapt(folder, weights.choose("depthwise"), "all", folder / "net")
+        adapt.adapt(folder, weights.choose_network("depthwise"), "all", folder / "net")
 
 
 @pytest.mark.parametrize("words", ["try --port 99999", "adapt mine --seed -1", "predict --top x photo.jpg"])

@@ -46,7 +46,7 @@ def test_the_figures_of_a_card_are_those_of_its_own_weights(stored):
 
 
 def test_the_card_shows_measured_energy_and_the_exported_formats(tmp_path):
-    stored = weights.choose("depthwise", ROOT / "weights")
+    stored = weights.choose_network("depthwise", ROOT / "weights")
     record = shutil.copytree(record_of(stored, ROOT / "docs/results"), tmp_path / "modern/depthwise-0")
     (record / "timing.json").unlink()
     write_json(record / "timing.json", {"epoch_joules": [1000.0, 2000.0]})

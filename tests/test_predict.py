@@ -33,7 +33,7 @@ def project(tmp_path_factory, sample_archive) -> Path:
         tmp_path_factory.mktemp("trained"), sample_archive, ("depthwise-0", "depthwise-3", "alexnet-0")
     )
     names = ("alexnet-0", "depthwise-3", "depthwise-0")
-    weights.write(folder / "weights", [weights.of_run(folder, name) for name in names])
+    weights.write_weights(folder / "weights", [weights.of_run(folder, name) for name in names])
     return folder
 
 
@@ -134,18 +134,32 @@ def test_three_lines_of_python_give_names_and_probabilities(project, photo, tmp_
         network.predict([images[0], images[0].astype(np.float32)])
 
 
+def test_a_prediction_imports_no_package_that_it_does_not_use(project, photo, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    code = (
+        "import sys; from frugalnet.use import cli; sys.argv[0] = 'frugalnet'\n"
+        "try: cli.main()\n"
+        "finally: print([name for name in ('cv2', 'mlflow', 'scipy', 'torchvision', 'triton') if name in sys.modules])"
+    )
+    words = ["predict", "--model", "depthwise", "--weights", project / "weights", tmp_path / "photo.jpg"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_without_a_name_the_most_accurate_network_answers_and_without_a_seed_the_lowest(project):
     stored = weights.of_folder(project / "weights")
     best = max(stored, key=lambda one: one.entry.top1)
     assert frugalnet.load(weights=project / "weights").stored.name == best.name
-    assert weights.choose("depthwise", project / "weights").name == "depthwise-0"
-    assert weights.choose("depthwise-3", project / "weights").name == "depthwise-3"
+    assert weights.choose_network("depthwise", project / "weights").name == "depthwise-0"
+    assert weights.choose_network("depthwise-3", project / "weights").name == "depthwise-3"
 
 
 def test_a_picture_of_64_pixels_is_decoded_as_the_pipeline_decodes_it(sample_archive):
     with zipfile.ZipFile(sample_archive) as archive:
         for name in [name for name in archive.namelist() if name.endswith(".JPEG")][::40]:
-            read = pictures.read(archive.read(name), name)
+            read = pictures.read_picture(archive.read(name), name)
             assert np.array_equal(read.pixels, decode(archive.read(name), name))
             assert read.changes == ()
 
@@ -177,7 +191,7 @@ def test_a_picture_of_64_pixels_is_decoded_as_the_pipeline_decodes_it(sample_arc
     ids=["larger", "large JPEG", "CMYK", "palette", "WebP", "animated", "EXIF rotation"],
 )
 def test_red_stays_left_and_the_top_bright(data, changes):
-    read = pictures.read(data, "x")
+    read = pictures.read_picture(data, "x")
     assert read.changes == changes
     quarters = [read.pixels[y : y + 16, x : x + 16].mean((0, 1)) for y, x in ((8, 8), (8, 40), (40, 8), (40, 40))]
     expected = [(255, 255, 0), (0, 255, 255), (255, 0, 0), (0, 0, 255)]
@@ -198,12 +212,12 @@ def test_a_wide_or_high_picture_is_cropped_around_its_centre_and_not_squeezed(tm
 def test_transparent_pixels_become_white_and_sixteen_bits_eight(tmp_path):
     half = picture(64, 64).convert("RGBA")
     half.putalpha(Image.fromarray(np.repeat(np.uint8([255, 0]), 32)[None].repeat(64, 0)))
-    read = pictures.read(encoded(half), "x")
+    read = pictures.read_picture(encoded(half), "x")
     assert read.changes == ("on white",)
     assert np.array_equal(read.pixels[:, :32], np.array(picture(64, 64))[:, :32])
     assert (read.pixels[:, 32:] == 255).all()
     grey = np.full((64, 64), 200 * 256 + 10, np.uint16)
-    assert (pictures.read(encoded(Image.fromarray(grey)), "x").pixels == 199).all()
+    assert (pictures.read_picture(encoded(Image.fromarray(grey)), "x").pixels == 199).all()
 
 
 WRONG = {
@@ -340,7 +354,7 @@ def test_the_tool_sorts_the_networks_of_a_finished_study_into_folders(project, t
     write_json(Path("results/train/depthwise-3/run.json"), run)
     tool.main(["alexnet-0", "depthwise-3"])
     assert [one.name for one in weights.of_folder(Path("weights"))] == ["alexnet-0", "depthwise-3"]
-    assert weights.choose("depthwise-3", "weights").entry.recipe["recipe"] == "frontier"
+    assert weights.choose_network("depthwise-3", "weights").entry.recipe["recipe"] == "frontier"
     assert [one.name for one in weights.of_folder(Path("docs/results/modern/weights"))] == ["depthwise-3"]
     shutil.rmtree("weights")
     monkeypatch.setattr(tool, "MAX_BYTES", 1_000_000)

@@ -20,10 +20,9 @@ import frugalnet
 from frugalnet import mlflow_store, registry, tracking
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
-from frugalnet.export import measure as exported
 from frugalnet.files import read_json
 from frugalnet.registry import Version, choose
-from frugalnet.use import cli, pictures, weights
+from frugalnet.use import cli, pictures, registered, weights
 
 NAMES = ("depthwise-0", "alexnet-0")
 
@@ -90,7 +89,7 @@ def register(folder: Path, name: str) -> None:
     for file in ("model.onnx", "model.int8.onnx"):
         (out / file).write_bytes(file.encode())
     with tracking.training_run(folder, run, {}) as tracked:
-        exported.register(tracked, stored, run, data, out, {"int8_accepted": name == NAMES[0]})
+        registered.register(tracked, stored, run, data, out, name == NAMES[0])
 
 
 def test_a_version_leads_to_its_run_its_figures_its_data_and_its_files(project, tmp_path):
@@ -203,7 +202,7 @@ def test_the_server_names_what_is_in_a_jpeg_and_in_64_pictures(project, server, 
     with zipfile.ZipFile(sample_archive) as archive:
         jpeg = archive.read("tiny-imagenet-200/val/images/val_0.JPEG")
     network = stored_network(project)
-    (expected,) = network.predict([pictures.read(jpeg, "x").pixels])
+    (expected,) = network.predict([pictures.read_picture(jpeg, "x").pixels])
     status, found = answer(server, records(image(jpeg), top=3))
     assert status == 200
     (one,) = found["predictions"]

@@ -44,7 +44,7 @@ def test_without_the_extra_one_line_names_the_command_that_installs_it():
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, sample_archive) -> Path:
     folder = trained.project(tmp_path_factory.mktemp("trained"), sample_archive, NAMES)
-    weights.write(folder / "weights", [weights.of_run(folder, name) for name in NAMES])
+    weights.write_weights(folder / "weights", [weights.of_run(folder, name) for name in NAMES])
     data = arrays.read_dataset(folder / "data/arrays")
     (folder / "one.png").write_bytes(pictures.encode_png(np.array(data.validation.images[30])))
     (folder / "bad.png").write_bytes((folder / "one.png").read_bytes()[:200])

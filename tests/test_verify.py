@@ -20,7 +20,7 @@ NAME = "depthwise-0"
 def project(tmp_path, sample_archive) -> Path:
     """A project whose one network is committed: its weights, and its record."""
     folder = trained.project(tmp_path, sample_archive, (NAME,))
-    weights.write(folder / "weights", [weights.of_run(folder, NAME)])
+    weights.write_weights(folder / "weights", [weights.of_run(folder, NAME)])
     record = folder / "docs/results/modern" / NAME
     record.mkdir(parents=True)
     for path in (folder / "results/train" / NAME / "run.json", folder / "results/evaluate" / NAME / "metrics.json"):

@@ -9,6 +9,7 @@ import numpy as np
 from frugalnet.document.wording import NOT_MEASURED, count, human, interval, markdown, percent
 from frugalnet.errors import in_one_line
 from frugalnet.export import section as device
+from frugalnet.export.result import Exported, read_exported
 from frugalnet.files import atomic, read_json
 from frugalnet.metrics.statistics import Interval, wilson_interval
 from frugalnet.use import weights
@@ -74,7 +75,7 @@ def card(stored: weights.Stored, record: Path) -> str:
     entry, run, metrics = stored.entry, read_json(record / "run.json"), read_json(record / "metrics.json")
     joules, teacher = read_json(record / "timing.json")["epoch_joules"], run.get("teacher")
     taught = f"; learned from {teacher['model']}, weights {teacher['sha256'][:12]}…, too" if teacher else ""
-    exported = device.read(record.parent, entry.model, entry.seed)
+    exported = read_exported(record.parent, entry.model, entry.seed)
     correct, n = np.array(round(metrics["top1"] * metrics["n"])), np.array(metrics["n"])
     top1 = Interval(metrics["top1"], *map(float, wilson_interval(correct, n)))
     return TEMPLATE.format(
@@ -105,7 +106,7 @@ def card(stored: weights.Stored, record: Path) -> str:
     )
 
 
-def _on_a_device(exported: device.Exported) -> str:
+def _on_a_device(exported: Exported) -> str:
     table = device.table([exported])
     lines = [table.header[1:], ("---", *["--:"] * (len(table.header) - 2))]
     for row in table.rows:

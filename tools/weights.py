@@ -34,7 +34,7 @@ def main(names: list[str]) -> None:
     for folder, stored_there in by_folder.items():
         recipes = {stored.entry.recipe["recipe"] for stored in stored_there}
         kept = [stored for stored in _held(folder) if stored.entry.recipe["recipe"] not in recipes]
-        weights.write(folder, sorted([*kept, *stored_there], key=lambda stored: stored.name))
+        weights.write_weights(folder, sorted([*kept, *stored_there], key=lambda stored: stored.name))
         for stored in stored_there:
             print(f"{folder / stored.entry.file}: top-1 {stored.entry.top1:.2%}, {stored.path.stat().st_size:,} bytes")
 

@@ -23,4 +23,4 @@ def load(name: str | None = None, weights: Path | str | None = None) -> "Classif
     from frugalnet.use import classifier  # here: they import torch
     from frugalnet.use import weights as stored
 
-    return classifier.Classifier(stored.choose(name, weights))
+    return classifier.Classifier(stored.choose_network(name, weights))

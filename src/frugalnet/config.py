@@ -16,7 +16,7 @@ from frugalnet.compute_config import ComputeConfig
 from frugalnet.data.config import AugmentConfig, DownloadConfig, NormaliseConfig
 from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError
-from frugalnet.export.files import ExportConfig
+from frugalnet.export.config import ExportConfig
 from frugalnet.metrics.config import MeasureConfig
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config

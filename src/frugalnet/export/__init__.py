@@ -1,1 +1,1 @@
-"""Experiment: networks as files for other runtimes, their accuracy, size, latency and memory."""
+"""Experiment: what networks are worth as files for other runtimes, by accuracy, bytes, latency and memory."""

@@ -14,39 +14,33 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import nn
 
-from frugalnet.export.runtimes import FILES, has_executorch
-from frugalnet.schema import Config
-from frugalnet.use.weights import Stored, load
+from frugalnet.export.config import ExportConfig
+from frugalnet.export.formats import FILES, Format
+from frugalnet.export.runtimes import has_executorch
 
 
-class ExportConfig(Config):
-    """How networks are quantised, and what int8 may cost."""
-
-    calibration_images: PositiveInt  # of the training split, evenly spaced
-    max_loss_points: NonNegativeFloat  # of top-1; an int8 file that loses more is not registered
-
-
-def write(stored: Stored, images: NDArray[np.uint8], config: ExportConfig, folder: Path) -> dict[str, int | None]:
+def write_files(
+    network: nn.Module, images: NDArray[np.uint8], config: ExportConfig, folder: Path
+) -> dict[Format, int | None]:
     """Write the files of FILES into `folder`, ExecuTorch's only where it is installed; the same bytes every time.
 
-    images: (N, 64, 64, 3) uint8 RGB, from which int8's ranges are taken: training images. Returns the bytes that a
-    runtime plans for its arena, by format, as far as they are known.
+    network: on the CPU, (N, 64, 64, 3) uint8 RGB → (N, classes), as `nn.Sequential(normaliser, network)` is; its memory
+    format becomes the default one. images: (N, 64, 64, 3) uint8 RGB, from which int8's ranges are taken: training
+    images. Returns the bytes that a runtime plans for its arena, by format, as far as they are known.
     """
-    normalise, network = load(stored)
-    module = nn.Sequential(normalise, network.to(memory_format=torch.contiguous_format)).eval()
+    network = network.to(memory_format=torch.contiguous_format).eval()
     spaced = np.linspace(0, len(images) - 1, min(config.calibration_images, len(images)))
-    with quiet():
-        _write_onnx(module, folder / FILES["onnx"])
+    with _quiet():
+        _write_onnx(network, folder / FILES["onnx"])
         _write_int8(folder / FILES["onnx"], folder / FILES["int8"], images[spaced.astype(np.int64)])
-        arena = write_executorch(module, folder / FILES["executorch"]) if has_executorch() else None
+        arena = _write_executorch(network, folder / FILES["executorch"]) if has_executorch() else None
     return {"executorch": arena}
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Without the exporters' chatter on deprecations and optimisation passes."""
     logging.disable(logging.WARNING)
     try:
@@ -104,7 +98,7 @@ def _write_int8(path: Path, out: Path, images: NDArray[np.uint8]) -> None:
     prepared.unlink()
 
 
-def write_executorch(module: nn.Module, path: Path) -> int:
+def _write_executorch(module: nn.Module, path: Path) -> int:
     """Returns the bytes of the arena that the program plans for its activations."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower

@@ -1,6 +1,5 @@
 """The runtimes that run a network's files, each on one thread of the CPU, and the memory of a process that runs one.
 
-python -m frugalnet.export.runtimes pytorch models/depthwise-0.safetensors
 python -m frugalnet.export.runtimes onnx results/export/depthwise-0/model.onnx
 """
 
@@ -11,18 +10,19 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
+from frugalnet.export.formats import FILES, Format
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, 64, 64, 3) RGB → (N, classes) logits
-FILES = {"onnx": "model.onnx", "int8": "model.int8.onnx", "executorch": "model.pte"}  # in results/export/<network>
-FORMATS = ("pytorch", *FILES)
 _BATCH = 500  # images a call
 
 
@@ -31,20 +31,32 @@ def has_executorch() -> bool:
     return find_spec("executorch") is not None
 
 
-def open_runtime(kind: str, path: Path) -> Run:
-    """The network in a file, in the runtime of its format: one of FORMATS."""
-    return {"pytorch": _pytorch, "executorch": _executorch}.get(kind, _onnx)(path)
+@dataclass(frozen=True)
+class Runnable:
+    """A file of a network, and what runs it.
+
+    open: gives the network, ready to run. command: of a process that runs it and ends with `print_memory`.
+    """
+
+    path: Path
+    open: Callable[[], Run]
+    command: list[str]
 
 
-def _pytorch(path: Path) -> Run:
-    import torch
+def runnable_files(folder: Path) -> dict[Format, Runnable]:
+    """The files of FILES that there are in a folder."""
+    module = [sys.executable, "-m", "frugalnet.export.runtimes"]
+    paths = {kind: folder / name for kind, name in FILES.items()}
+    return {
+        kind: Runnable(path, partial(open_runtime, kind, path), [*module, kind, str(path)])
+        for kind, path in paths.items()
+        if path.is_file()
+    }
 
-    from frugalnet.training.inference import infer
-    from frugalnet.use import weights
 
-    torch.set_num_threads(1)
-    normalise, network = weights.load(weights.of_file(path))
-    return lambda images: infer(network, images, normalise, _BATCH)
+def open_runtime(kind: Format, path: Path) -> Run:
+    """The network in a file, in the runtime of its format: one of FILES."""
+    return _executorch(path) if kind == "executorch" else _onnx(path)
 
 
 def _onnx(path: Path) -> Run:
@@ -82,19 +94,34 @@ def _executorch(path: Path) -> Run:
     return run
 
 
-def peak_memory(kind: str, path: Path) -> dict[str, int]:
-    """Resident bytes of a new process that only runs a network, one image at a time.
+class Memory(NamedTuple):
+    """Resident bytes of a process. peak: the most it ever held; before: before the runtime was loaded."""
 
-    peak: the most it ever held. before: what Python and NumPy held before the runtime was loaded.
+    peak: int
+    before: int
+
+
+def peak_memory(runnable: Runnable) -> Memory:
+    """The memory of a new process that only runs a network, one image at a time.
+
     Raises UserError if that process fails, for example because it is killed.
     """
-    command = [sys.executable, "-m", "frugalnet.export.runtimes", kind, str(path)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    done = subprocess.run(runnable.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
     if done.returncode:
         how = f"by signal {-done.returncode}" if done.returncode < 0 else f"with exit code {done.returncode}"
-        raise UserError(f"{path}: the process that measures its memory ended {how}; rerun, or try: {' '.join(command)}")
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        again = " ".join(runnable.command)
+        raise UserError(f"{runnable.path}: the process that measures its memory ended {how}; rerun, or try: {again}")
+    return Memory(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def print_memory(opened: Callable[[], Run]) -> None:
+    """Open a network, run it, and print this process's memory, for `peak_memory`."""
+    before = _peak_bytes()
+    run = opened()
+    image: NDArray[np.uint8] = np.zeros((1, 64, 64, 3), np.uint8)
+    for _ in range(20):
+        run(image)
+    print(json.dumps({"peak": _peak_bytes(), "before": before}))
 
 
 def _peak_bytes() -> int:
@@ -106,14 +133,5 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def main(kind: str, path: str) -> None:
-    before = _peak_bytes()
-    run = open_runtime(kind, Path(path))
-    image: NDArray[Any] = np.zeros((1, 64, 64, 3), np.uint8)
-    for _ in range(20):
-        run(image)
-    print(json.dumps({"peak": _peak_bytes(), "before": before}))
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print_memory(partial(open_runtime, cast(Format, sys.argv[1]), Path(sys.argv[2])))

@@ -1,45 +1,25 @@
 """The report's section "On a device": every network's files for other runtimes, as the stage export left them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from frugalnet.comparison.compare import Comparison, Row
-from frugalnet.document.blocks import Block, Cell, Chart, Point, Section, Table
+from frugalnet.document.blocks import Block, Cell, Chart, Point, Section, Table, network_cell
 from frugalnet.document.charts import colours, scatter
 from frugalnet.document.wording import BYTES, MILLISECONDS, human, percent, scale, signed_points
-from frugalnet.files import read_json
+from frugalnet.export.formats import Format
+from frugalnet.export.result import Exported, ExportResult, read_exported
 from frugalnet.metrics.statistics import wilson_interval
 
 ID = "export"
 TITLE = "On a device"
 CHOICE = "model=study"
-NAMES = {"pytorch": "PyTorch", "onnx": "ONNX", "int8": "ONNX, int8", "executorch": "ExecuTorch"}
-DRAWN = {"onnx": "", "int8": " int8"}  # the formats of the chart, and what is added to the network's name
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A network's export.json, and the formats of its timing.json with their machine."""
-
-    model: str
-    seed: int
-    found: dict[str, Any]
-    costs: dict[str, Any]
-    machine: dict[str, Any]
-
-
-def read(results: Path, model: str, seed: int) -> Exported | None:
-    """What `results` holds of a network's export; None if it was not exported and measured."""
-    name = f"{model}-{seed}"
-    export, timing = results / "export" / name / "export.json", results / "export_timing" / name / "timing.json"
-    if not (export.is_file() and timing.is_file()):
-        return None
-    costs = read_json(timing)
-    return Exported(model, seed, read_json(export), costs["formats"], costs["machine"])
+NAMES: dict[Format, str] = {"pytorch": "PyTorch", "onnx": "ONNX", "int8": "ONNX, int8", "executorch": "ExecuTorch"}
+DRAWN: dict[Format, str] = {"onnx": "", "int8": " int8"}  # of the chart, and what is added to the network's name
 
 
 @dataclass(frozen=True)
@@ -50,16 +30,27 @@ class Result:
 
 
 def load(results: Path, comparison: Comparison) -> Result | None:
-    found = [read(results, row.model, row.records[0].seed) for row in comparison.rows]
-    networks = [one for one in found if one]
+    """What was measured of the networks compared, in their order."""
+    read = (read_exported(results, row.model, row.records[0].seed) for row in comparison.rows)
+    networks = [network for network in read if network is not None]
     return Result(networks) if networks else None
 
 
 def summary(result: Result, comparison: Comparison) -> dict[str, Any]:
-    return {one.model: one.found for one in result.networks}
+    """The accuracy and bytes of every format, ready for JSON."""
+    return {network.model: {"seed": network.seed, **_figures(network.result)} for network in result.networks}
+
+
+def _figures(result: ExportResult) -> dict[str, Any]:
+    return {
+        "top1": {kind: measured.top1 for kind, measured in result.formats.items()},
+        "bytes": {kind: measured.bytes for kind, measured in result.formats.items()},
+        "int8_loss_points": asdict(result.int8_loss),
+    }
 
 
 def section(result: Result, comparison: Comparison) -> Section:
+    """A table of all formats, accuracy against bytes, and the classes that int8 hurts most."""
     networks = result.networks
     blocks: list[Block] = [table(networks), note(networks), _chart(comparison.rows, networks), CHART]
     if (suffering := _suffering(networks)).rows:
@@ -70,46 +61,50 @@ def section(result: Result, comparison: Comparison) -> Section:
 def table(networks: Sequence[Exported]) -> Table:
     """Accuracy, bytes, latency and memory of every network in every format, each column in one unit."""
     header = ("Network", "Format", "Top-1", "Differs from PyTorch", "File", "Latency, batch\u00a01", "Peak memory")
-    shown = [(one, kind) for one in networks for kind in NAMES if kind in one.found["formats"]]
-    costs = [one.costs[kind] for one, kind in shown]
-    size = scale([one.found["formats"][kind]["bytes"] for one, kind in shown], BYTES)
-    latency = scale([cost["latency_ms"]["median"] for cost in costs], MILLISECONDS)
-    memory = scale([cost["peak_memory_bytes"] for cost in costs], BYTES)
+    formats = [(network, kind) for network in networks for kind in NAMES if kind in network.result.formats]
+    measured = [network.result.formats[kind] for network, kind in formats]
+    costs = [network.costs.formats[kind] for network, kind in formats]
+    size = scale([figures.bytes for figures in measured], BYTES)
+    latency = scale([cost.latency_ms.median for cost in costs], MILLISECONDS)
+    memory = scale([cost.peak_memory_bytes for cost in costs], BYTES)
     rows = []
-    for (one, kind), cost in zip(shown, costs, strict=True):
-        found, times, arena = one.found["formats"][kind], cost["latency_ms"], cost["arena_bytes"]
-        others = f"{found['other_class']:,} of {one.found['n']:,}" if kind != "pytorch" else "–"
+    for (network, kind), figures, cost in zip(formats, measured, costs, strict=True):
+        others = f"{figures.other_class:,} of {network.result.n:,}" if kind != "pytorch" else "–"
+        times = cost.latency_ms
+        arena = (f"arena {human(cost.arena_bytes)}B",) if cost.arena_bytes else ()
         rows.append(
             [
-                Cell(one.model, style="network"),
+                network_cell(network.model),
                 Cell(NAMES[kind]),
-                Cell(percent(found["top1"]), _lost(one) if kind == "int8" else ()),
+                Cell(percent(figures.top1), _lost(network.result) if kind == "int8" else ()),
                 Cell(others),
-                Cell(size(found["bytes"])),
-                Cell(latency(times["median"]), (latency.range(times["p5"], times["p95"]), f"n\u00a0{times['n']}")),
-                Cell(memory(cost["peak_memory_bytes"]), (f"arena {human(arena)}B",) if arena else ()),
+                Cell(size(figures.bytes)),
+                Cell(latency(times.median), (latency.range(times.p5, times.p95), f"n\u00a0{times.n}")),
+                Cell(memory(cost.peak_memory_bytes), arena),
             ]
         )
     return Table("Formats of all networks", header, rows, (0, 1))
 
 
-def _lost(one: Exported) -> tuple[str, ...]:
+def _lost(result: ExportResult) -> tuple[str, ...]:
     """What int8 loses, with its interval, and whether that is too much."""
-    change = {k: signed_points(-value / 100) for k, value in one.found["formats"]["int8"]["loss_points"].items()}
-    lost = f"{change['estimate']} points ({change['high']} to {change['low']})"
-    limit = f"not registered: loses more than {one.found['max_loss_points']:g} points"
-    return (lost,) if one.found["int8_accepted"] else (lost, limit)
+    loss = result.int8_loss
+    estimate, low, high = (signed_points(-points / 100) for points in (loss.estimate, loss.high, loss.low))
+    lost = f"{estimate} points ({low} to {high})"
+    limit = f"not registered: loses more than {result.max_loss_points:g} points"
+    return (lost,) if result.int8_accepted else (lost, limit)
 
 
 def note(networks: Sequence[Exported]) -> str:
-    found, measured_on = networks[0].found, [one.machine for one in networks]
-    machines = dict.fromkeys(f"{on['cpu']} ({on['cpu_capability']}, torch {on['torch']})" for on in measured_on)
-    seeds = ", ".join(f"{one.model} {one.seed}" for one in networks)
-    before = human(max(cost["before_bytes"] for one in networks for cost in one.costs.values()))
+    """How the figures were measured."""
+    machines = dict.fromkeys(str(network.costs.machine) for network in networks)
+    seeds = ", ".join(f"{network.model} {network.seed}" for network in networks)
+    before = human(max(cost.before_bytes for network in networks for cost in network.costs.formats.values()))
+    calibrated = networks[0].result.calibration_images
     return (
         f"Measured on one thread of {' or '.join(machines)}, all "
         f"formats of a network in alternating rounds; median, 5th to 95th percentile. Seeds: {seeds}. int8 is "
-        f"quantised on {found['calibration_images']:,} training images; its top-1 is followed by the difference "
+        f"quantised on {calibrated:,} training images; its top-1 is followed by the difference "
         "from PyTorch, paired by image, with its 95 % interval. Peak memory: resident, of a process that only runs the "
         f"network, in Python, which holds {before}B with NumPy before the runtime is loaded; ExecuTorch’s Python "
         "package loads PyTorch too, which a device does not. Arena: the memory that the runtime "
@@ -119,26 +114,35 @@ def note(networks: Sequence[Exported]) -> str:
 
 def _chart(rows: Sequence[Row], networks: Sequence[Exported]) -> Chart:
     """Accuracy against the bytes of the ONNX files."""
-    colour, points = colours(row.model for row in rows), []
-    for one in networks:
-        for kind in (kind for kind in DRAWN if kind in one.found["formats"]):
-            top1, size, n = (*(one.found["formats"][kind][key] for key in ("top1", "bytes")), one.found["n"])
-            low, high = map(float, wilson_interval(np.rint(top1 * n), np.array(n)))
-            text = [f"top-1 {percent(top1)} ({percent(low)} to {percent(high)})", f"{human(size)}B"]
-            name, bounds = one.model + DRAWN[kind], (100 * low, 100 * high)
-            points.append(Point(name, colour[one.model], float(size), 100 * top1, bounds, text))
+    colour = colours(row.model for row in rows)
+    points = [
+        _point(network, kind, colour[network.model])
+        for network in networks
+        for kind in DRAWN
+        if kind in network.result.formats
+    ]
     return scatter("accuracy_bytes", "Top-1 against the bytes of the file", "bytes of the ONNX file", points)
+
+
+def _point(network: Exported, kind: Format, colour: str) -> Point:
+    n = network.result.n
+    figures = network.result.formats[kind]
+    low, high = map(float, wilson_interval(np.rint(figures.top1 * n), np.array(n)))
+    text = [f"top-1 {percent(figures.top1)} ({percent(low)} to {percent(high)})", f"{human(figures.bytes)}B"]
+    bounds = (100 * low, 100 * high)
+    return Point(network.model + DRAWN[kind], colour, float(figures.bytes), 100 * figures.top1, bounds, text)
 
 
 def _suffering(networks: Sequence[Exported]) -> Table:
     rows = [
         [
-            Cell(one.model, style="network"),
-            Cell(c["name"]),
-            *(Cell(f"{c[kind]} of {c['n']}") for kind in ("pytorch", "int8")),
+            network_cell(network.model),
+            Cell(loss.name),
+            Cell(f"{loss.pytorch} of {loss.n}"),
+            Cell(f"{loss.int8} of {loss.n}"),
         ]
-        for one in networks
-        for c in one.found["int8_classes_that_lose_most"]
+        for network in networks
+        for loss in network.result.int8_classes_that_lose_most
     ]
     return Table("Classes that int8 hurts most", ("Network", "Class", "PyTorch", "int8"), rows, (0, 1))
 

@@ -74,7 +74,7 @@ def read(folder: Path) -> LabelledPictures:
     notes: list[str] = []
     for label, path in enumerate(classes):
         before = len(first)
-        for file in pictures.find([str(path)]):
+        for file in pictures.find_pictures([str(path)]):
             try:
                 picture = pictures.open_file(file)
             except UserError as error:
@@ -211,7 +211,7 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
         path = Path(temporary) / entry.file
         save_weights(tuned.state_dict(), path)
         entry = entry.model_copy(update={"sha256": sha256(path)})
-        weights.write(partial, [Stored(path=path, entry=entry, classes=classes)])
+        weights.write_weights(partial, [Stored(path=path, entry=entry, classes=classes)])
         (partial / "README.md").write_text(_card(entry, shown, stored, said), encoding="utf-8")
     return said
 
@@ -220,7 +220,7 @@ def _tune(
     shown: LabelledPictures, held: NDArray[np.bool_], stored: Stored, part: Part, seed: int
 ) -> tuple[nn.Module, NDArray[np.bool_]]:
     """The network fine-tuned on the pictures that are not held out, and whether it classifies each of the others."""
-    normalise, network = weights.load(stored)
+    normalise, network = weights.load_network(stored)
     config = AugmentConfig.model_validate({"views": VIEWS, "seed": seed, "policy": POLICY})
     views = [augment(shown.pixels[~held], config, view, 0) for view in range(VIEWS)]
     tuned = for_classes(network, stored.entry.model, seed, len(shown.classes))

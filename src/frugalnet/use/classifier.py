@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from frugalnet.errors import UserError
 from frugalnet.training.inference import infer
 from frugalnet.use import pictures
-from frugalnet.use.weights import Classes, Stored, load
+from frugalnet.use.weights import Classes, Stored, load_network
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Classifier:
 
     def __init__(self, stored: Stored) -> None:
         self.stored, self.classes = stored, stored.classes
-        self.normalise, self.network = load(stored)
+        self.normalise, self.network = load_network(stored)
         self.logits(np.zeros((1, pictures.SIDE, pictures.SIDE, 3), np.uint8))  # the first call is slower
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -58,7 +57,13 @@ class Classifier:
         start = time.perf_counter()
         logits = self.logits(np.stack(arrays))
         milliseconds = 1000 * (time.perf_counter() - start) / len(arrays)
-        return [Prediction(self.classes, row, milliseconds) for row in softmax(logits, axis=1)]
+        return [Prediction(self.classes, row, milliseconds) for row in _softmax(logits)]
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each row's probabilities, (N, classes), without scipy, whose import takes as long as a prediction."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _pixels(image: str | Path | NDArray[np.uint8], number: int) -> NDArray[np.uint8]:

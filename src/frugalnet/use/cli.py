@@ -1,6 +1,7 @@
 """The command `frugalnet`: classify pictures with a trained network, fine-tune it, export it, or serve it."""
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -81,20 +82,21 @@ def _within(low: int, high: int) -> Callable[[str], int]:
 def _predict(arguments: argparse.Namespace) -> int:
     """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
     centre-cropped and scaled to 64×64 pixels. Exits with 1 if a picture cannot be classified; the others still are."""
-    import torch  # here: --help needs none of it
+    with _imports_kept():
+        import torch  # here: --help needs none of it
 
-    from frugalnet.use import classifier, pictures, weights
+        from frugalnet.use import classifier, pictures, weights
 
     torch.set_num_threads(1)  # one small picture: more threads only wait for one another
     if arguments.run and arguments.weights:
         raise UserError("--run and --weights: give one of them")
     with tempfile.TemporaryDirectory() as folder:
         where = _downloaded(arguments.run, Path(folder)) if arguments.run else arguments.weights
-        network = classifier.Classifier(weights.choose(arguments.model, where))
+        network = classifier.Classifier(weights.choose_network(arguments.model, where))
     found: list[dict[str, Any]] = []
     failed = 0
     with _while_output_is_read():
-        for name in pictures.find(arguments.pictures):
+        for name in pictures.find_pictures(arguments.pictures):
             try:
                 picture = pictures.open_file(name)
             except UserError as error:
@@ -116,6 +118,18 @@ def _predict(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(found, indent=2))
     return int(failed > 0)
+
+
+@contextmanager
+def _imports_kept() -> Iterator[None]:
+    """Keep what is imported here to the end: the garbage collector, which would take a third of the time that importing
+    torch and ending a process that has it take, does not look at it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager
@@ -145,7 +159,7 @@ def _adapt(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     folder: Path = arguments.folder
     out = arguments.out or Path(f"{folder.resolve().name}-network")
-    stored = weights.choose(arguments.model, arguments.weights)
+    stored = weights.choose_network(arguments.model, arguments.weights)
     print(adapt.adapt(folder, stored, arguments.train, out, arguments.seed))
     print(f"Weights and card: {printable(out)}")
     return 0
@@ -156,12 +170,11 @@ def _export(arguments: argparse.Namespace) -> int:
     of the pictures each file predicts a different class from PyTorch."""
     import torch
 
-    from frugalnet.export import measure as exported
-    from frugalnet.use import weights
+    from frugalnet.use import exported, weights
 
     torch.set_num_threads(1)
-    stored = weights.choose(arguments.model, arguments.weights)
-    print(exported.of_pictures(stored, arguments.pictures, arguments.out))
+    stored = weights.choose_network(arguments.model, arguments.weights)
+    print(exported.export_with_pictures(stored, arguments.pictures, arguments.out))
     return 0
 
 
@@ -173,9 +186,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         registry.serve_registered(project.project_root(), arguments.alias, arguments.host, arguments.port)
     from frugalnet.use import weights
 
-    stored = weights.choose(None, arguments.weights)
+    stored = weights.choose_network(None, arguments.weights)
     folder = Path(tempfile.mkdtemp(prefix="frugalnet-")) / "weights"  # in use as long as the server, which this becomes
-    weights.write(folder, [stored])
+    weights.write_weights(folder, [stored])
     registry.serve_folder(folder, stored.name, arguments.host, arguments.port)
 
 

@@ -30,7 +30,7 @@ class Picture:
     changes: tuple[str, ...]
 
 
-def find(names: list[str]) -> Iterator[str | UserError]:
+def find_pictures(names: list[str]) -> Iterator[str | UserError]:
     """The files among `names`, with each folder replaced by the pictures in it, sorted; "-" is standard input.
 
     What cannot be classified is given as an error, so that the rest still can.
@@ -53,20 +53,20 @@ def find(names: list[str]) -> Iterator[str | UserError]:
 def open_file(name: str | UserError) -> Picture:
     """The picture in a file, or in standard input if `name` is "-". Raises UserError if there is none.
 
-    Also raises the error that `find` gives instead of a name.
+    Also raises the error that `find_pictures` gives instead of a name.
     """
     if isinstance(name, UserError):
         raise name
     try:
         if name == "-":
-            return read(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
+            return read_picture(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
         with Path(name).open("rb") as file:
-            return read(file.read(MAX_BYTES + 1), name)
+            return read_picture(file.read(MAX_BYTES + 1), name)
     except OSError as error:
         raise UserError(f"{name}: {error.strerror or error}") from error
 
 
-def read(data: bytes, name: str) -> Picture:
+def read_picture(data: bytes, name: str) -> Picture:
     """The picture in the bytes of an image file, with its EXIF orientation applied, centre-cropped and scaled to 64×64.
 
     A picture of 64×64 pixels keeps its pixels. Raises UserError, with `name`, for a file that is not a picture, is cut

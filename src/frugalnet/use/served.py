@@ -17,7 +17,7 @@ from frugalnet.use.classifier import Classifier
 def _load_pyfunc(path: str) -> "Served":
     """MLflow calls this."""
     torch.set_num_threads(1)  # one request at a time, and one picture is too small for several threads
-    return Served(Classifier(weights.choose(None, Path(path))))
+    return Served(Classifier(weights.choose_network(None, Path(path))))
 
 
 class Served:
@@ -52,7 +52,7 @@ def _picture(row: Mapping[str, Any], name: str) -> pictures.Picture:
     if len(given) != 1:
         raise UserError(f"{name}: expected either image or pixels, found {' and '.join(given) or 'neither'}")
     if "image" in given:
-        return pictures.read(given["image"], name)
+        return pictures.read_picture(given["image"], name)
     return pictures.Picture(name, _pixels(given["pixels"], name), ())
 
 

@@ -87,7 +87,7 @@ def project_folder() -> Path:
     return clone if clone.is_dir() else Path(sys.prefix) / "share/frugalnet/weights"
 
 
-def choose(name: str | None = None, where: Path | str | None = None) -> Stored:
+def choose_network(name: str | None = None, where: Path | str | None = None) -> Stored:
     """The network of that name, with or without its seed, in a folder or file of weights; by default the project's own.
 
     Without a seed it is the lowest one, and without a name the most accurate network. Raises UserError, with the names
@@ -167,7 +167,7 @@ def of_run(project: Path, name: str) -> Stored:
     return Stored(path=project / "models" / entry.file, entry=entry, classes=classes)
 
 
-def check(stored: Stored) -> None:
+def check_file(stored: Stored) -> None:
     """Raises UserError unless the file is the one that its description means."""
     if not stored.path.is_file():
         raise UserError(f"{stored.path}: missing; restore it, for example with git checkout or dvc checkout")
@@ -178,7 +178,7 @@ def check(stored: Stored) -> None:
         )
 
 
-def load(stored: Stored) -> "tuple[Normaliser, nn.Module]":
+def load_network(stored: Stored) -> "tuple[Normaliser, nn.Module]":
     """The normalisation and the network, on the CPU in evaluation mode. Raises UserError if the weights do not fit."""
     import torch  # here: a list of networks needs none of it
 
@@ -186,18 +186,18 @@ def load(stored: Stored) -> "tuple[Normaliser, nn.Module]":
     from frugalnet.training.batches import Normaliser
     from frugalnet.training.inference import load_weights
 
-    check(stored)
+    check_file(stored)
     network = load_weights(models.build(stored.entry.model, len(stored.classes.ids)), stored.path)
     normalise = Normaliser(stored.entry.mean, stored.entry.std, torch.device("cpu"))
     return normalise, network.to(memory_format=torch.channels_last).eval()
 
 
-def write(folder: Path, networks: Sequence[Stored]) -> None:
+def write_weights(folder: Path, networks: Sequence[Stored]) -> None:
     """Write a folder of weights, whole or not at all, with the same bytes for the same networks."""
     with atomic(folder) as partial:
         partial.mkdir()
         for stored in networks:
-            check(stored)
+            check_file(stored)
             shutil.copyfile(stored.path, partial / stored.entry.file)
             classes = partial / stored.entry.classes
             if classes.exists() and _parse(Classes, classes) != stored.classes:

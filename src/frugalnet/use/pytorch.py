@@ -1,0 +1,31 @@
+"""A stored network in PyTorch, run as its files for other runtimes are: on one thread of the CPU.
+
+python -m frugalnet.use.pytorch models/depthwise-0.safetensors prints the memory of a process that runs it.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from frugalnet.export.runtimes import Run, Runnable, print_memory
+
+
+def runnable_weights(path: Path) -> Runnable:
+    """The weights of a network in a file that `weights.of_file` knows."""
+    return Runnable(path, partial(open_weights, path), [sys.executable, "-m", "frugalnet.use.pytorch", str(path)])
+
+
+def open_weights(path: Path) -> Run:
+    """The network, (N, 64, 64, 3) uint8 RGB → (N, classes) float32. Raises UserError if nothing describes the file."""
+    import torch  # here: the memory of a process is measured from before these imports
+
+    from frugalnet.training.inference import infer
+    from frugalnet.use.weights import load_network, of_file
+
+    torch.set_num_threads(1)
+    normalise, network = load_network(of_file(path))
+    return partial(infer, network, normalise=normalise)
+
+
+if __name__ == "__main__":
+    print_memory(partial(open_weights, Path(sys.argv[1])))

@@ -1,0 +1,43 @@
+"""A stored network and its files for other runtimes as a version in the registry."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frugalnet import registry
+from frugalnet.data.arrays import Dataset
+from frugalnet.export.runtimes import runnable_files
+from frugalnet.files import sha256, sha256_of
+from frugalnet.tracking import TrackedRun
+from frugalnet.use.pictures import encode_png
+from frugalnet.use.weights import Stored, write_weights
+
+
+def register(
+    tracked: TrackedRun, stored: Stored, run: Mapping[str, Any], data: Dataset, exported: Path, int8_accepted: bool
+) -> None:
+    """Register the network with its files for other runtimes; int8 only if it was accepted.
+
+    run: as run.json holds it. exported: the folder that `write_stored` filled.
+    """
+    entry = stored.entry
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / stored.name
+        write_weights(folder, [stored])
+        for kind, file in runnable_files(exported).items():
+            if kind != "int8" or int8_accepted:
+                shutil.copyfile(file.path, folder / file.path.name)
+        how = [run.get(key) for key in ("train", "views_sha256", "teacher", "distributed")]
+        same = ("model", "seed", "data", "is_sample", "validated_on", "data_sha256", "weights_sha256", "fingerprint")
+        tags = {key: str(run[key]) for key in same} | {"trained_sha256": sha256_of(how)}
+        tags |= {"top1": str(entry.top1), "macs": str(entry.macs), "int8_accepted": str(int8_accepted)}
+        tags["files_sha256"] = sha256_of({path.name: sha256(path) for path in sorted(folder.iterdir())})
+        example = encode_png(np.array(data.validation.images[0]))
+        reached = f"top-1 {entry.top1:.2%} on the {entry.validated_on} of {entry.data}, {entry.macs / 1e6:.2f} M MACs"
+        beside = ", ".join(path.name for path in sorted(folder.glob("model.*")))
+        description = f"{stored.name}: {reached} an image. Beside the weights: {beside}."
+        registry.register(tracked, entry.model, folder, example, {"final/top1": entry.top1}, tags, description)
