@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from frugalnet import registry
 from frugalnet.data.arrays import Dataset
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, sha256_of
@@ -107,6 +106,8 @@ def register(
 
     run: as run.json holds it. exported: what `write` filled. found: as of `evaluate`.
     """
+    from frugalnet import registry  # here: mlflow takes a second to import, and `frugalnet export` registers nothing
+
     entry = stored.entry
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / stored.name
@@ -119,11 +120,17 @@ def register(
         tags = {key: str(run[key]) for key in same} | {"trained_sha256": sha256_of(how)}
         tags |= {"top1": str(entry.top1), "macs": str(entry.macs), "int8_accepted": str(found["int8_accepted"])}
         tags["files_sha256"] = sha256_of({path.name: sha256(path) for path in sorted(folder.iterdir())})
-        example = encode_png(np.array(data.validation.images[0]))
         reached = f"top-1 {entry.top1:.2%} on the {entry.validated_on} of {entry.data}, {entry.macs / 1e6:.2f} M MACs"
         beside = ", ".join(path.name for path in sorted(folder.glob("model.*")))
-        description = f"{stored.name}: {reached} an image. Beside the weights: {beside}."
-        registry.register(tracked, entry.model, folder, example, {"final/top1": entry.top1}, tags, description)
+        network = registry.Exported(
+            model=entry.model,
+            folder=folder,
+            example=encode_png(np.array(data.validation.images[0])),
+            top1=entry.top1,
+            tags=tags,
+            description=f"{stored.name}: {reached} an image. Beside the weights: {beside}.",
+        )
+        registry.register(tracked, network)
 
 
 def figures(found: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, float]:
