@@ -20,8 +20,7 @@ def main(model: str, seed: int) -> None:
     data, root, name = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
     trained, out = Path("results/train") / name, Path("results/evaluate") / name
     run, timing = read_json(trained / "run.json"), read_json(trained / "timing.json")
-    weights = Path("models") / f"{name}.safetensors"
-    network = load_weights(models.build(model, len(data.class_ids)), weights)
+    network = load_weights(models.build(model, len(data.class_ids)), Path("models") / f"{name}.safetensors")
     network.to(device).to(memory_format=torch.channels_last)
     normalise = Normaliser(data.mean, data.std, device)
 
@@ -39,11 +38,8 @@ def main(model: str, seed: int) -> None:
 
     with tracking.training_run(root, run, timing) as tracked:
         tracked.log_history(read_history(trained / "history.csv"))
-        artifacts = [out, trained, weights, Path("data/contact_sheet.png"), Path("params.yaml")]
+        artifacts = [out, trained, Path("data/contact_sheet.png"), Path("params.yaml")]
         tracked.log_results(tracking.section("final", metrics), artifacts)
-        model_of_images = torch.nn.Sequential(normalise, network).cpu().eval()
-        example = np.array(data.validation.images[:2])
-        tracked.log_model(name, model_of_images, example, data.class_names)
     runs.checkpoints(root, run).remove()
     top5 = f", top-5 {metrics['top5']:.2%}" if len(data.class_ids) > 5 else ""  # else always 100 %
     print(f"{name}: top-1 {metrics['top1']:.2%}{top5} on the {data.validated_on} of {data.name}")

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,26 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(command: Sequence[str], port: int, log: Path, health: str | None = None, **options: Any) -> Iterator[None]:
+def started(
+    command: Sequence[str], port: int, log: Path, health: str | None = None, **options: Any
+) -> Iterator[subprocess.Popen]:
     """Run a server for the block, once it listens or, with `health`, answers at that path. It prints to `log`."""
     with log.open("wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options)
     try:
         deadline = time.monotonic() + 300
-        while not _answers(port, health):
+        while not answers(port, health):
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-        yield
+        yield server
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # the block may have ended it
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(90)
 
 
-def _answers(port: int, health: str | None) -> bool:
+def answers(port: int, health: str | None) -> bool:
     if health is None:
         with socket.socket() as one:
             return one.connect_ex(("127.0.0.1", port)) == 0

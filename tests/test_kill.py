@@ -1,5 +1,6 @@
 """The real training process, killed: what it leaves, and what comes of running it again."""
 
+import json
 import os
 import random
 import re
@@ -62,10 +63,10 @@ def prepare(folder: Path, data: Path) -> None:
     compose(folder)
 
 
-def start(project: Path) -> subprocess.Popen:
+def start(project: Path, stage: str = "train") -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "DVC_ROOT": str(project)}
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.train", "depthwise", "0"],
+        [sys.executable, "-m", f"pipeline.{stage}", "depthwise", "0"],
         cwd=project,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -197,7 +198,31 @@ def test_a_corrupted_view_is_refused_by_name(project, data):
     assert not (project / "models").exists()
 
 
-@pytest.mark.slow  # MLflow itself waits half a minute, twice; a server that is away is tested by default
+def test_a_training_without_a_server_and_an_evaluation_with_one_make_the_complete_run(project, data, monkeypatch):
+    (data / "contact_sheet.png").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
+    (line,) = [line for line in train(project).splitlines() if line.startswith("tracking: ")]
+    assert "its curves could not be logged" in line
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    evaluation = start(project, "evaluate")
+    said = evaluation.communicate(timeout=600)[1]
+    assert evaluation.returncode == 0, said
+    assert "tracking: " not in said
+    assert_one_run_with_the_whole_curve(project)
+    client, experiment_id = connect(project)
+    (run,) = client.search_runs([experiment_id])
+    trained = json.loads((project / RESULTS[2]).read_text())
+    assert {key: run.data.tags[key] for key in ("fingerprint", "weights_sha256")} == {
+        key: trained[key] for key in ("fingerprint", "weights_sha256")
+    }
+    assert run.data.params["train.epochs"] == "4"
+    assert int(run.data.params["train_macs"]) > 0
+    assert run.data.metrics["final/top1"] > 0
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "depthwise-0")}
+    assert {"depthwise-0/history.csv", "depthwise-0/run.json", "depthwise-0/metrics.json"} <= files
+
+
+@pytest.mark.slow  # MLflow itself waits half a minute; a server that is away is tested by default
 def test_a_locked_database_costs_no_training(project, uninterrupted):
     process = start(project)
     wait_for_checkpoint(project, process)

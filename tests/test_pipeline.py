@@ -8,11 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
-import torch
 
+import frugalnet
 from frugalnet import mlflow_store, reproduce
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
@@ -149,20 +148,17 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     assert f"[report]({page}?" in note
     assert "compare/report.html" in {a.path for a in client.list_artifacts(comparison.info.run_id, "compare")}
     pictures = {"depthwise-0_best_and_worst.png", "depthwise-0_confusion.png"}
-    assert {"contact_sheet.png", "depthwise-0.safetensors", *pictures} <= {
-        a.path for a in client.list_artifacts(tracked.info.run_id)
-    }
+    assert {"contact_sheet.png", *pictures} <= {a.path for a in client.list_artifacts(tracked.info.run_id)}
 
 
-def test_the_tracked_model_gives_the_stored_logits_and_loads_without_unpickling(project, monkeypatch):
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    uri = training_runs(project)[1][0].data.tags["model_uri"]
-    model = mlflow.pytorch.load_model(uri)
-    images = torch.from_numpy(np.load(project / "data/arrays/validation_images.npy")[:20])
-    stored = np.load(project / "results/evaluate/depthwise-0/predictions.npz")["logits"][:20]
-    assert np.allclose(model(images).detach().numpy(), stored, atol=0.02)
-    names = mlflow.models.get_model_info(uri).metadata["class_names"]
-    assert len(names) == len(set(names)) == 10
+def test_the_only_logged_model_is_the_registered_one_and_holds_the_only_copy_of_the_weights(project):
+    client, (tracked,) = training_runs(project)
+    (version,) = client.search_model_versions("name = 'frugalnet-depthwise'")
+    (model,) = client.search_logged_models([tracked.info.experiment_id])
+    assert version.source == f"models:/{model.model_id}"
+    (stored,) = (project / "mlruns/artifacts").rglob("*.safetensors")
+    assert sha256(stored) == sha256(project / "models/depthwise-0.safetensors")
+    assert frugalnet.load(weights=stored.parent).stored.name == "depthwise-0"
 
 
 def test_dvc_shows_metrics_experiments_and_plots(project):
@@ -202,7 +198,8 @@ def test_an_evaluation_writes_the_run_of_a_training_that_came_from_the_cache(pro
     run(project, sys.executable, "-m", "pipeline.evaluate", "depthwise", "0")
     client, (tracked,) = training_runs(project)
     assert len(client.get_metric_history(tracked.info.run_id, "curves/validation_top1")) == 2
-    assert "model_uri" in tracked.data.tags
+    metrics = json.loads((project / "results/evaluate/depthwise-0/metrics.json").read_text())
+    assert tracked.data.metrics["final/top1"] == metrics["top1"]
 
 
 def test_an_archive_that_is_not_the_one_expected_ends_the_pipeline_in_words(project, tmp_path):

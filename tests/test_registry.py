@@ -1,10 +1,13 @@
 """The registry, its aliases, and MLflow's own server for the champion: real HTTP requests to a real process."""
 
 import base64
+import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +21,12 @@ import trained
 
 import frugalnet
 from frugalnet import mlflow_store, registry, tracking
+from frugalnet.comparison.compare import Evidence
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
 from frugalnet.registry import Version, choose
+from frugalnet.study.findings import conclude
 from frugalnet.use import cli, pictures, registered, weights
 
 NAMES = ("depthwise-0", "alexnet-0")
@@ -45,10 +50,33 @@ def test_the_champion_has_the_highest_mean_over_seeds_and_the_alias_goes_to_the_
     assert "the fewest MACs of 2 within 5 points of 45.00%" in chosen["frugal"].why
 
 
-def test_the_frugal_one_is_within_five_points():
-    one, other, far = version("a", 0, 0.50, 9), version("b", 0, 0.45, 5), version("c", 0, 0.449, 1)
-    assert choose([one, other, far])["frugal"].version == other
-    assert choose([one, far])["frugal"].version == one
+def test_frugal_has_the_fewest_macs_within_five_points():
+    best, near, far = version("a", 0, 0.50, 9), version("b", 0, 0.45, 5), version("c", 0, 0.449, 1)
+    assert choose([best, near, far])["frugal"].version == near
+
+
+@pytest.mark.parametrize(
+    ("cheap", "why"),
+    [
+        (0.43, "the fewest MACs of all 2; no other is within 5 points of 55.00% on real"),
+        (0.51, "the fewest MACs of 2 within 5 points of 55.00% on real"),
+    ],
+)
+def test_the_alias_frugal_names_the_network_that_the_report_recommends(full, cheap, why):
+    full = full.comparison
+    best, second = full.rows[:2]
+    compared = dataclasses.replace(
+        full,
+        rows=[
+            dataclasses.replace(best, macs=20_000_000, top1=dataclasses.replace(best.top1, mean=0.55)),
+            dataclasses.replace(second, macs=3_000_000, top1=dataclasses.replace(second.top1, mean=cheap)),
+        ],
+    )
+    sentences = conclude(Evidence(compared)).recommendation
+    chosen = choose([version(row.model, 0, row.top1.mean, row.macs) for row in compared.rows])
+    assert sentences[0].startswith(f"If computation matters, use {second.model}:")
+    assert chosen["frugal"].version.model == second.model
+    assert chosen["frugal"].why.endswith(why)
 
 
 def test_a_newer_version_of_a_seed_replaces_the_older_and_other_recipes_are_not_averaged():
@@ -110,7 +138,7 @@ def test_a_version_leads_to_its_run_its_figures_its_data_and_its_files(project, 
     assert (given.dataset.name, given.dataset.digest) == ("sample", run["data_sha256"][:12])
     logged_models = client.search_logged_models([of_run.info.experiment_id])
     (logged,) = [one for one in logged_models if one.source_run_id == found.run_id]
-    assert logged.name == "depthwise-0-served"
+    assert logged.name == "depthwise-0"
     assert {metric.key: metric.value for metric in logged.metrics} == {"final/top1": metrics["top1"]}
 
     for name, files in zip(NAMES, ({"model.onnx", "model.int8.onnx"}, {"model.onnx"}), strict=True):
@@ -182,6 +210,28 @@ def server(project, tmp_path_factory) -> Iterator[str]:
     command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", "frugal", "--port", str(port)]
     with servers.started(command, port, tmp_path_factory.mktemp("server") / "log", "/ping", env=environment):
         yield f"http://127.0.0.1:{port}/invocations"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "options", [["--weights", "models/depthwise-0.safetensors"], ["--alias", "frugal"]], ids=["weights", "alias"]
+)
+def test_a_server_that_ends_leaves_neither_its_model_nor_a_process(project, tmp_path, number, options):
+    client, _ = mlflow_store.connect(project)
+    client.set_registered_model_alias("frugalnet-depthwise", "frugal", "1")
+    port, temporary = servers.free_port(), tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "DVC_ROOT": ".", "PYTHONPATH": str(trained.ROOT / "src"), "TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", *options, "--port", str(port)]
+    with servers.started(command, port, tmp_path / "log", "/ping", env=environment, cwd=project) as server:
+        assert list(temporary.rglob("MLmodel"))
+        server.send_signal(number)
+        assert server.wait(30) != 0
+        assert list(temporary.iterdir()) == []
+        deadline = time.monotonic() + 30
+        while servers.answers(port, None):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def answer(server: str, body: object) -> tuple[int, dict[str, Any]]:

@@ -65,7 +65,7 @@ KNOWN = {
     "evaluate": READ
     | RUNS
     | {"metrics.energy", "training.distillation", "training.muon", "training.optim", "training.trainer"},
-    "export": READ | {"metrics.counts", "metrics.energy", "use.pictures"},
+    "export": READ | {"metrics.counts", "metrics.energy", "recommendation", "use.pictures"},
     "robustness": READ | {"use.weights"},
     "adapt": READ | RUNS | {"metrics.statistics", "training.distillation"},
     "compare": READ,

@@ -5,17 +5,14 @@ import subprocess
 import sys
 from contextlib import suppress
 
-import mlflow
-import numpy as np
 import pytest
-import torch
 from mlflow import MlflowClient
 
 from frugalnet import mlflow_store, project, runs_page, tracking
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.mlflow_store import connect
 from frugalnet.project import provenance
-from frugalnet.tracking import dotted_keys
+from frugalnet.tracking import TrackedRun, dotted_keys
 
 RUN = {
     "model": "depthwise",
@@ -47,6 +44,13 @@ def database(tmp_path_factory):
 def copied_database(request, tmp_path):
     if "processes_that_start_at_once" not in request.node.name:
         shutil.copytree(request.getfixturevalue("database"), tmp_path / "mlruns")
+
+
+@pytest.fixture(autouse=True)
+def trouble_forgotten(monkeypatch):
+    """What a process remembers of MLflow's troubles."""
+    monkeypatch.setattr(TrackedRun, "_said", set())
+    monkeypatch.setattr(TrackedRun, "_retry_at", 0.0)
 
 
 def training_run(root, run=RUN, **trained):
@@ -155,21 +159,6 @@ def test_a_comparison_does_not_stand_among_the_trainings(tmp_path):
     assert run.info.run_name == "alexnet, residual · sample"
 
 
-@pytest.mark.filterwarnings("ignore", "error:No complete tensor")  # MLflow's own warnings say nothing of this model
-def test_a_logged_model_has_its_networks_and_its_classes_names_and_no_warning_is_shown(tmp_path, capfd):
-    layers = (
-        torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()).to(memory_format=torch.channels_last).eval()
-    )
-    with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
-        evaluation.log_model("depthwise-0", layers, np.zeros((2, 3, 8, 8), np.float32), ["cat", "dog"])
-    assert "could not be logged" not in (said := capfd.readouterr().err), said  # a warning is an error here
-    client, (run,) = all_runs(tmp_path)
-    (model,) = client.search_logged_models(["1"])
-    assert model.name == "depthwise-0"
-    info = mlflow.models.get_model_info(run.data.tags["model_uri"])
-    assert info.metadata == {"class_names": ["cat", "dog"]}
-
-
 def test_the_project_has_its_own_saved_view(tmp_path):
     client, experiment = connect(tmp_path)
     view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.frugalnet"])
@@ -259,20 +248,50 @@ def test_a_run_that_ends_with_an_exception_is_killed_or_failed_and_running_once_
     assert all_runs(tmp_path)[1][0].info.status == "RUNNING"
 
 
-def test_what_a_hiccup_kept_from_the_server_is_logged_before_the_run_ends(tmp_path, monkeypatch, capfd):
+def test_a_failed_call_is_said_in_one_line_and_costs_no_other_call(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("DVC_STAGE", "evaluate@depthwise-0")
-    (tmp_path / "picture.png").write_bytes(b"png")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
     with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
+        evaluation.log_results({"top1": "no number"})
         evaluation.log_history(ROWS)
-        evaluation.log_results({"top1": 0.5}, [tmp_path / "picture.png"])
-        assert "dvc repro --force --single-item evaluate@depthwise-0" in capfd.readouterr().err
-        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "its results could not be logged (could not convert" in line
+    assert line.endswith("run: dvc repro --force --single-item evaluate@depthwise-0")
     client, (run,) = all_runs(tmp_path)
     assert len(curve(client, run)) == 3
-    assert run.data.metrics["top1"] == 0.5
-    assert [artifact.path for artifact in client.list_artifacts(run.info.run_id)] == ["picture.png"]
     assert run.info.status == "FINISHED"
+
+
+def test_each_reason_is_said_once_in_a_process(tmp_path, capfd):
+    def fail(reason):
+        def call(_):
+            raise RuntimeError(reason)
+
+        return call
+
+    for number, reason in enumerate(("no server", "no server", "no disk", "no server")):
+        training_run(tmp_path, {**RUN, "seed": number}).call("its curves", fail(reason))
+        TrackedRun._retry_at = 0.0
+    assert [line.count("no server") for line in capfd.readouterr().err.splitlines()] == [1, 0]
+
+
+def test_after_a_failure_that_took_long_calls_are_left_out_for_ten_times_as_long(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(tracking.time, "monotonic", lambda: now)
+
+    def fail_slowly(_):
+        nonlocal now
+        now += 30
+        raise RuntimeError("no answer")
+
+    def note(_):
+        called.append(now)
+
+    called = []
+    training_run(tmp_path).call("its curves", fail_slowly)
+    for seconds in (31, 329, 331):
+        now = seconds
+        training_run(tmp_path).call("its curves", note)
+    assert called == [331]
 
 
 def test_a_password_in_what_mlflow_says_is_not_shown(tmp_path, capfd):
@@ -283,22 +302,6 @@ def test_a_password_in_what_mlflow_says_is_not_shown(tmp_path, capfd):
     said = capfd.readouterr().err
     assert "http://***@tracking.example.org failed" in said
     assert "secret" not in said
-
-
-class Untraceable(torch.nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float() if images.sum() > 3 else -images.float()
-
-
-def test_a_model_that_cannot_be_exported_costs_the_run_nothing_else(tmp_path, capfd):
-    with training_run(tmp_path, {**RUN, "weights_sha256": "w"}) as evaluation:
-        evaluation.log_history(ROWS)
-        evaluation.log_model("untraceable", Untraceable().eval(), np.zeros((2, 4), np.float32), ["a"])
-        evaluation.log_results({"top1": 0.5})
-    assert "its model could not be logged" in capfd.readouterr().err
-    (run,) = all_runs(tmp_path)[1]
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["top1"] == 0.5
 
 
 def test_a_training_that_is_stopped_leaves_the_run_of_a_finished_one_alone(tmp_path):
@@ -351,8 +354,9 @@ def test_processes_that_start_at_once_share_one_experiment(tmp_path):
 
 def test_clones_that_create_one_database_at_once_each_log_their_run(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from frugalnet.tracking import TrackedRun\n"
-        "tracked = TrackedRun(Path(sys.argv[1]), 'a run', {'fingerprint': sys.argv[1]}, {}, {})\n"
+        "import sys; from pathlib import Path; from frugalnet.tracking import Description, TrackedRun\n"
+        "about = Description('a run', identity={'fingerprint': sys.argv[1]}, tags={}, provenance={}, note='')\n"
+        "tracked = TrackedRun(Path(sys.argv[1]), about)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "with tracked: tracked.log_results({'top1': 0.5})\n"
     )
@@ -379,6 +383,12 @@ def test_clones_that_create_one_database_at_once_each_log_their_run(tmp_path):
     (experiment,) = [one for one in client.search_experiments() if one.name == "frugalnet"]
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * 2
+
+
+def test_mlflow_is_not_imported_before_something_is_logged():
+    code = "import sys, frugalnet.tracking, frugalnet.reproduce, frugalnet.use.exported; print('mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_nested_values_become_flat():

@@ -9,14 +9,13 @@ HOST, PORT                     default 127.0.0.1 and 5000
 ARTIFACTS                      where the runs' files are stored; default ./artifacts
 ALLOWED_HOSTS                  names by which clients reach the server, with commas; default localhost alone
 
-MLflow takes the address of its users' database from a settings file alone: each start writes one, into a temporary
-folder that only this user can read. Clients see runs and files through the server alone. Every user may log runs
-(default_permission = EDIT).
+MLflow takes the address of its users' database, with the password, from a settings file alone. That file is in memory
+(Linux only) and ends with the server, however it ends. Clients see runs and files through the server alone. Every user
+may log runs (default_permission = EDIT).
 """
 
 import os
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,21 +31,32 @@ def main() -> None:
     if not (find_spec("psycopg") and find_spec("flask_wtf")):
         raise UserError("the server needs psycopg and mlflow[auth]: make install EXTRAS=team")
     database = os.environ["DATABASE_URL"]
-    config = Path(tempfile.mkdtemp(prefix="frugalnet-server-")) / "auth.ini"  # of a folder that only this user reads
     settings = {
         "default_permission": "EDIT",
         "database_uri": database.replace("%", "%%"),
         "admin_username": "admin",
         "authorization_function": _LOGIN,
     }
-    config.write_text("[mlflow]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
-    os.environ |= {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_BACKEND_STORE_URI": database}
+    config = in_memory("[mlflow]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
+    os.environ |= {"MLFLOW_AUTH_CONFIG_PATH": config, "MLFLOW_BACKEND_STORE_URI": database}
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"]
     command += ["--host", os.environ.get("HOST", "127.0.0.1"), "--port", os.environ.get("PORT", "5000")]
     command += ["--artifacts-destination", str(Path(os.environ.get("ARTIFACTS", "artifacts")).absolute())]
     if hosts := os.environ.get("ALLOWED_HOSTS"):
         command += ["--allowed-hosts", hosts]
     os.execv(sys.executable, command)
+
+
+def in_memory(text: str) -> str:
+    """The path of a file with this text that exists as long as this process, also as the program that it becomes.
+
+    Only this user's processes can read it. Raises UserError where the system has no such files.
+    """
+    if sys.platform != "linux":
+        raise UserError("the server runs on Linux alone; elsewhere, run it in Docker: docker compose up tracking")
+    file = os.memfd_create("frugalnet", 0)  # without flags: the program that this process becomes inherits it
+    os.write(file, text.encode())
+    return f"/proc/{os.getpid()}/fd/{file}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""MLflow's database and experiments: connecting to them, and reading a run's files."""
+"""MLflow's database and experiments: connecting to them, and reading a run's files. Imports mlflow when it connects."""
 
 import fcntl
 import os
@@ -7,17 +7,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-# Training waits while a tracking server does not answer: give up quickly.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-import mlflow
+from typing import TYPE_CHECKING, Any
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
 from frugalnet.runs_page import VIEW, view
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Training waits while a tracking server does not answer: give up quickly.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 EXPERIMENT = "frugalnet"  # the training runs
 COMPARISONS = "frugalnet · comparisons"
@@ -35,12 +36,14 @@ def in_words(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {said[:300]}") from error
 
 
-def connect(root: Path, name: str = EXPERIMENT) -> tuple[mlflow.MlflowClient, str]:
+def connect(root: Path, name: str = EXPERIMENT) -> "tuple[MlflowClient, str]":
     """A client and the id of an experiment, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
 
     Database and experiment are created under a lock: processes that start together would race. It lies beside a SQLite
     database, which several clones of the project may share. Raises UserError if MLflow does not answer.
     """
+    import mlflow
+
     store = root / "mlruns"
     store.mkdir(parents=True, exist_ok=True)
     uri = os.environ.get("MLFLOW_TRACKING_URI")

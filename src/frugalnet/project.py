@@ -1,10 +1,9 @@
-"""The project that this process works for: its folder, its provenance, and its rule for recommending a network."""
+"""The project that this process works for: its folder and its provenance."""
 
 import os
 import subprocess
 from pathlib import Path
 
-NEAR = 0.05  # top-1 that a network may lose against the best one and still be recommended for its cost
 PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
 
 

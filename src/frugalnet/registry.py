@@ -3,7 +3,7 @@
 Two aliases name the networks to use. They are moved by `python -m frugalnet.promote` alone.
 
 - champion: the highest top-1, the mean over the seeds that were trained alike.
-- frugal: the fewest MACs among the networks whose mean top-1 is at most 5 points below the champion's.
+- frugal: the network that the report recommends where computation matters (frugalnet.recommendation).
 
 Networks are compared only if they were evaluated on the same images. An alias goes to the lowest seed: the best one on
 the validation images would flatter the network.
@@ -11,7 +11,7 @@ the validation images would flatter the network.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
+from frugalnet import recommendation
 from frugalnet.errors import UserError
 from frugalnet.mlflow_store import connect, in_words
-from frugalnet.project import NEAR
 from frugalnet.tracking import TrackedRun
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -49,41 +49,49 @@ def bad_request(message: str) -> Exception:
     return error
 
 
-def register(
-    tracked: TrackedRun,
-    model: str,
-    folder: Path,
-    example: bytes,
-    metrics: Mapping[str, float],
-    tags: Mapping[str, str],
-    description: str,
-) -> None:
-    """Log a folder of weights as a served model of the run, and as a version of its registered model, once.
+@dataclass(frozen=True)
+class Exported:
+    """An exported network, ready to be registered.
 
-    example: an image file. tags and description: of the version; `weights_sha256` and `files_sha256` tell whether it is
-    there already.
+    folder: of weights, with the exported files beside them. example: an image file. tags, description: of its version;
+    the tags `weights_sha256` and `files_sha256` tell whether that is there already.
     """
-    name = PREFIX + model
+
+    model: str
+    folder: Path
+    example: bytes
+    top1: float
+    tags: dict[str, str]
+    description: str
+
+
+def register(tracked: TrackedRun, exported: Exported) -> None:
+    """Log the network as the run's model, which can be served, and as a version of its registered model, once."""
+    name = PREFIX + exported.model
 
     def log(run_id: str) -> None:
         client = mlflow.MlflowClient()
-        same = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in ("weights_sha256", "files_sha256"))
+        same = " and ".join(f"tags.`{key}` = '{exported.tags[key]}'" for key in ("weights_sha256", "files_sha256"))
         if client.search_model_versions(f"name = '{name}' and {same}"):
             return
         with mlflow.start_run(run_id=run_id):
-            info = mlflow.pyfunc.log_model(
-                name=f"{folder.name}-served",
-                loader_module="frugalnet.use.served",
-                data_path=str(folder),
-                signature=SIGNATURE,
-                input_example=pd.DataFrame({"image": [example]}),
-                pip_requirements=["frugalnet"],
-            )
-            mlflow.log_metrics(dict(metrics), model_id=info.model_id)
-        version = mlflow.register_model(info.model_uri, name, tags=dict(tags)).version
-        client.update_model_version(name, version, description)
+            example = pd.DataFrame({"image": [exported.example]})
+            info = mlflow.pyfunc.log_model(name=exported.folder.name, input_example=example, **_model(exported.folder))
+            mlflow.log_metrics({"final/top1": exported.top1}, model_id=info.model_id)
+        version = mlflow.register_model(info.model_uri, name, tags=exported.tags).version
+        client.update_model_version(name, version, exported.description)
 
     tracked.call(f"its version of {name}", log)
+
+
+def _model(folder: Path) -> dict[str, Any]:
+    """What MLflow has to know to serve a folder of weights."""
+    return {
+        "loader_module": "frugalnet.use.served",
+        "data_path": str(folder),
+        "signature": SIGNATURE,
+        "pip_requirements": ["frugalnet"],
+    }
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,21 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Network:
+    """The newest version of each seed of a network trained alike."""
+
+    seeds: dict[int, Version]
+
+    @property
+    def top1(self) -> float:
+        return sum(version.top1 for version in self.seeds.values()) / len(self.seeds)
+
+    @property
+    def version(self) -> Version:
+        return self.seeds[min(self.seeds)]
+
+
+@dataclass(frozen=True)
 class Choice:
     """The version that an alias should name, and why."""
 
@@ -116,43 +139,51 @@ def choose(versions: Sequence[Version]) -> dict[str, Choice]:
     data only if there are no others. Raises UserError if there are no versions."""
     if not versions:
         raise UserError("the registry holds no network: run `dvc repro` first")
-    newest = max(versions, key=lambda one: (not one.is_sample, one.created))
-    groups: dict[tuple[str, str], dict[int, Version]] = {}
-    for one in sorted((one for one in versions if one.images == newest.images), key=lambda one: one.created):
-        groups.setdefault((one.model, one.trained), {})[one.seed] = one
-    networks = [(sum(v.top1 for v in s.values()) / len(s), s[min(s)], s) for s in groups.values()]
-    best = max(networks, key=lambda one: (one[0], -one[1].macs))
-    near = [one for one in networks if one[0] >= best[0] - NEAR - 1e-9]
-    least = min(near, key=lambda one: (one[1].macs, -one[0]))
+    newest = max(versions, key=lambda version: (not version.is_sample, version.created))
+    compared = [version for version in versions if version.images == newest.images]
+    networks = _networks(compared)
+    top1 = [network.top1 for network in networks]
+    best = max(networks, key=lambda network: (network.top1, -network.version.macs))
+    frugal = networks[recommendation.frugal(top1, [network.version.macs for network in networks])]
+    near = len(recommendation.near(top1))
+    within = f"within {100 * recommendation.NEAR:g} points of {best.top1:.2%}"
+    fewest = f"{near} {within}" if near > 1 else f"all {len(networks)}; no other is {within}"
 
-    def choice(chosen: tuple[float, Version, dict[int, Version]], why: str) -> Choice:
-        seeds = f"{len(chosen[2])} seed{'s' if len(chosen[2]) > 1 else ''}"
-        figures = f"mean top-1 {chosen[0]:.2%} over {seeds}, {chosen[1].macs / 1e6:.2f} M MACs"
-        return Choice(chosen[1], f"{figures}; {why} on {newest.data}")
+    def choice(network: Network, why: str) -> Choice:
+        seeds = f"{len(network.seeds)} seed{'s' if len(network.seeds) > 1 else ''}"
+        figures = f"mean top-1 {network.top1:.2%} over {seeds}, {network.version.macs / 1e6:.2f} M MACs"
+        return Choice(network.version, f"{figures}; {why} on {newest.data}")
 
     return {
         "champion": choice(best, f"the highest top-1 of {len(networks)}"),
-        "frugal": choice(least, f"the fewest MACs of {len(near)} within {100 * NEAR:g} points of {best[0]:.2%}"),
+        "frugal": choice(frugal, f"the fewest MACs of {fewest}"),
     }
+
+
+def _networks(versions: Sequence[Version]) -> list[Network]:
+    networks: dict[tuple[str, str], dict[int, Version]] = {}
+    for version in sorted(versions, key=lambda version: version.created):
+        networks.setdefault((version.model, version.trained), {})[version.seed] = version
+    return [Network(seeds) for seeds in networks.values()]
 
 
 @in_words("MLflow")
 def versions(root: Path) -> list[Version]:
     """All versions that `register` made."""
-    found = connect(root)[0].search_model_versions()
-    return [_version(one) for one in found if one.name.startswith(PREFIX) and "trained_sha256" in one.tags]
+    stored = connect(root)[0].search_model_versions()
+    return [_version(each) for each in stored if each.name.startswith(PREFIX) and "trained_sha256" in each.tags]
 
 
 def _registered(client: mlflow.MlflowClient) -> list[str]:
     """The names of this project's registered models, of which others may have many on the same server."""
-    return [str(one.name) for one in client.search_registered_models(f"name LIKE '{PREFIX}%'", max_results=1000)]
+    return [str(model.name) for model in client.search_registered_models(f"name LIKE '{PREFIX}%'", max_results=1000)]
 
 
-def _version(found: ModelVersion) -> Version:
-    tags: dict[str, Any] = found.tags
+def _version(stored: ModelVersion) -> Version:
+    tags: dict[str, Any] = stored.tags
     return Version(
-        name=found.name,
-        number=int(found.version),
+        name=stored.name,
+        number=int(stored.version),
         model=tags["model"],
         seed=int(tags["seed"]),
         trained=tags["trained_sha256"],
@@ -161,7 +192,7 @@ def _version(found: ModelVersion) -> Version:
         is_sample=tags["is_sample"] == "True",
         top1=float(tags["top1"]),
         macs=int(tags["macs"]),
-        created=found.creation_timestamp,
+        created=stored.creation_timestamp,
     )
 
 
@@ -183,42 +214,37 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
     client, _ = connect(root)
     with in_words(f"MLflow: run '{run_id}'"):
         of_run = client.search_model_versions(f"run_id = '{client.get_run(run_id).info.run_id}'")
-        found = [one for one in of_run if one.name.startswith(PREFIX)]
-        if not found:
+        registered = [version for version in of_run if version.name.startswith(PREFIX)]
+        if not registered:
             raise UserError(f"MLflow: run '{run_id}' has no exported network; run `dvc repro` to export it")
-        newest = max(found, key=lambda one: int(one.creation_timestamp))
-        copied = Path(
-            mlflow.artifacts.download_artifacts(f"models:/{newest.name}/{newest.version}", dst_path=str(folder))
-        )
-    (described,) = copied.glob("data/*/weights.json")
+        newest = max(registered, key=lambda version: int(version.creation_timestamp))
+        model = download_version(newest.name, newest.version, folder)
+    (described,) = model.glob("data/*/weights.json")
     return described.parent
 
 
-def serve_registered(root: Path, alias: str, host: str, port: int) -> None:
-    """Become MLflow's own server for the network that has the alias. Raises UserError if none has."""
-    name, version = find(root, alias)
-    _serve(f"{name} version {version}, {alias}", f"models:/{name}@{alias}", host, port)
+@in_words("MLflow")
+def download_version(name: str, version: str, folder: Path) -> Path:
+    """Copy a registered model's version into `folder`, for `serve`; returns its path."""
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
 
 
-def serve_folder(folder: Path, name: str, host: str, port: int) -> None:
-    """Become MLflow's own server for a folder of weights; writes its model beside it."""
-    path = folder.with_name("served")
-    mlflow.pyfunc.save_model(
-        path,
-        loader_module="frugalnet.use.served",
-        data_path=str(folder),
-        signature=SIGNATURE,
-        pip_requirements=["frugalnet"],
-    )
-    _serve(name, str(path), host, port)
+def save(weights: Path, folder: Path) -> Path:
+    """Write a folder of weights as a model for `serve` into the new folder `folder`, and return that."""
+    mlflow.pyfunc.save_model(folder, **_model(weights))
+    return folder
 
 
-def _serve(what: str, uri: str, host: str, port: int) -> None:
+def serve(what: str, model: Path, host: str, port: int) -> None:
+    """Run MLflow's own server for the model, until Ctrl-C or whatever else ends this process. what: is printed."""
     print(f"Serving {what}, at http://{host}:{port}/invocations (docs/serving.md)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", uri]
-    command += ["--env-manager", "local", "--host", host, "--port", str(port)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where MLflow finds uvicorn
-    os.execve(sys.executable, command, os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "PATH": path})
+    scripts = str(Path(sys.executable).parent)  # where MLflow finds uvicorn
+    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
+    from mlflow.cli import cli  # two seconds
+
+    # In this process: MLflow's server, its child, then ends with it.
+    words = ["--model-uri", str(model), "--env-manager", "local", "--host", host, "--port", str(port)]
+    cli(["models", "serve", *words])
 
 
 @in_words("MLflow")

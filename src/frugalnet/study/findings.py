@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from frugalnet import recommendation
 from frugalnet.comparison.compare import Comparison, Evidence, Row, recipe
 from frugalnet.document.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
 from frugalnet.metrics.statistics import pareto_front
 from frugalnet.paper.claims import Claim, judge
-from frugalnet.project import NEAR
 from frugalnet.study.experiments import measured
 
 
@@ -101,13 +101,8 @@ def _scope(comparison: Comparison) -> str:
 
 
 def frugal(rows: Sequence[Row]) -> Row:
-    """The network to use if computation matters: the fewest MACs within 5 points of the highest mean top-1, or of all
-    networks if no other is within 5 points; the more accurate one of a tie.
-
-    rows: by top-1, highest first.
-    """
-    near = [row for row in rows if row.top1.mean >= rows[0].top1.mean - NEAR]
-    return min(near if len(near) > 1 else rows, key=lambda row: (row.macs, -row.top1.mean))
+    """The network to use if computation matters."""
+    return rows[recommendation.frugal([row.top1.mean for row in rows], [row.macs for row in rows])]
 
 
 def _recommendation(comparison: Comparison) -> list[str]:

@@ -181,15 +181,20 @@ def _export(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     """Serve a network with MLflow's own server until Ctrl-C: a registered one, or one from a file or folder."""
     from frugalnet import project, registry
-
-    if not arguments.weights:
-        registry.serve_registered(project.project_root(), arguments.alias, arguments.host, arguments.port)
     from frugalnet.use import weights
 
-    stored = weights.choose_network(None, arguments.weights)
-    folder = Path(tempfile.mkdtemp(prefix="frugalnet-")) / "weights"  # in use as long as the server, which this becomes
-    weights.write_weights(folder, [stored])
-    registry.serve_folder(folder, stored.name, arguments.host, arguments.port)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the folder is removed first
+    with tempfile.TemporaryDirectory(prefix="frugalnet-") as folder:
+        if arguments.weights:
+            stored = weights.choose_network(None, arguments.weights)
+            weights.write_weights(Path(folder) / "weights", [stored])
+            model = registry.save(Path(folder) / "weights", Path(folder) / "served")
+            name = stored.name
+        else:
+            registered, version = registry.find(project.project_root(), arguments.alias)
+            model = registry.download_version(registered, version, Path(folder))
+            name = f"{registered} version {version}, {arguments.alias}"
+        registry.serve(name, model, arguments.host, arguments.port)
 
 
 def _try(arguments: argparse.Namespace) -> None:

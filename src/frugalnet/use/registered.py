@@ -36,8 +36,14 @@ def register(
         tags = {key: str(run[key]) for key in same} | {"trained_sha256": sha256_of(how)}
         tags |= {"top1": str(entry.top1), "macs": str(entry.macs), "int8_accepted": str(int8_accepted)}
         tags["files_sha256"] = sha256_of({path.name: sha256(path) for path in sorted(folder.iterdir())})
-        example = encode_png(np.array(data.validation.images[0]))
         reached = f"top-1 {entry.top1:.2%} on the {entry.validated_on} of {entry.data}, {entry.macs / 1e6:.2f} M MACs"
         beside = ", ".join(path.name for path in sorted(folder.glob("model.*")))
-        description = f"{stored.name}: {reached} an image. Beside the weights: {beside}."
-        registry.register(tracked, entry.model, folder, example, {"final/top1": entry.top1}, tags, description)
+        network = registry.Exported(
+            model=entry.model,
+            folder=folder,
+            example=encode_png(np.array(data.validation.images[0])),
+            top1=entry.top1,
+            tags=tags,
+            description=f"{stored.name}: {reached} an image. Beside the weights: {beside}.",
+        )
+        registry.register(tracked, network)

@@ -1,0 +1,58 @@
+"""The team's server, a real process: the database's password, which it is given, is in no file that it leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import requests
+import servers
+
+ROOT = Path(__file__).parents[1]
+ADMIN, SECRET = "a-long-password-of-admin", "the-database's-own"
+pytestmark = pytest.mark.skipif(
+    not (find_spec("psycopg") and find_spec("flask_wtf") and sys.platform == "linux"),
+    reason="needs make install EXTRAS=team, and Linux",
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_runs_or_has_ended_leaves_no_file_with_the_password(tmp_path, number):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    port = servers.free_port()
+    environment = os.environ | {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/{SECRET}.db",  # a name stands for the password
+        "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret",
+        "ARTIFACTS": str(tmp_path / "artifacts"),
+        "PORT": str(port),
+        "MLFLOW_WORKERS": "1",
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT, os.environ.get("PYTHONPATH", "")))),
+    }
+    command = [sys.executable, "-m", "tools.tracking_server"]
+    with servers.started(command, port, tmp_path / "log", "/health", cwd=tmp_path, env=environment) as server:
+        users = f"http://127.0.0.1:{port}/api/2.0/mlflow/users/get?username=admin"
+        assert requests.get(users, auth=("admin", ADMIN), timeout=30).ok
+        assert requests.get(users, auth=("admin", "another"), timeout=30).status_code == 401
+        assert files_with_the_password(temporary) == []
+        server.send_signal(number)
+        server.wait(60)
+    assert files_with_the_password(temporary) == []
+
+
+def files_with_the_password(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+def test_without_its_secrets_it_says_which_are_missing():
+    environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "src", ROOT, os.environ.get("PYTHONPATH", ""))))
+    command = [sys.executable, "-m", "tools.tracking_server"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tracking-server: DATABASE_URL, ")
