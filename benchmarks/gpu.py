@@ -32,7 +32,7 @@ from frugalnet import compute
 from frugalnet.data import arrays
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import write_json
-from frugalnet.training.batches import Normaliser, Resident, Views, batch_indices, batches
+from frugalnet.training.batches import Examples, Normaliser, Resident, Views, batch_indices, batches
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import Trainer
@@ -69,7 +69,8 @@ def measure(model: str, way: str, folder: Path, device_name: str, steps: int, ep
     trainer.step = 0
     with tempfile.TemporaryDirectory() as temporary:
         checkpoints = Checkpoints(Path(temporary) / "checkpoints")
-        fit(trainer, lambda epoch: views.of_epoch(epoch, data.train.images), labels, data.validation, checkpoints)
+        examples = Examples(lambda epoch: views.of_epoch(epoch, data.train.images), labels)
+        fit(trainer, examples, data.validation, checkpoints)
     seconds, joules = trainer.history.seconds[1:], trainer.history.joules[1:]  # the first epoch copies the views
     return {
         "first_steps_seconds": first,

@@ -14,23 +14,26 @@ from benchmarks.data import Data
 from frugalnet import compute, tracking
 from frugalnet.config import Params
 from frugalnet.training import runs
-from frugalnet.training.batches import Normaliser
+from frugalnet.training.batches import Examples
 from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.job import Job
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import History, Trainer
 
 
 def new_trainer(model: str, data: Data, params: Params, device: torch.device) -> Trainer:
-    dataset = data.dataset
-    normalise = Normaliser(dataset.mean, dataset.std, device)
-    return Trainer(model, 0, len(dataset.class_ids), len(dataset.train.labels), normalise, params.train)
+    return job_of(model, data, params).trainer(device)
+
+
+def job_of(model: str, data: Data, params: Params) -> Job:
+    return Job(model, 0, params.train, data.dataset, data.views)
 
 
 def logger(model: str, data: Data, params: Params, device: torch.device, root: Path) -> Callable[[History], None]:
     """The `on_epoch` callback of `fit`: logs the history to an MLflow database under `root`, which is created here."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # hides a message per new database
     environment = compute.bits_depend_on(device, params.compute)
-    run = runs.describe(model, 0, data.dataset, data.views.sha256, params.train, environment)
+    run = runs.describe(job_of(model, data, params), environment)
     tracked = tracking.training_run(root, run, tracking.provenance())
     tracked.log_history([])
     return lambda history: tracked.log_history(history.rows)
@@ -49,14 +52,10 @@ def end_of_epoch(
     checkpoints = Checkpoints(folder / "checkpoints")
     with contextlib.redirect_stderr(io.StringIO()):  # hides the line printed per epoch
         started = time.monotonic()
-        fit(
-            trainer,
-            lambda epoch: data.views.of_epoch(epoch, data.dataset.train.images),
-            np.array(data.dataset.train.labels),
-            data.dataset.validation,
-            checkpoints,
-            on_epoch,
+        examples = Examples(
+            lambda epoch: data.views.of_epoch(epoch, data.dataset.train.images), np.array(data.dataset.train.labels)
         )
+        fit(trainer, examples, data.dataset.validation, checkpoints, on_epoch)
         total = time.monotonic() - started
     checkpoints.remove()
     seconds = trainer.history.seconds[-1]

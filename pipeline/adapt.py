@@ -10,8 +10,9 @@ from frugalnet.data import arrays
 from frugalnet.errors import UserError, run_stage
 from frugalnet.files import write_json
 from frugalnet.training import adaptation
-from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.batches import Views
 from frugalnet.training.inference import load_weights
+from frugalnet.training.job import Job
 
 
 def main(model: str, scenario: str) -> None:
@@ -31,10 +32,12 @@ def main(model: str, scenario: str) -> None:
             network = models.build(model, len(data.class_ids))
             network = load_weights(network, Path("models") / f"{model}-{seed}.safetensors")
         else:
-            left_out = [c for draw in adaptation.draw_classes(params.adapt, len(data.class_ids)) for c in draw]
-            recipe = params.train.model_copy(update={"epochs": min(params.adapt.unseen_epochs, params.train.epochs)})
-            normalise, run_on = Normaliser(data.mean, data.std, device), compute.bits_depend_on(device, params.compute)
-            network = adaptation.pretrain(model, seed, data, views, recipe, root, run_on, normalise, left_out)
+            left_out = tuple(c for draw in adaptation.draw_classes(params.adapt, len(data.class_ids)) for c in draw)
+            epochs = min(params.adapt.unseen_epochs, params.train.epochs)
+            recipe = params.train.model_copy(update={"epochs": epochs, "distillation": 0.0})
+            job = Job(model, seed, recipe, data, views, left_out=left_out)
+            environment = compute.bits_depend_on(device, params.compute)
+            network = adaptation.pretrain(job, device, environment, root)
         torch.set_num_threads(1)
         found, costs = adaptation.measure(network, model, scenario, data, views, params.adapt)
         costs["machine"] = compute.describe_machine(torch.device("cpu"))

@@ -16,9 +16,9 @@ from pydantic import Field, model_validator
 
 from frugalnet.compute import ComputeConfig
 from frugalnet.errors import UserError, interrupt
-from frugalnet.files import sha256
 from frugalnet.processes import cores, supervising_workers
 from frugalnet.schema import Config
+from frugalnet.sources import sha256_of_code
 from frugalnet.training.batches import steps_per_epoch
 from frugalnet.training.trainer import TrainConfig
 
@@ -88,7 +88,7 @@ DistributedConfig = Annotated[Single | Ddp | GlobalNet, Field(discriminator="kin
 
 def identity(config: Workers) -> dict[str, Any]:
     """The parameters and the code of this package that decide a run's weights."""
-    code = {path.name: sha256(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
+    code = {path.name: sha256_of_code(path.read_bytes()) for path in sorted(Path(__file__).parent.glob("*.py"))}
     return config.model_dump() | {"source_sha256": code}
 
 
