@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from frugalnet import reproduce
 from frugalnet.files import sha256
 from frugalnet.sources import weights_sha256
 from frugalnet.training import recorded
@@ -92,6 +93,14 @@ def test_a_record_whose_weights_are_not_there_or_are_others_is_no_record(run, pr
     stored.parent.mkdir()
     stored.write_bytes(b"other")
     assert recorded.choose(run, "any") is None
+
+
+def test_a_record_of_the_same_code_may_be_trained_again_here(run):
+    record = json.loads((ROOT / RECORD / "run.json").read_text(encoding="utf-8"))
+    assert record["source_sha256"] != run["source_sha256"]
+    assert reproduce.differences(record, run) == ([], [])
+    (difference,), _ = reproduce.differences(record | {"source_sha256": "0" * 64}, run)
+    assert difference.startswith("training code: SHA-256 0000")
 
 
 def test_hashes_mean_the_same_code_only_if_both_stand_in_the_networks_column():

@@ -44,8 +44,8 @@ def test_todays_code_is_what_a_recorded_run_was_trained_by(record):
     here = sources.weights_sha256(run["model"])
     assert recorded.same_code(run["model"], run["source_sha256"], here, RESULTS), (
         f"what decides the weights has changed since {record} was trained: take the change back; or show that the bits "
-        f"are the same (the recorded bits in test_pipeline.py, and epochs trained again) and add a row to {TABLE}, which "
-        f"says how, with {here} for {run['model']}; or train again and publish anew"
+        "are the same (the recorded bits in test_pipeline.py, and epochs trained again), and add a row to "
+        f"docs/results/sources.json that says how, with {here} for {run['model']}; or train again and publish anew"
     )
 
 

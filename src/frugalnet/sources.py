@@ -16,8 +16,8 @@ _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 # What decides no output of a stage: how parameters are read, files written, processes started, MLflow told.
 WITHOUT_EFFECT = frozenset(
-    {"compute.py", "config.py", "errors.py", "files.py", "mlflow_store.py", "processes.py", "project.py"}
-    | {"registry.py", "runs_page.py", "schema.py", "sources.py", "tracking.py", "models/__init__.py"}
+    {"compute.py", "config.py", "errors.py", "files.py", "models/__init__.py", "processes.py", "registry.py"}
+    | {"runs_page.py", "schema.py", "sources.py", "tracking.py"}
 )
 # What decides no weight of a run of one process: the data and the views have hashes of their own, distributed runs name
 # their code, and the rest measures time, writes files or copies them.
