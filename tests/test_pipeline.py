@@ -200,6 +200,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+@pytest.mark.slow  # several runs of DVC
 def test_other_words_in_the_code_rerun_nothing_and_another_operator_trains_again(project, tmp_path):
     other = shutil.copytree(project, tmp_path / "other", symlinks=True)
     for name in ("training/trainer.py", "training/optim.py", "metrics/accuracy.py", "data/arrays.py", "errors.py"):
@@ -215,6 +216,7 @@ def test_other_words_in_the_code_rerun_nothing_and_another_operator_trains_again
     assert {key for key in again if again[key] != first[key]} == {"source_sha256", "fingerprint", "weights_sha256"}
 
 
+@pytest.mark.slow  # several runs of DVC
 def test_a_run_whose_results_are_committed_is_copied_and_tracked(project, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'empty.db'}")
     other = shutil.copytree(project, tmp_path / "other", symlinks=True)
