@@ -32,7 +32,7 @@ from benchmarks.training import (
 )
 from frugalnet import compute
 from frugalnet.errors import UserError, in_one_line
-from frugalnet.training.batches import Normaliser
+from frugalnet.training.batches import Examples, Normaliser
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import Trainer
@@ -71,7 +71,7 @@ def measure(model: str, way: str, device_name: str, folder: Path, steps: int, ep
     seconds = step_seconds(trainer, batch, steps)
     trainer.begin_epoch()
     with tempfile.TemporaryDirectory() as checkpoints:
-        fit(trainer, data.images, data.labels, data.dataset.validation, Checkpoints(Path(checkpoints)))
+        fit(trainer, Examples(data.images, data.labels), data.dataset.validation, Checkpoints(Path(checkpoints)))
     history = trainer.history
     return Round(
         step=len(batch[1]) / seconds,

@@ -38,8 +38,9 @@ from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import write_json
 from frugalnet.training import runs
-from frugalnet.training.batches import Batch, Normaliser, Views, batch_indices, batches, steps_per_epoch
+from frugalnet.training.batches import Batch, Views, batch_indices, batches, steps_per_epoch
 from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.job import Job
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import Trainer
 
@@ -113,13 +114,13 @@ class Ours:
 
     def __init__(self, model: str, data: Data, params: Params, device: torch.device, folder: Path) -> None:
         self.data = data
-        dataset = data.dataset
-        normalise = Normaliser(dataset.mean, dataset.std, device)
-        self.trainer = Trainer(model, 0, len(dataset.class_ids), len(data.labels), normalise, params.train)
+        job = Job(model, 0, params.train, data.dataset, data.views)
+        self.examples = job.examples()
+        self.trainer = job.trainer(device)
         self.checkpoints = Checkpoints(folder / "checkpoints" / model)
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # hides a message per new database
         environment = compute.bits_depend_on(device, params.compute)
-        run = runs.describe(model, 0, dataset, data.views.sha256, params.train, environment)
+        run = runs.describe(job, environment)
         self.tracked = tracking.training_run(folder, run, {})
         self.tracked.log_history([])
 
@@ -138,8 +139,7 @@ class Ours:
         with contextlib.redirect_stderr(io.StringIO()):  # hides the line printed per epoch
             fit(
                 trainer,
-                self.data.images,
-                self.data.labels,
+                self.examples,
                 validation,
                 self.checkpoints,
                 lambda history: self.tracked.log_history(history.rows),

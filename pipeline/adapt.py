@@ -12,8 +12,9 @@ from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset
 from frugalnet.errors import UserError
 from frugalnet.stage import run_stage
-from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.batches import Views
 from frugalnet.training.inference import load_weights
+from frugalnet.training.job import Job
 
 
 def main(model: str, name: str) -> None:
@@ -44,12 +45,11 @@ def trained(model: str, params: config.Params, data: Dataset) -> nn.Module:
 def pretrained(model: str, params: config.Params, data: Dataset, views: Views) -> nn.Module:
     """The network trained without the drawn classes."""
     device = compute.setup(params.compute)
-    left_out = [label for draw in draw_classes(params.adapt, len(data.class_ids)) for label in draw]
-    recipe = params.train.model_copy(update={"epochs": min(params.adapt.unseen_epochs, params.train.epochs)})
-    run_on = compute.bits_depend_on(device, params.compute)
-    normalise = Normaliser(data.mean, data.std, device)
-    root = project.project_root()
-    return pretrain(model, params.seeds[0], data, views, recipe, root, run_on, normalise, left_out)
+    left_out = tuple(label for draw in draw_classes(params.adapt, len(data.class_ids)) for label in draw)
+    epochs = min(params.adapt.unseen_epochs, params.train.epochs)
+    recipe = params.train.model_copy(update={"epochs": epochs, "distillation": 0.0})
+    job = Job(model, params.seeds[0], recipe, data, views, left_out=left_out)
+    return pretrain(job, device, compute.bits_depend_on(device, params.compute), project.project_root())
 
 
 if __name__ == "__main__":

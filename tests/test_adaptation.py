@@ -34,8 +34,9 @@ from frugalnet.metrics.statistics import Interval
 from frugalnet.paper import claims
 from frugalnet.study.findings import conclude
 from frugalnet.study.report import compose, write_report
-from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.batches import Normaliser, Resident, Views
 from frugalnet.training.inference import infer
+from frugalnet.training.job import Job
 
 RATES = {"classifier": 0.05, "norms": 0.01, "blocks": 0.01, "all": 0.01, "scratch": 0.01}
 TUNING = {"steps": 30, "batch_size": 16, "learning_rate": RATES}
@@ -104,6 +105,22 @@ def test_exactly_the_part_that_is_named_changes_and_that_is_what_a_device_stores
         assert {name.split(".")[0] for name in found} == {"conv4", "conv5", "fc"}
     if part == "all":
         assert {name for name, _ in network.named_parameters()} <= found
+
+
+def test_a_network_that_averages_over_the_mirror_image_is_fine_tuned_on_the_image_alone():
+    torch.manual_seed(0)
+    network = models.build("frugal_wide", 3)
+    labels = np.arange(16) % 3
+    shown: list[int] = []
+    network.network.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
+    tuning = TuningConfig.model_validate({**TUNING, "steps": 2})
+    for part in PARTS:
+        fine_tune(network, part, lambda _: pictures(labels, 0), labels, NORMALISE, tuning, 0)
+    assert shown == [16] * 2 * len(PARTS)  # once a step
+    assert int(network.network.stem[1].num_batches_tracked) == 2 * 2  # for the parts "norms" and "all"
+    shown.clear()
+    infer(network, pictures(labels, 0), NORMALISE)
+    assert shown == [16, 16]
 
 
 def test_a_restricted_network_gives_the_logits_of_the_kept_classes():
@@ -268,17 +285,23 @@ def test_a_rate_that_is_too_high_is_named(data, views):
         measure(Experiment(models.build("depthwise", 7), "depthwise", "seen", data, views, explosive))
 
 
-def test_a_network_that_has_never_seen_the_classes_is_trained_without_them_and_only_once(data, views, tmp_path, capfd):
+def test_a_network_that_has_never_seen_the_classes_is_trained_without_them_and_only_once(
+    data, views, tmp_path, capfd, monkeypatch
+):
     from frugalnet import config
 
-    recipe = config.load().train.model_copy(update={"epochs": 1, "batch_size": 10})
+    recipe = config.load().train.model_copy(update={"epochs": 3, "batch_size": 10})
     drawn = [c for draw in draw_classes(FEW, 7) for c in draw]
-    networks = [
-        pretrain("depthwise", 0, data, views, recipe, tmp_path, {}, NORMALISE, drawn).state_dict() for _ in range(2)
-    ]
+    kept: list[np.ndarray] = []
+    resident = Resident.of
+    monkeypatch.setattr(Resident, "of", lambda self, images: kept.append(images) or resident(self, images))
+    job = Job("depthwise", 0, recipe, data, views, left_out=tuple(drawn))
+    networks = [pretrain(job, torch.device("cpu"), {}, tmp_path).state_dict() for _ in range(2)]
     assert networks[0]["fc.weight"].shape[0] == 3
     assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
-    assert capfd.readouterr().err.count("epoch 1/1") == 1  # the second came from the checkpoint
+    assert capfd.readouterr().err.count("epoch 1/3") == 1  # the second came from the checkpoint
+    assert len(kept) == 3
+    assert all(images is data.train.images for images in kept)  # a GPU keeps one copy, not one of each epoch
     assert list(tmp_path.glob(".checkpoints/adapt/depthwise-0-*/*.ckpt"))
 
 

@@ -15,6 +15,7 @@ from frugalnet.training.batches import (
     batch_indices,
     batches,
     epoch_order,
+    images_of_steps,
     steps_per_epoch,
 )
 
@@ -39,6 +40,13 @@ def test_an_epoch_gives_every_image_once_in_batches_of_like_size(count, batch_si
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert sorted(torch.cat(seen).tolist()) == list(range(count))
+
+
+@pytest.mark.parametrize(("count", "steps"), [(100, 4), (103, 4), (3, 2)])
+def test_the_images_of_the_first_batches_are_counted(count, steps):
+    sizes = [len(turn) for turn in batch_indices(0, 0, count, steps)]
+    counted = [images_of_steps(done, count, steps) for done in range(steps + 1)]
+    assert counted == [sum(sizes[:done]) for done in range(steps + 1)]
 
 
 @pytest.mark.parametrize(

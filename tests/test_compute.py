@@ -18,7 +18,7 @@ def test_freed_memory_serves_the_next_step_without_page_faults():
         "import resource, torch\n"
         "from frugalnet.compute import setup\n"
         "from frugalnet.compute_config import ComputeConfig\n"
-        "how = dict(compile='off', deterministic=False, checkpoint_minutes=1)\n"
+        "how = dict(compile='off', deterministic=False, checkpoint_minutes=1, records='none')\n"
         "setup(ComputeConfig(device='cpu', threads=1, processes=1, **how))\n"
         "def step(): [torch.ones(10_000_000) for _ in range(3)]\n"
         "for _ in range(10): step()\n"  # where blocks lie is chance; in eight runs it had settled after 1 to 5
@@ -31,7 +31,15 @@ def test_freed_memory_serves_the_next_step_without_page_faults():
 
 
 def settings(mode: str) -> ComputeConfig:
-    return ComputeConfig(device="auto", threads=1, processes=1, compile=mode, deterministic=False, checkpoint_minutes=1)
+    return ComputeConfig(
+        device="auto",
+        threads=1,
+        processes=1,
+        compile=mode,
+        deterministic=False,
+        checkpoint_minutes=1,
+        records="none",
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")

@@ -35,7 +35,7 @@ from frugalnet.distributed.parameter_server import DONE, JOIN, STOP, GlobalNetwo
 from frugalnet.distributed.replicas import synchronise_batch_norm
 from frugalnet.distributed.worker import Worker
 from frugalnet.errors import UserError
-from frugalnet.training.batches import batch_indices
+from frugalnet.training.batches import Examples, batch_indices
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import TrainConfig, Trainer
@@ -124,7 +124,8 @@ def processes_left(parent: subprocess.Popen) -> list[str]:
 
 def alone(folder: Path, recipe: TrainConfig = RECIPE, count: int = EVEN, network: str = "residual") -> Trainer:
     trainer = new_trainer(recipe, count, network)
-    fit(trainer, lambda epoch: images_of(epoch)[:count], TRAIN.labels[:count], VALIDATION, Checkpoints(folder))
+    examples = Examples(lambda epoch: images_of(epoch)[:count], TRAIN.labels[:count])
+    fit(trainer, examples, VALIDATION, Checkpoints(folder))
     return trainer
 
 

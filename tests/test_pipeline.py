@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,54 @@ def test_an_experiment_in_the_work_tree_that_changes_nothing_trains_nothing(proj
     assert "Stage 'train@depthwise-0' didn't change, skipping" in experiment(project)
 
 
+def stages_run(said: str) -> list[str]:
+    return re.findall(r"^Running stage '(.*)'", said, re.MULTILINE)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.mark.slow  # several runs of DVC
+def test_other_words_in_the_code_rerun_nothing_and_another_operator_trains_again(project, tmp_path):
+    other = shutil.copytree(project, tmp_path / "other", symlinks=True)
+    for name in ("training/trainer.py", "training/optim.py", "metrics/accuracy.py", "data/arrays.py", "errors.py"):
+        path = other / "src/frugalnet" / name
+        path.write_text(path.read_text(encoding="utf-8").replace('"""', '"""Otherwise put. ', 1) + "\n\n# a comment\n")
+    edit(other / "pipeline/train.py", "\n\ndef main(", "\n\n# a comment\ndef main(")
+    assert stages_run(run(other, "dvc", "repro")) == ["sources"]
+    edit(other / "src/frugalnet/training/optim.py", "(step + 1) / (peak_step + 1)", "(step + 1) / (peak_step + 2)")
+    said = run(other, "dvc", "repro", "train@depthwise-0")
+    assert stages_run(said) == ["sources", "train@depthwise-0"]
+    again = json.loads((other / "results/train/depthwise-0/run.json").read_text())
+    first = json.loads((project / "results/train/depthwise-0/run.json").read_text())
+    assert {key for key in again if again[key] != first[key]} == {"source_sha256", "fingerprint", "weights_sha256"}
+
+
+@pytest.mark.slow  # several runs of DVC
+def test_a_run_whose_results_are_committed_is_copied_and_tracked(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'empty.db'}")
+    other = shutil.copytree(project, tmp_path / "other", symlinks=True)
+    record = other / "docs/results/demo/depthwise-0"
+    shutil.copytree(other / "results/train/depthwise-0", record)
+    (record.parent / "weights").mkdir()
+    shutil.copy(other / "models/depthwise-0.safetensors", record.parent / "weights")
+    shutil.rmtree(other / ".dvc/cache/runs")
+    train = ("dvc", "repro", "--force", "--single-item")
+    said = run(other, *train, "train@depthwise-0")
+    assert "depthwise-0 is copied from docs/results/demo/depthwise-0 (commit " in said
+    assert "epoch 1/2" not in said
+    assert hashes(other) == hashes(project)
+    run(other, *train, "evaluate@depthwise-0")
+    (tracked,) = training_runs(other)[1]
+    timing = json.loads((record / "timing.json").read_text())
+    assert tracked.data.tags["mlflow.source.git.commit"] == timing["mlflow.source.git.commit"]
+    edit(other / "params.yaml", "records: same", "records: none")
+    assert "epoch 1/2" in run(other, "dvc", "repro", "train@depthwise-0")
+
+
 @pytest.mark.slow  # by default, the recorded bits above and the data stages' own tests stand for it
 def test_a_second_project_from_nothing_has_the_same_hashes(project, tmp_path):
     second = clone(tmp_path)
@@ -254,7 +303,8 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     said = run(other, "dvc", "repro", code=255)
     assert "download: params.yaml: model.names: src/frugalnet/models/broken.py: build(7) failed (Zero" in said
     assert "Traceback" not in said
-    assert not [name for name in ("struck", "data", "models", "results") if list((other / name).glob("*"))]
+    assert not [name for name in ("struck", "models", "results") if list((other / name).glob("*"))]
+    assert [path.name for path in (other / "data").glob("[!.]*")] == ["sources"]
     assert not (other / "struck").exists()
 
 

@@ -1,29 +1,28 @@
 """The committed weights and records are those of today's training code, and the settings in the docs those of conf/."""
 
+import ast
 import hashlib
+import io
 import json
-import shutil
+import re
 import subprocess
-from functools import reduce
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dvc.repo import Repo
 from dvc.utils.hydra import compose_and_dump
-from ruamel.yaml import YAML
 
-from frugalnet import config
+from frugalnet import config, sources
 from frugalnet.comparison import records
-from frugalnet.errors import UserError
 from frugalnet.files import read_table, sha256
 from frugalnet.paper import claims
-from frugalnet.training.runs import source_sha256
-from tools import restore
+from frugalnet.training import recorded
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
+TABLE = RESULTS / "sources.json"
 RECORDS = sorted(path.parent.relative_to(RESULTS) for path in RESULTS.glob("*/*/run.json"))
 STORED = [
     (path.parent, entry)
@@ -36,10 +35,6 @@ def test_there_are_records_and_weights():
     assert len(RECORDS) >= len(STORED) >= 3
 
 
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -47,11 +42,49 @@ def read(path: Path) -> Any:
 @pytest.mark.parametrize("record", RECORDS, ids=str)
 def test_todays_code_is_what_a_recorded_run_was_trained_by(record):
     run = read(RESULTS / record / "run.json")
-    assert run["source_sha256"] == source_sha256(run["model"]), (
-        f"what decides the weights (SOURCES in training/runs.py, or the architecture's file) has changed since "
-        f"{record} was trained: take the change back, or train again, with `dvc repro`, and replace weights/ and "
-        "docs/results/"
+    here = sources.weights_sha256(run["model"])
+    assert recorded.same_code(run["model"], run["source_sha256"], here, RESULTS), (
+        f"what decides the weights has changed since {record} was trained: take the change back; or show that the bits "
+        "are the same (the recorded bits in test_pipeline.py, and epochs trained again), and add a row to "
+        f"docs/results/sources.json that says how, with {here} for {run['model']}; or train again and publish anew"
     )
+
+
+def test_the_table_of_equal_code_says_of_every_row_where_and_how():
+    rows = read(TABLE)
+    assert all(set(row) == {"commit", "how", "sha256"} and row["how"] for row in rows)
+    assert {run["model"] for run in map(read, RESULTS.glob("*/*/run.json"))} <= rows[0]["sha256"].keys()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Path:
+    """The package at the commit of the table's first two rows."""
+    folder = tmp_path_factory.mktemp("first")
+    commit = read(TABLE)[0]["commit"]
+    shown = subprocess.run(["git", "archive", commit, "src/frugalnet"], cwd=ROOT, capture_output=True, check=False)
+    if shown.returncode:
+        pytest.skip(f"this clone is shallow: it does not hold commit {commit}")
+    with tarfile.open(fileobj=io.BytesIO(shown.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "src/frugalnet"
+
+
+def test_published_records_name_the_bytes_of_the_first_row(first):
+    (names,) = re.findall(r"^SOURCES = (\(.*?^\))", (first / "training/runs.py").read_text(), re.MULTILINE | re.DOTALL)
+    for model, expected in read(TABLE)[0]["sha256"].items():
+        files = [*ast.literal_eval(names), f"models/{model}.py"]
+        assert hashlib.sha256(b"".join((first / file).read_bytes() for file in files)).hexdigest() == expected
+
+
+def test_the_second_row_is_what_the_same_code_means(first):
+    assert read(TABLE)[0]["commit"] == read(TABLE)[1]["commit"]
+    left_out = {  # of what training imported then
+        *("compute.py", "data/arrays.py", "errors.py", "files.py", "metrics/energy.py", "models/__init__.py"),
+        *("processes.py", "schema.py", "training/checkpoint.py"),
+    }
+    for model, expected in read(TABLE)[1]["sha256"].items():
+        code = sources.code_of([first / "training/loop.py", first / f"models/{model}.py"], left_out, first)
+        assert sources.sha256_of_all(code) == expected
 
 
 @pytest.mark.parametrize(("folder", "entry"), STORED, ids=[entry["file"] for _, entry in STORED])
@@ -91,60 +124,6 @@ def test_a_teacher_is_a_network_of_the_study_and_can_be_chosen(choice, tmp_path)
     assert chosen.sha256 == recorded["weights_sha256"]  # large networks' weights are not in git
     stored = ROOT / str(chosen.weights)
     assert stored.parent.name == "data" or sha256(stored) == chosen.sha256
-
-
-@pytest.fixture(scope="module")
-def study_lock() -> str:
-    """The committed dvc.lock: the file itself is also written by `dvc repro`."""
-    shown = subprocess.run(["git", "show", "HEAD:./dvc.lock"], cwd=ROOT, capture_output=True, text=True)
-    text = (ROOT / "dvc.lock").read_text() if shown.returncode else shown.stdout
-    if "normalise" in YAML(typ="safe").load(text)["stages"]:  # only the stages that train are the study's
-        pytest.skip("the committed dvc.lock is of your runs, no longer of the study's")
-    return text
-
-
-def test_dvc_lock_names_todays_code_and_the_files_that_it_made(tmp_path, study_lock):
-    lock = YAML(typ="safe").load(study_lock)["stages"]
-    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["compute.threads=1"])
-    params = YAML(typ="safe").load(tmp_path / "params.yaml")
-    names = [path.parent.name for path in sorted((RESULTS / "modern").glob("*/run.json"))]
-    runs = [name for name in names if name.rsplit("-", 1)[0] in params["model"]["names"]]  # not those of model=zoo
-    assert sorted(lock) == ["augment", "teach", *(f"train@{name}" for name in runs)]
-    for name in runs:
-        stage = lock[f"train@{name}"]
-        code = [one for one in stage["deps"] if not one["path"].startswith("data/")]
-        assert len(code) > 10
-        changed = [one["path"] for one in code if md5(ROOT / one["path"]) != one["md5"]]
-        assert not changed, (
-            "dvc.lock was made by other code: train again and commit its stages augment, teach and train"
-        )
-        for key, value in stage["params"]["params.yaml"].items():
-            assert value == reduce(dict.__getitem__, key.split("."), params), key
-        for one in stage["outs"]:
-            assert one["md5"] == md5(restore.committed(Path(one["path"]), ROOT))
-
-
-def test_restored_runs_come_from_dvcs_cache(tmp_path, capsys, monkeypatch, study_lock):
-    for folder in ("weights", "docs/results/modern"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    (tmp_path / ".dvc").mkdir()
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    others = "  train@tiny-0: {cmd: x, outs: [{path: models/tiny-0.safetensors, md5: f00}]}\n  without_outs: {cmd: x}\n"
-    (tmp_path / "dvc.lock").write_text(study_lock + others)
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    monkeypatch.chdir(tmp_path)
-    restore.main()
-    restored = capsys.readouterr().out.splitlines()
-    assert {"train@depthwise-0: 4 files", "train@residual-2: 4 files"} <= {*restored}
-    assert "train@tiny-0: left out, not committed here" in restored
-    with Repo() as repo:
-        repo.checkout("train@depthwise-0")
-    assert sha256(tmp_path / "models/depthwise-0.safetensors") == sha256(ROOT / "weights/depthwise-0.safetensors")
-    assert (tmp_path / "results/train/depthwise-0/history.csv").is_file()
-    (tmp_path / "weights/residual-0.safetensors").write_bytes(b"other")
-    with pytest.raises(UserError, match=r"weights/residual-0\.safetensors: not the file that dvc\.lock lists"):
-        restore.main()
 
 
 def row(page: str, choice: str) -> str:

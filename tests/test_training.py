@@ -1,5 +1,7 @@
+import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from frugalnet.metrics import counts, energy
 from frugalnet.metrics.accuracy import cross_entropy, top_k
 from frugalnet.metrics.counts import macs
 from frugalnet.training import runs
-from frugalnet.training.batches import Normaliser
+from frugalnet.training.batches import Examples, Normaliser
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.inference import infer, load_weights, save_weights
-from frugalnet.training.loop import Interrupted, fit
+from frugalnet.training.loop import Interrupted, _Progress, fit
 from frugalnet.training.trainer import TrainConfig, Trainer, resolution
 
 RECIPE = TrainConfig(
@@ -63,12 +65,16 @@ def images_of(epoch: int) -> np.ndarray:
     return TRAIN.images[:, :, :: -1 if epoch % 2 else 1]
 
 
+EXAMPLES = Examples(images_of, TRAIN.labels)
+
+
 def train(
-    folder: Path, recipe: TrainConfig = RECIPE, model: str = "depthwise", on_epoch=lambda history: None, **how: Any
-) -> Trainer:
+    folder: Path, recipe: TrainConfig = RECIPE, model: str = "depthwise", on_epoch=lambda history: None, *,
+    examples: Examples = EXAMPLES, checkpoint_minutes: float = math.inf,
+) -> Trainer:  # fmt: skip
     normalise = Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu"))
     trainer = Trainer(model, 0, 4, len(TRAIN.labels), normalise, recipe)
-    fit(trainer, images_of, TRAIN.labels, VALIDATION, Checkpoints(folder), on_epoch, **how)
+    fit(trainer, examples, VALIDATION, Checkpoints(folder), on_epoch, checkpoint_minutes)
     return trainer
 
 
@@ -99,8 +105,15 @@ def test_each_network_learns(tmp_path, model):
 def test_every_other_architecture_trains(tmp_path, model):
     recipe, few = RECIPE.model_copy(update={"epochs": 3, "batch_size": 16}), coloured_noise(64, 0)
     trainer = Trainer(model, 0, 4, 64, Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu")), recipe)
-    fit(trainer, lambda _: few.images, few.labels, few, Checkpoints(tmp_path / "run"))
+    fit(trainer, Examples(lambda _: few.images, few.labels), few, Checkpoints(tmp_path / "run"))
     assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
+
+
+def test_the_progress_of_a_resumed_run_counts_the_images_of_its_steps():
+    recipe = RECIPE.model_copy(update={"batch_size": 50})  # batches are of 40 images: 160 in equal parts
+    trainer = Trainer("depthwise", 0, 4, 160, Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu")), recipe)
+    trainer.epoch, trainer.step = 1, 3
+    assert _Progress(trainer)._bar.n == 160 + 3 * 40
 
 
 def test_the_same_inputs_give_the_same_bits(tmp_path, uninterrupted):
@@ -112,7 +125,7 @@ def test_the_same_inputs_give_the_same_bits(tmp_path, uninterrupted):
 def test_another_seed_gives_other_bits(tmp_path, uninterrupted):
     normalise = Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu"))
     other = Trainer("depthwise", 1, 4, len(TRAIN.labels), normalise, RECIPE)
-    fit(other, images_of, TRAIN.labels, VALIDATION, Checkpoints(tmp_path / "run"))
+    fit(other, EXAMPLES, VALIDATION, Checkpoints(tmp_path / "run"))
     assert bits(other) != bits(uninterrupted)
 
 
@@ -246,7 +259,7 @@ def test_resolution_grows_as_the_recipe_says_and_validation_sees_whole_pictures(
     trainer.network.register_forward_pre_hook(
         lambda network, inputs: seen.append((trainer.epoch, network.training, *inputs[0].shape[2:]))
     )
-    fit(trainer, images_of, TRAIN.labels, VALIDATION, Checkpoints(tmp_path))
+    fit(trainer, EXAMPLES, VALIDATION, Checkpoints(tmp_path))
     assert set(seen) == {
         *((0, True, 24, 24), (1, True, 24, 24), (2, True, 32, 32)),
         *((epoch, False, 32, 32) for epoch in range(3)),
@@ -272,7 +285,7 @@ LEVERS = {
 def test_a_stopped_run_with_a_moving_average_or_a_teacher_resumes_to_the_same_bits(
     tmp_path, uninterrupted, changes, taught
 ):
-    recipe, how = RECIPE.model_copy(update=changes), {"taught": taught} if taught else {}
+    recipe, how = RECIPE.model_copy(update=changes), {"examples": replace(EXAMPLES, taught=taught)} if taught else {}
     whole = train(tmp_path / "whole", recipe, **how)
 
     def stop_after_the_first(history):
@@ -317,7 +330,7 @@ def test_a_network_that_learns_from_its_teacher_alone_says_what_that_says(tmp_pa
     wrong = (np.arange(160) + 1) % 4  # the teacher takes every class for the next one
     logits = np.where(np.arange(4) == wrong[:, None], 8, 0).astype(np.float16)
     recipe = RECIPE.model_copy(update={"epochs": 6, "distillation": 1.0})
-    trainer = train(tmp_path / "run", recipe, taught=lambda epoch: logits)
+    trainer = train(tmp_path / "run", recipe, examples=replace(EXAMPLES, taught=lambda epoch: logits))
     assert trainer.history.rows[-1]["validation_top1"] < 0.1
     predicted = infer(trainer.result, VALIDATION.images, trainer.normalise).argmax(1)
     assert (predicted == (VALIDATION.labels + 1) % 4).mean() > 0.9
@@ -357,14 +370,14 @@ def test_the_step_of_a_gpu_is_traced_without_one(monkeypatch, changes):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_on_a_gpu_a_network_learns_and_deterministic_algorithms_give_the_same_bits(tmp_path):
     settings = ComputeConfig(
-        device="cuda", threads=1, processes=1, compile="off", deterministic=True, checkpoint_minutes=1
+        device="cuda", threads=1, processes=1, compile="off", deterministic=True, checkpoint_minutes=1, records="none"
     )
     normalise = Normaliser([120.0] * 3, [60.0] * 3, setup(settings))
     recipe = RECIPE.model_copy(update={"epochs": 6})
     try:
         trainers = [Trainer("depthwise", 0, 4, len(TRAIN.labels), normalise, recipe) for _ in range(2)]
         for number, trainer in enumerate(trainers):
-            fit(trainer, images_of, TRAIN.labels, VALIDATION, Checkpoints(tmp_path / str(number)))
+            fit(trainer, EXAMPLES, VALIDATION, Checkpoints(tmp_path / str(number)))
     finally:
         torch.use_deterministic_algorithms(False)
     first, second = (trainer.network.cpu() for trainer in trainers)

@@ -16,3 +16,4 @@ class ComputeConfig(Config):
     compile: Literal["auto", "off", "default", "reduce-overhead"]  # torch.compile's mode; auto: default, on CUDA only
     deterministic: bool  # on CUDA: PyTorch's deterministic algorithms, some of which are slower
     checkpoint_minutes: float = Field(gt=0)  # between checkpoints within an epoch
+    records: Literal["none", "same", "any"]  # committed results that are copied instead of training

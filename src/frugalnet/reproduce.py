@@ -10,21 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from frugalnet import compute, mlflow_store, project
 from frugalnet.compute_config import ComputeConfig
-from frugalnet.data import arrays
 from frugalnet.errors import UserError
-from frugalnet.files import read_json, sha256, sha256_of
+from frugalnet.files import read_json, sha256
 from frugalnet.stage import run_stage
 from frugalnet.training import runs
-from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.inference import save_weights
-from frugalnet.training.loop import fit
-from frugalnet.training.trainer import TrainConfig, Trainer
+from frugalnet.training.recorded import same_code
+from frugalnet.training.trainer import TrainConfig
 
 # For each hash in a run: what it is of, and how to bring the run's back.
 _INPUTS = {
@@ -42,7 +39,7 @@ def differences(run: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[list[s
     inputs = [
         f"{what}: SHA-256 {run[key][:12]} in the run, {here[key][:12]} here; {cure}"
         for key, (what, cure) in _INPUTS.items()
-        if run[key] != here[key]
+        if run[key] != here[key] and not (key == "source_sha256" and same_code(run["model"], run[key], here[key]))
     ]
     environment = [
         f"{key}: {run['environment'].get(key)} in the run, {here['environment'].get(key)} here"
@@ -75,35 +72,23 @@ def retrain(run: Mapping[str, Any], root: Path) -> str:
         compile=environment["compiled"] or "off",
         deterministic=environment["deterministic"],
         checkpoint_minutes=5.0,
+        records="none",
     )
     device = compute.setup(settings)
-    data, views, logits = arrays.read_dataset(Path("data/arrays")), Views(Path("data/views")), None
-    if teacher := run.get("teacher"):
-        logits = Views(Path("data/teacher"), "teach")
-        if sha256_of(logits.sha256) != teacher["logits_sha256"]:
-            raise UserError("data/teacher: other logits than the run's; set its parameters teacher.*: dvc repro teach")
-    here = runs.describe(
-        run["model"], run["seed"], data, views.sha256, recipe, compute.bits_depend_on(device, settings), teacher=teacher
-    )
+    teacher = run.get("teacher")
+    job = runs.job(run["model"], run["seed"], recipe, taught=bool(teacher))
+    here = runs.describe(job, compute.bits_depend_on(device, settings), teacher=teacher)
+    if here.get("teacher") != teacher:
+        raise UserError("data/teacher: other logits than the run's; set its parameters teacher.*: dvc repro teach")
     inputs, surroundings = differences(run, here)
     if inputs:
         raise UserError(f"{runs.name(run)} cannot be trained again here: " + "; ".join(inputs))
     for difference in surroundings:
         print(f"{runs.name(run)}: the bits may differ: {difference}")
     checkpoints = Checkpoints(root / ".checkpoints/reproduce" / f"{runs.name(run)}-{here['fingerprint'][:16]}")
-    normalise = Normaliser(data.mean, data.std, device)
-    mode = compute.compile_mode(device, settings)
-    trainer = Trainer(run["model"], run["seed"], len(data.class_ids), len(data.train.labels), normalise, recipe, mode)
+    trainer = job.trainer(device, compute.compile_mode(device, settings))
     with checkpoints.locked(), tempfile.TemporaryDirectory() as folder:
-        fit(
-            trainer,
-            lambda epoch: views.of_epoch(epoch, data.train.images),
-            np.array(data.train.labels),
-            data.validation,
-            checkpoints,
-            taught=lambda epoch: logits.of_epoch(epoch, None) if logits else None,
-            checkpoint_minutes=settings.checkpoint_minutes,
-        )
+        job.fit(trainer, checkpoints, settings.checkpoint_minutes)
         weights = Path(folder) / "weights.safetensors"
         save_weights(trainer.result.state_dict(), weights)
         found = sha256(weights)

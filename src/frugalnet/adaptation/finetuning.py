@@ -59,6 +59,7 @@ def modules_of(network: nn.Module, part: Part) -> list[nn.Module]:
 def train_only(network: nn.Module, part: Part) -> None:
     """Let the part's parameters have gradients, and its batch norms follow the batches; all else stays as it is."""
     network.eval().requires_grad_(False)
+    network.training = True  # the network itself, not what it holds: one that averages answers in evaluation does not
     for module in modules_of(network, part):
         module.train().requires_grad_(True)
 

@@ -1,7 +1,7 @@
 """What fine-tuning gains on a device that meets only a few of the classes, by the part of the network trained."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
@@ -28,7 +28,6 @@ from frugalnet.adaptation.result import Cost, Method, NetworkResult, Outcome, Ti
 from frugalnet.compute import describe_machine
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
-from frugalnet.files import sha256_of
 from frugalnet.metrics.accuracy import predict
 from frugalnet.metrics.energy import EnergyMeter
 from frugalnet.metrics.timing import peak_allocated
@@ -36,8 +35,7 @@ from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.inference import infer
-from frugalnet.training.loop import fit
-from frugalnet.training.trainer import TrainConfig, Trainer
+from frugalnet.training.job import Job
 
 CPU = torch.device("cpu")
 _CHECKPOINTS = Path(".checkpoints/adapt")  # the last one stays: another adapt.steps needs no new training
@@ -93,32 +91,16 @@ def choose_pictures(labels: NDArray[np.int64], classes: Sequence[int], count: in
     )
 
 
-def pretrain(
-    model: str, seed: int, data: Dataset, views: Views, config: TrainConfig, root: Path, run_on: dict[str, Any],
-    normalise: Normaliser, left_out: Sequence[int],
-) -> nn.Module:  # fmt: skip
+def pretrain(job: Job, device: torch.device, environment: Mapping[str, Any], root: Path) -> nn.Module:
     """The network trained as the recipe says, but without some classes. Resumes from its checkpoints under `root`.
 
-    run_on: what its bits depend on. Raises what `fit` raises.
+    environment: what its bits depend on. Raises what `fit` raises.
     """
-    kept = np.setdiff1d(np.arange(len(data.class_ids)), left_out)
-    position = np.full(len(data.class_ids), -1)
-    position[kept] = np.arange(len(kept))
-    chosen, shown = (np.flatnonzero(position[split.labels] >= 0) for split in (data.train, data.validation))
-    config = config.model_copy(update={"distillation": 0.0})
-    run = runs.describe(model, seed, data, views.sha256, config, run_on) | {"left_out": list(left_out)}
-    run["fingerprint"] = sha256_of(run)
-    checkpoints = Checkpoints(root / _CHECKPOINTS / f"{model}-{seed}-{run['fingerprint'][:16]}")
-    trainer = Trainer(model, seed, len(kept), len(chosen), normalise, config)
+    run = runs.describe(job, environment)
+    checkpoints = Checkpoints(root / _CHECKPOINTS / f"{runs.name(run)}-{run['fingerprint'][:16]}")
+    trainer = job.trainer(device)
     with checkpoints.locked():
-        fit(
-            trainer,
-            lambda epoch: views.of_epoch(epoch, data.train.images)[chosen],
-            position[data.train.labels[chosen]],
-            Split(data.validation.images[shown], position[data.validation.labels[shown]]),
-            checkpoints,
-            checkpoint_minutes=5.0,
-        )
+        job.fit(trainer, checkpoints, checkpoint_minutes=5.0)
     return trainer.result.cpu()
 
 

@@ -3,16 +3,13 @@
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from frugalnet import compute, tracking
 from frugalnet.compute_config import ComputeConfig
-from frugalnet.data import arrays
 from frugalnet.distributed import launch
 from frugalnet.distributed.config import LaunchConfig, Workers
 from frugalnet.distributed.exchange import Peers
@@ -21,9 +18,8 @@ from frugalnet.distributed.synchronous import fit
 from frugalnet.distributed.worker import Worker
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.training import runs
-from frugalnet.training.batches import Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
-from frugalnet.training.trainer import TrainConfig, Trainer
+from frugalnet.training.trainer import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -44,25 +40,21 @@ class _Inputs:
     def __init__(self, task: Task) -> None:
         config = launch.divide_cores(task.compute, task.workers.workers)
         self.device = compute.setup(config)
-        self.data, self.views = arrays.read_dataset(Path("data/arrays")), Views(Path("data/views"))
-        self.backend = launch.check(task.workers, task.launch, task.train, self.device, len(self.data.train.labels))
-        environment, identity = compute.bits_depend_on(self.device, config), launch.identity(task.workers)
-        self.run = runs.describe(
-            task.model, task.seed, self.data, self.views.sha256, task.train, environment, distributed=identity
-        )
+        self.job = runs.job(task.model, task.seed, task.train)
+        n_train = len(self.job.data.train.labels)
+        self.backend = launch.check(task.workers, task.launch, task.train, self.device, n_train)
+        environment = compute.bits_depend_on(self.device, config)
+        self.run = runs.describe(self.job, environment, distributed=launch.identity(task.workers))
         self.root = tracking.project_root()
         self.checkpoints = runs.checkpoints(self.root, self.run)
-
-    def images_of(self, epoch: int) -> np.ndarray:
-        return self.views.of_epoch(epoch, self.data.train.images)
 
     def refusal(self, task: Task, started: int) -> str | None:
         """Why so many workers can't train this, if the user has to do something about it."""
         if started > task.workers.workers:
             return f"{started} workers were started, but distributed.workers is {task.workers.workers}"
         try:
-            for epoch in range(min(task.train.epochs, len(self.views.sha256))):
-                self.images_of(epoch)
+            for epoch in range(min(task.train.epochs, len(self.job.views.sha256))):
+                self.job.images_of(epoch)
         except UserError as error:
             return str(error)
         return None
@@ -93,18 +85,17 @@ def work(task: Task) -> str | None:
 
 def _work(task: Task) -> None:
     inputs, local_rank = _Inputs(task), int(os.environ["LOCAL_RANK"])
-    data, run, device = inputs.data, inputs.run, inputs.device
+    job, device = inputs.job, inputs.device
     if device.type == "cuda":
         torch.cuda.set_device(local_rank)
     own = Checkpoints(inputs.checkpoints.folder / f"host-{os.environ['GROUP_RANK']}")
     with own.locked() if local_rank == 0 else nullcontext():
         peers = Peers(task.launch, inputs.backend)
-        peers.check_same_run(run["fingerprint"], inputs.refusal(task, peers.world))
-        normalise, n_train = Normaliser(data.mean, data.std, device), len(data.train.labels)
-        recipe = task.workers.recipe(task.train)
-        mode = compute.compile_mode(device, task.compute)
-        trainer = Trainer(task.model, task.seed, len(data.class_ids), n_train, normalise, recipe, mode)
-        worker = Worker(trainer, peers, task.workers, inputs.images_of, np.array(data.train.labels), data.validation)
+        peers.check_same_run(inputs.run["fingerprint"], inputs.refusal(task, peers.world))
+        shared = replace(job, recipe=task.workers.recipe(task.train))
+        trainer = shared.trainer(device, compute.compile_mode(device, task.compute))
+        labels = job.examples().labels
+        worker = Worker(trainer, peers, task.workers, job.images_of, labels, job.data.validation)
         resumption = Resumption(inputs.checkpoints.folder, own, peers)
         if peers.rank == 0:
             _fit_and_write(inputs, worker, resumption)

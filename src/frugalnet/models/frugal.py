@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from frugalnet.models.layers import Shortcut
+from frugalnet.models.layers import Shortcut, separable_hard_swish
 
 
 class BothSigns(nn.Module):
@@ -23,25 +23,18 @@ class BothSigns(nn.Module):
         return torch.relu(torch.cat([x, -x], 1))
 
 
-def block(inputs: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
-    """As the paper's depthwise-separable block, but with hard swish: (N, inputs, H, W) → (N, outputs, H', W')."""
-    filters = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=padding, groups=inputs, bias=False)
-    pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
-    return nn.Sequential(filters, pointwise, nn.BatchNorm2d(outputs), nn.Hardswish())
-
-
 def build(num_classes: int) -> nn.Module:
     """(N, 3, 64, 64) normalised floats → (N, num_classes) logits."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, bias=False), nn.BatchNorm2d(16), BothSigns()),
             pool1=nn.MaxPool2d(3, stride=1, padding=1),
-            conv2=block(32, 64, stride=2),
+            conv2=separable_hard_swish(32, 64, stride=2),
             pool2=nn.MaxPool2d(3, stride=1, padding=1),
-            conv3=block(64, 108, stride=2),
-            conv4=Shortcut(block(108, 108, padding=1)),
-            conv5=Shortcut(block(108, 108, padding=1)),
-            conv6=Shortcut(block(108, 108, padding=1)),
+            conv3=separable_hard_swish(64, 108, stride=2),
+            conv4=Shortcut(separable_hard_swish(108, 108, padding=1)),
+            conv5=Shortcut(separable_hard_swish(108, 108, padding=1)),
+            conv6=Shortcut(separable_hard_swish(108, 108, padding=1)),
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
             fc=nn.Linear(108, num_classes),

@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from frugalnet.models.layers import Shortcut
+from frugalnet.models.layers import Shortcut, separable_hard_swish
 
 
 class Mirrored(nn.Module):
@@ -24,17 +24,10 @@ class Mirrored(nn.Module):
         return logits if self.training else (logits + self.network(x.flip(-1))) / 2
 
 
-def block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
-    """As the paper's depthwise-separable block, but with hard swish: (N, inputs, H, W) → (N, outputs, H', W')."""
-    filters = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
-    pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
-    return nn.Sequential(filters, pointwise, nn.BatchNorm2d(outputs), nn.Hardswish())
-
-
 def stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> nn.Sequential:
     """A block that changes the shape, then blocks with shortcuts: (N, inputs, H, W) → (N, outputs, H', W')."""
-    others = [Shortcut(block(outputs, outputs)) for _ in range(blocks - 1)]
-    return nn.Sequential(block(inputs, outputs, stride=stride), *others)
+    others = [Shortcut(separable_hard_swish(outputs, outputs, padding=1)) for _ in range(blocks - 1)]
+    return nn.Sequential(separable_hard_swish(inputs, outputs, stride=stride, padding=1), *others)
 
 
 def build(num_classes: int) -> nn.Module:

@@ -4,22 +4,36 @@ Convolutions carry no bias: the batch normalisation that follows each has its ow
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor, nn
+
+_relu = partial(nn.ReLU, inplace=True)
 
 
 def conventional(inputs: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
     """3×3 convolution, batch normalisation, ReLU: (N, inputs, H, W) → (N, outputs, H', W')."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=padding, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), _relu())
 
 
-def depthwise(inputs: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
+def depthwise(
+    inputs: int,
+    outputs: int,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    activation: Callable[[], nn.Module] = _relu,
+) -> nn.Sequential:
     """A 3×3 filter for each channel, then 1×1 filters over all of them, with nothing in between (section 3.2.2)."""
     filters = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=padding, groups=inputs, bias=False)
     pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
-    return nn.Sequential(filters, pointwise, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(filters, pointwise, nn.BatchNorm2d(outputs), activation())
+
+
+separable_hard_swish = partial(depthwise, activation=nn.Hardswish)  # the block of the networks beyond the paper's
 
 
 class Shortcut(nn.Module):

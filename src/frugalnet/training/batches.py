@@ -1,6 +1,7 @@
 """From stored uint8 images to batches of normalised floats on a device: the one place where bytes become floats."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,32 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     fewest = -(-count // batch_size)
     equal = (steps for steps in range(fewest, 4 * count // (3 * batch_size) + 1) if count % steps == 0)
     return next(equal, fewest)
+
+
+def images_of_steps(steps: int, count: int, total_steps: int) -> int:
+    """The number of images in the first `steps` of the `total_steps` batches that hold `count` images."""
+    smaller, larger = divmod(count, total_steps)  # the first `larger` batches hold one image more
+    return steps * smaller + min(steps, larger)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a network is trained on.
+
+    images_of: returns the (N, H, W, 3) uint8 images of an epoch (from 0): the same array each time that it is the same
+    images, since a GPU keeps a copy of each. labels: (N,) int64. chosen: the indices (n,) of the images that are used;
+    None: all. taught: returns a teacher's (N, classes) logits for an epoch's images, or None if there is no teacher.
+    """
+
+    images_of: Callable[[int], np.ndarray]
+    labels: np.ndarray
+    chosen: np.ndarray | None = None
+    taught: Callable[[int], np.ndarray | None] = lambda epoch: None
+
+    def indices(self, seed: int, epoch: int, count: int, steps: int) -> list[np.ndarray]:
+        """`batch_indices` of the `count` images that are used, as indices of all."""
+        turns = batch_indices(seed, epoch, count, steps)
+        return turns if self.chosen is None else [self.chosen[turn] for turn in turns]
 
 
 class Normaliser(nn.Module):

@@ -9,31 +9,25 @@ from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
-import numpy as np
 from tqdm import tqdm
 
 from frugalnet.data.arrays import Split
 from frugalnet.errors import Interrupted
-from frugalnet.training.batches import Batch, Resident, batch_indices, batches
+from frugalnet.training.batches import Batch, Examples, Resident, batches, images_of_steps
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.trainer import CHECK_EVERY_STEPS, History, Trainer
 
 
 def fit(
     trainer: Trainer,
-    images_of: Callable[[int], np.ndarray],
-    labels: np.ndarray,
+    examples: Examples,
     validation: Split,
     checkpoints: Checkpoints,
     on_epoch: Callable[[History], None] = lambda history: None,
-    *,
-    taught: Callable[[int], np.ndarray | None] = lambda epoch: None,
     checkpoint_minutes: float = math.inf,
 ) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one.
 
-    images_of: returns the (N, H, W, 3) uint8 training images of an epoch (from 0). labels: (N,) int64.
-    taught: returns a teacher's (N, classes) logits for an epoch's images, or None if there is no teacher.
     on_epoch: called with the history when training starts or resumes, and after each epoch.
     checkpoint_minutes: time between checkpoints within an epoch; the end of an epoch always writes one.
     Raises UserError if a loss is not finite, and Interrupted after SIGINT or SIGTERM.
@@ -45,11 +39,12 @@ def fit(
     resident = Resident(trainer.device)
     with caught_signals() as signals, _Progress(trainer) as progress:
         while trainer.epoch < trainer.config.epochs:
-            indices = batch_indices(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps)
-            images, logits = resident.of(images_of(trainer.epoch)), taught(trainer.epoch)
+            indices = examples.indices(trainer.seed, trainer.epoch, trainer.n_train, trainer.steps)
+            images = resident.of(examples.images_of(trainer.epoch))
+            logits = examples.taught(trainer.epoch)
             while trainer.step < trainer.steps:
                 due = time.monotonic() + 60 * checkpoint_minutes
-                rest = progress.of(batches(images, labels, indices[trainer.step :], trainer.device, logits))
+                rest = progress.of(batches(images, examples.labels, indices[trainer.step :], trainer.device, logits))
                 trainer.train_steps(rest, partial(_pauses, trainer, signals, due))
                 trainer.check_losses()
                 if trainer.failure:
@@ -91,9 +86,9 @@ class _Progress:
     """A progress bar on stderr (where that is a terminal), and a line for each finished epoch."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self._trainer, config = trainer, trainer.config
-        done = trainer.epoch * trainer.n_train + trainer.step * config.batch_size
-        total = config.epochs * trainer.n_train
+        self._trainer = trainer
+        done = trainer.epoch * trainer.n_train + self._seen()
+        total = trainer.config.epochs * trainer.n_train
         self._bar = tqdm(total=total, initial=done, unit=" images", mininterval=1.0, disable=None)
 
     def __enter__(self) -> "_Progress":
@@ -110,9 +105,13 @@ class _Progress:
             yield batch
             self._bar.update(len(batch[0]))
             if trainer.step % CHECK_EVERY_STEPS == 0 and not self._bar.disable:
-                seen = trainer.n_train * trainer.step / trainer.steps
+                seen = self._seen()
                 loss, top1 = trainer.losses.sum().item() / seen, trainer.correct.item() / seen
                 self._bar.set_postfix_str(f"loss {loss:.3f}, top-1 {top1:.1%}", refresh=False)
+
+    def _seen(self) -> int:
+        """The number of images in the finished steps of the epoch under way."""
+        return images_of_steps(self._trainer.step, self._trainer.n_train, self._trainer.steps)
 
     def end_epoch(self) -> None:
         row, seconds = self._trainer.history.rows[-1], self._trainer.history.seconds[-1]

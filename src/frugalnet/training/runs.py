@@ -1,40 +1,31 @@
 """What a training run is: everything that decides its weights, and the files that it leaves."""
 
-import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frugalnet.data.arrays import Dataset
+from frugalnet.data import arrays
 from frugalnet.files import sha256, sha256_of, write_json, write_table
+from frugalnet.sources import weights_sha256
+from frugalnet.training.batches import Views
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.inference import save_weights
+from frugalnet.training.job import Job
 from frugalnet.training.trainer import TrainConfig, Trainer
 
-# The code that decides the weights and the history, besides the architecture's own file: the one list of it. A run's
-# `source_sha256` is its hash, and a test holds the deps of the stage `train` in dvc.yaml to it.
-SOURCES = (
-    "metrics/accuracy.py",
-    "metrics/counts.py",
-    "models/layers.py",
-    "training/batches.py",
-    "training/distillation.py",
-    "training/inference.py",
-    "training/loop.py",
-    "training/muon.py",
-    "training/optim.py",
-    "training/trainer.py",
-)
+FILES = ("history.csv", "timing.json", "run.json")  # of a run, beside its weights
 _CHECKPOINTS = Path(".checkpoints/train")
 
 
+def job(model: str, seed: int, recipe: TrainConfig, *, taught: bool = False) -> Job:
+    """The job on the data in `data/`; taught: with the teacher's logits. Raises UserError if files are missing."""
+    logits = Views(Path("data/teacher"), "teach") if taught else None
+    return Job(model, seed, recipe, arrays.read_dataset(Path("data/arrays")), Views(Path("data/views")), logits)
+
+
 def describe(
-    model: str,
-    seed: int,
-    data: Dataset,
-    views_sha256: Mapping[str, Sequence[str]],
-    config: TrainConfig,
+    job: Job,
     environment: Mapping[str, Any],
     *,
     teacher: Mapping[str, Any] | None = None,
@@ -43,33 +34,31 @@ def describe(
     """A run's identity, as run.json and MLflow hold it.
 
     `fingerprint` is the SHA-256 of all that the weights depend on: inputs, parameters, code and environment.
+    teacher: what the logits depend on, to which their hash is added.
     """
+    data = job.data
     run = {
-        "model": model,
-        "seed": seed,
+        "model": job.model,
+        "seed": job.seed,
         "data": data.name,
         "is_sample": data.is_sample,
         "validated_on": data.validated_on,
         "data_sha256": sha256_of(data.sha256),
-        "views_sha256": sha256_of(views_sha256),
-        "source_sha256": source_sha256(model),
+        "views_sha256": sha256_of(job.views.sha256),
+        "source_sha256": weights_sha256(job.model),
         "num_classes": len(data.class_ids),
         "n_train": len(data.train.labels),
         "n_validation": len(data.validation.labels),
-        "train": config.model_dump(),
+        "train": job.recipe.model_dump(),
         "environment": dict(environment),
     }
-    run |= {key: dict(value) for key, value in (("teacher", teacher), ("distributed", distributed)) if value}
+    if job.logits and teacher:
+        run["teacher"] = {**teacher, "logits_sha256": sha256_of(job.logits.sha256)}
+    if distributed:
+        run["distributed"] = dict(distributed)
+    if job.left_out:
+        run["left_out"] = list(job.left_out)
     return run | {"fingerprint": sha256_of(run)}
-
-
-def source_sha256(model: str) -> str:
-    """The SHA-256 of what decides the weights of an architecture: SOURCES and its own file."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for source in (*SOURCES, f"models/{model}.py"):
-        digest.update((package / source).read_bytes())
-    return digest.hexdigest()
 
 
 def name(run: Mapping[str, Any]) -> str:
@@ -94,9 +83,14 @@ def tell_of_other_checkpoints(root: Path, run: Mapping[str, Any]) -> None:
         )
 
 
+def outputs(run: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Where a finished run's weights are, and the folder of its FILES."""
+    return Path("models") / f"{name(run)}.safetensors", Path("results/train") / name(run)
+
+
 def write_results(run: Mapping[str, Any], trainer: Trainer, timing: Mapping[str, Any]) -> str:
     """Write a finished run's weights, history, timing and run.json. Returns the weights' SHA-256."""
-    weights, out = Path("models") / f"{name(run)}.safetensors", Path("results/train") / name(run)
+    weights, out = outputs(run)
     save_weights(trainer.result.state_dict(), weights)
     write_table(out / "history.csv", trainer.history.rows)
     write_json(out / "timing.json", {**trainer.history.timing(), **timing})

@@ -1,0 +1,32 @@
+"""What each stage's code and each architecture means, as hashes that no comment changes. The other stages depend on it.
+
+DVC runs this stage after any edit below pipeline/ and src/, but its outputs change only with what the code does.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from frugalnet import sources
+
+OUT = Path("data/sources")
+
+
+def main() -> None:
+    for stage in Path(__file__).parent.glob("[!_]*.py"):
+        if stage.stem == "train":
+            code = sources.code_of([stage, sources.PACKAGE / sources.TRAINING], sources.NOT_WEIGHTS)
+        else:
+            code = sources.code_of([stage])
+        write(OUT / f"{stage.stem}.json", code)
+    for model in (sources.PACKAGE / "models").glob("[!_]*.py"):
+        write(OUT / f"models/{model.stem}.json", sources.code_of([model]))
+
+
+def write(path: Path, code: Mapping[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(code, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
