@@ -20,7 +20,8 @@ def main() -> None:
             code = sources.code_of([stage])
         write(OUT / f"{stage.stem}.json", code)
     for model in (sources.PACKAGE / "models").glob("[!_]*.py"):
-        write(OUT / f"models/{model.stem}.json", sources.code_of([model]))
+        if code := sources.code_of([model]):
+            write(OUT / f"models/{model.stem}.json", code)
 
 
 def write(path: Path, code: Mapping[str, str]) -> None:
