@@ -24,7 +24,7 @@ from frugalnet import models
 from frugalnet.data.config import Transform
 from frugalnet.data.policy import build_policy
 from frugalnet.processes import cores
-from frugalnet.training.trainer import TrainConfig
+from frugalnet.training.config import TrainConfig
 
 JPEGS = 20_000  # at most
 IN_FLIGHT = 2 * cores()  # batches that an idle DataLoader has prepared or begun

@@ -1,5 +1,6 @@
 """The stages: one file each, `python -m pipeline.<stage>` from the project's folder."""
 
+import gc
 import importlib.util
 import os
 import signal
@@ -16,6 +17,7 @@ if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`: Ctrl-C while it imports
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"interrupted\n"), os._exit(130)))
     from frugalnet.processes import end_with_parent
 
+    gc.disable()  # until run_stage: imports make no garbage, and a third of torch's import is the search for it
     if "DVC_STAGE" in os.environ:
         end_with_parent()  # first of all: DVC may die while the stage imports torch
     if not importlib.util.find_spec("albumentations"):  # DVC starts stages with the first python on the path

@@ -26,7 +26,8 @@ from frugalnet.distributed.worker import Worker
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.training.batches import Normaliser
 from frugalnet.training.checkpoint import Checkpoints
-from frugalnet.training.trainer import TrainConfig, Trainer
+from frugalnet.training.config import TrainConfig
+from frugalnet.training.trainer import Trainer
 
 EVEN, UNEVEN = 160, 157  # images; the second leads to batches and shards of unequal sizes
 

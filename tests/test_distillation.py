@@ -11,7 +11,8 @@ from frugalnet import models
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
 from frugalnet.training.batches import Views
-from frugalnet.training.distillation import TeacherConfig, divergence, teacher, write_logits
+from frugalnet.training.config import TeacherConfig
+from frugalnet.training.distillation import divergence, teacher, write_logits
 from frugalnet.training.inference import save_weights
 
 

@@ -37,8 +37,9 @@ from frugalnet.distributed.worker import Worker
 from frugalnet.errors import UserError
 from frugalnet.training.batches import Examples, batch_indices
 from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.config import TrainConfig
 from frugalnet.training.loop import fit
-from frugalnet.training.trainer import TrainConfig, Trainer
+from frugalnet.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = LaunchConfig(backend="auto", timeout_minutes=5.0, restarts=0)

@@ -3,7 +3,8 @@ import torch
 from pydantic import ValidationError
 
 from frugalnet import models
-from frugalnet.training.optim import OptimConfig, build_optimiser, learning_rate
+from frugalnet.training.config import OptimConfig
+from frugalnet.training.optim import build_optimiser, learning_rate
 
 ONE_CYCLE = OptimConfig(
     optimiser="sgd",

@@ -24,9 +24,10 @@ from frugalnet.metrics.counts import macs
 from frugalnet.training import runs
 from frugalnet.training.batches import Examples, Normaliser
 from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.config import TrainConfig
 from frugalnet.training.inference import infer, load_weights, save_weights
 from frugalnet.training.loop import Interrupted, _Progress, fit
-from frugalnet.training.trainer import TrainConfig, Trainer, resolution
+from frugalnet.training.trainer import Trainer, resolution
 
 RECIPE = TrainConfig(
     recipe="test",

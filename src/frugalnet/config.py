@@ -20,8 +20,7 @@ from frugalnet.export.config import ExportConfig
 from frugalnet.metrics.config import MeasureConfig
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
-from frugalnet.training.distillation import TeacherConfig
-from frugalnet.training.trainer import TrainConfig
+from frugalnet.training.config import TeacherConfig, TrainConfig
 
 T = TypeVar("T")
 _MAX_TOLD = 10  # errors in one message

@@ -19,9 +19,9 @@ from frugalnet.files import read_json, sha256
 from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.config import TrainConfig
 from frugalnet.training.inference import save_weights
 from frugalnet.training.recorded import same_code
-from frugalnet.training.trainer import TrainConfig
 
 # For each hash in a run: what it is of, and how to bring the run's back.
 _INPUTS = {

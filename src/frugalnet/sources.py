@@ -16,8 +16,17 @@ _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 # What decides no output of a stage: how parameters are read, files written, processes started, MLflow told.
 WITHOUT_EFFECT = frozenset(
-    {"compute.py", "compute_config.py", "config.py", "errors.py", "files.py", "models/__init__.py", "models/check.py"}
-    | {"processes.py", "project.py", "registry.py", "runs_page.py", "schema.py", "sources.py", "stage.py", "tracking.py"}
+    {"compute.py", "compute_config.py", "errors.py", "files.py", "models/__init__.py", "models/check.py"}
+    | {
+        "processes.py",
+        "project.py",
+        "registry.py",
+        "runs_page.py",
+        "schema.py",
+        "sources.py",
+        "stage.py",
+        "tracking.py",
+    }
     | {"use/registered.py"}
 )
 # What decides no weight of a run of one process: the data and the views have hashes of their own, distributed runs name
@@ -108,7 +117,7 @@ def code_of(roots: Iterable[Path], without: Container[str] = WITHOUT_EFFECT, pac
     while waiting:
         path = waiting.pop()
         name = path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name
-        if name in hashes or name in without:
+        if name in hashes or name in without or path.name == "config.py":  # DVC and runs compare the parameters
             continue
         hashes[name] = sha256_of_code(path.read_bytes())
         waiting += [package / file for file in imported_modules(path, package)]

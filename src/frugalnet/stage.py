@@ -1,5 +1,6 @@
 """How a stage of the pipeline is called, and how Ctrl-C ends it."""
 
+import gc
 import inspect
 import os
 import signal
@@ -22,6 +23,8 @@ def run_stage(stage: Callable[..., None]) -> None:
     name = Path(sys.argv[0]).stem
     arguments = _arguments(stage, name)
     signal.signal(signal.SIGINT, interrupt)
+    gc.freeze()  # what is imported stays
+    gc.enable()
     with in_one_line(name):
         stage(*arguments)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from frugalnet.compute import evaluating
 from frugalnet.metrics.counts import named_layers
@@ -18,6 +17,8 @@ def training_macs(network: nn.Module, inputs: Tensor) -> int:
     The forward pass; for each layer with trainable weights as many again for their gradients; and as many again for
     the gradients of the inputs of each layer that has a trainable parameter before it.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     with FlopCounterMode(display=False) as counter, evaluating(network):
         network(inputs[:1])
     flops = counter.get_flop_counts()

@@ -1,13 +1,11 @@
 """How several workers train one network, and how they are started and connected."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from frugalnet.schema import Config
-
-if TYPE_CHECKING:
-    from frugalnet.training.trainer import TrainConfig
+from frugalnet.training.config import TrainConfig
 
 
 class LaunchConfig(Config):
@@ -29,7 +27,7 @@ class _Workers(Config):
     batch: Literal["divided", "whole"]  # a worker's batch has batch_size / workers images, or batch_size
     learning_rate_scale: float = Field(gt=0)
 
-    def recipe(self, train: "TrainConfig") -> "TrainConfig":
+    def recipe(self, train: TrainConfig) -> TrainConfig:
         """The recipe of all workers together: its batch_size counts the images of one step of all of them.
 
         A single worker follows `train` unchanged, as one process does.

@@ -20,7 +20,7 @@ from frugalnet.processes import cores, supervising_workers
 from frugalnet.sources import sha256_of_code
 from frugalnet.stage import interrupt
 from frugalnet.training.batches import steps_per_epoch
-from frugalnet.training.trainer import TrainConfig
+from frugalnet.training.config import TrainConfig
 
 
 def identity(config: Workers) -> dict[str, Any]:

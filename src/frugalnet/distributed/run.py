@@ -19,7 +19,7 @@ from frugalnet.distributed.worker import Worker
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.training import runs
 from frugalnet.training.checkpoint import Checkpoints
-from frugalnet.training.trainer import TrainConfig
+from frugalnet.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

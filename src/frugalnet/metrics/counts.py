@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from frugalnet.compute import evaluating
 
@@ -29,6 +28,8 @@ def weights_bytes(network: nn.Module) -> int:
 
 def macs(network: nn.Module, input_shape: Sequence[int]) -> int:
     """Multiply-adds of convolutions and matrix products for one (C, H, W) input."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     with FlopCounterMode(display=False) as counter, evaluating(network):
         network(_one(network, input_shape))
     return int(counter.get_total_flops()) // 2  # the counter counts a multiply-add as two
@@ -49,6 +50,8 @@ def layers(network: nn.Module, input_shape: Sequence[int]) -> list[dict[str, Any
 
     For one (C, H, W) input. The network is not changed.
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
     shapes: dict[str, str] = {}
 
     def note(name: str) -> Callable[..., None]:

@@ -4,34 +4,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from frugalnet import models
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, sha256, sha256_each, write_json
-from frugalnet.schema import Config
+from frugalnet.training.config import TeacherConfig
 from frugalnet.training.inference import load_weights
 
 _ROWS_PER_HASH = 10_000
-
-
-class TeacherConfig(Config):
-    """The trained network that others learn from: its architecture, its weights and their SHA-256; or three nulls.
-
-    The hash stands for the file's content: DVC compares it, and the stage `teach` checks it.
-    """
-
-    model: str | None
-    weights: str | None
-    sha256: str | None
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> "TeacherConfig":
-        if len({value is None for value in vars(self).values()}) > 1:
-            raise ValueError("give model, weights and sha256, or none of them: null")
-        return self
 
 
 def teacher(config: TeacherConfig, num_classes: int) -> nn.Module | None:

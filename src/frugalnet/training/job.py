@@ -10,8 +10,9 @@ import torch
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.training.batches import Examples, Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.config import TrainConfig
 from frugalnet.training.loop import fit
-from frugalnet.training.trainer import History, TrainConfig, Trainer
+from frugalnet.training.trainer import History, Trainer
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,12 @@
 """The optimiser, and learning-rate schedules as pure functions of the step."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from frugalnet.schema import Config
+from frugalnet.training.config import OptimConfig
 from frugalnet.training.muon import SgdAndMuon, is_hidden
-
-
-class OptimConfig(Config):
-    """The optimiser and its learning-rate schedule."""
-
-    optimiser: Literal["sgd", "adamw", "muon"]  # sgd has Nesterov momentum; adamw without weight decay is Adam
-    learning_rate: float = Field(gt=0)  # the peak
-    muon_learning_rate: float = Field(gt=0)  # the peak for hidden convolutions, with the optimiser muon
-    muon_weight_decay: float = Field(ge=0)  # times the learning rate, of the same
-    momentum: float = Field(ge=0, lt=1)  # Adam's first beta
-    weight_decay: float = Field(ge=0)
-    schedule: Literal["one_cycle", "constant"]
-    warmup: float = Field(ge=0, lt=1)  # the fraction of all steps in which one_cycle rises to the peak
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:

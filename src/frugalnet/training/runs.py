@@ -10,9 +10,10 @@ from frugalnet.files import sha256, sha256_of, write_json, write_table
 from frugalnet.sources import weights_sha256
 from frugalnet.training.batches import Views
 from frugalnet.training.checkpoint import Checkpoints
+from frugalnet.training.config import TrainConfig
 from frugalnet.training.inference import save_weights
 from frugalnet.training.job import Job
-from frugalnet.training.trainer import TrainConfig, Trainer
+from frugalnet.training.trainer import Trainer
 
 FILES = ("history.csv", "timing.json", "run.json")  # of a run, beside its weights
 _CHECKPOINTS = Path(".checkpoints/train")

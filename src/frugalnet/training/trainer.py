@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -17,33 +16,13 @@ from frugalnet.errors import UserError
 from frugalnet.metrics import accuracy, counts
 from frugalnet.metrics.energy import Stopwatch
 from frugalnet.training.batches import Batch, Normaliser, steps_per_epoch
+from frugalnet.training.config import TrainConfig
 from frugalnet.training.distillation import divergence
 from frugalnet.training.inference import infer
-from frugalnet.training.optim import OptimConfig, build_optimiser, learning_rate
+from frugalnet.training.optim import build_optimiser, learning_rate
 
 CHECK_EVERY_STEPS = 20  # between checks of the losses and readings of the energy counter: each waits for a GPU
 _COUNTS = ("epoch", "step", "seconds", "cpu_seconds", "joules")  # a Trainer's attributes in its checkpoints
-
-
-class TrainConfig(OptimConfig):
-    """A training recipe, the same for every network."""
-
-    recipe: str
-    epochs: int = Field(ge=1, le=100_000)
-    batch_size: int = Field(ge=2, le=100_000)
-    label_smoothing: float = Field(ge=0, lt=1)
-    ema_decay: float = Field(ge=0, lt=1)  # of the moving average of the weights that is evaluated; 0: none
-    distillation: float = Field(ge=0, le=1)  # the teacher's share of the loss; 0: no teacher
-    temperature: float = Field(gt=0, le=100)  # that softens the teacher's predictions and the network's
-    resolutions: list[Annotated[int, Field(ge=24, le=64)]] = Field(min_length=1)  # pixels a side
-
-    @field_validator("resolutions")
-    @classmethod
-    def _all_are_used(cls, resolutions: list[int], info: ValidationInfo) -> list[int]:
-        epochs = info.data.get("epochs", len(resolutions))
-        if len(resolutions) > epochs:
-            raise ValueError(f"{len(resolutions)} sizes for {epochs} epochs: give as many epochs or fewer sizes")
-        return resolutions
 
 
 def resolution(config: TrainConfig, epoch: int) -> int:
