@@ -14,9 +14,8 @@ def main() -> None:
     archive = Path("data/archive.zip")
     if is_verified(archive, params.data):
         return
-    check_policy(params.augment.policy)  # before the download, not after it
-    if params.data.source == "url":
-        config.check_architectures(params)
+    check_policy(params.augment.policy)  # this and the networks before the download, not after it
+    config.check_architectures(params)
     # DVC deletes outputs before it reruns a stage: a partial download is kept elsewhere.
     fetch(params.data, archive, Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / "download")
 

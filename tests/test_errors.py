@@ -203,7 +203,7 @@ IN_A_WORKER = """
 """
 BY_TORCHRUN = """
     from frugalnet.distributed.config import LaunchConfig
-from frugalnet.distributed.launch import start
+    from frugalnet.distributed.launch import start
 
     start(1, LaunchConfig(backend="auto", timeout_minutes=1, restarts=0), print)
 """

@@ -15,7 +15,7 @@ from frugalnet.adaptation.config import AdaptConfig
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.data.config import AugmentConfig, DownloadConfig, NormaliseConfig
 from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig
-from frugalnet.errors import UserError
+from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
 from frugalnet.metrics.config import MeasureConfig
 from frugalnet.robustness.config import RobustnessConfig
@@ -100,16 +100,15 @@ def _json(path: Path) -> str:
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read all parameters, and try every network that they name: a stage refuses them before any work.
+    """Read all parameters: a stage refuses wrong ones, and names of networks that there are not, before any work.
 
-    The augmentation policy is tried by the stages download and augment. Raises UserError, naming each wrong key, or the
-    architecture's file.
+    The first stages try the policy and the networks as well. Raises UserError, naming each wrong key.
     """
     try:
         params = Params.model_validate_json(_json(path))
     except ValidationError as error:
         wrong = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200} (found: {UserError(repr(e['input']))!s:.80})"
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200} (found: {printable(repr(e['input'])):.80})"
             for e in error.errors()
         ]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
