@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from frugalnet.schema import Config
+from frugalnet.schema import Config, Name
 
 
 class DownloadConfig(Config):
@@ -33,7 +33,7 @@ class DownloadConfig(Config):
 class NormaliseConfig(Config):
     """Which of the archive's images become arrays."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     classes: Annotated[int, Field(ge=2)] | None  # the first so many of wnids.txt
     train_per_class: PositiveInt | None  # the first so many training images of each
     holdout: NonNegativeInt  # training images, equally many of each class, that replace the validation split

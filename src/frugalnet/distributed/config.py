@@ -12,7 +12,7 @@ class LaunchConfig(Config):
     """How workers are started and connected. No weight depends on it."""
 
     backend: Literal["auto", "gloo", "nccl"]
-    timeout_minutes: float = Field(gt=0)
+    timeout_minutes: float = Field(ge=0.01, le=100_000)  # without an answer
     restarts: int = Field(ge=0)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from frugalnet.schema import Config
+from frugalnet.schema import Config, Name
 
 
 class OptimConfig(Config):
@@ -23,7 +23,7 @@ class OptimConfig(Config):
 class TrainConfig(OptimConfig):
     """A training recipe, the same for every network."""
 
-    recipe: str
+    recipe: Name
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(ge=2, le=100_000)
     label_smoothing: float = Field(ge=0, lt=1)
