@@ -65,7 +65,7 @@ lint: .venv/installed ## run linters, type check and the check of import directi
 	lint-imports --no-logo
 
 torture: .venv/installed ## crash test of the whole pipeline: make torture ROUNDS=50; resumes in .torture
-	python -m tools.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
+	python -m tests.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
 
 verify: .venv/installed ## evaluate the committed weights; RETRAIN=residual-0 retrains one (needs data/arrays, data/views)
 	@case "$(RETRAIN)" in \
