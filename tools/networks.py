@@ -21,9 +21,9 @@ from frugalnet.paper.claims import PAPER_RECIPE
 from frugalnet.use import weights
 from frugalnet.use.classifier import Classifier
 from frugalnet.use.weights import Stored
+from tools.records import RESULTS
 
 WEIGHTS = Path("weights")
-RESULTS = Path("docs/results")
 CARD = Path(__file__).with_name("card.md.j2")
 MAX_BYTES = 2_000_000
 

@@ -15,9 +15,9 @@ from frugalnet.files import atomic
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean
 from frugalnet.paper.claims import Claim
 from frugalnet.study.cost import COST_AXES
+from tools.records import RESULTS
 
 README = Path("README.md")
-CHARTS = Path("docs/results")
 RECIPES = ("modern", "frontier", "frontier_wide", "distilled", "distilled_wide")  # the study's first, as in the table
 CLAIMS = ("parameters_ratio", "depthwise_training", "depthwise_validation", "residual_validation", "residual_seconds")
 NETWORKS_HEADER = """\
@@ -66,14 +66,14 @@ def write_readme(paths: Sequence[Path] = ()) -> None:
             raise UserError(f"the comparisons differ in “{key}”, so they cannot be in one table")
     text = fill(README.read_text(encoding="utf-8"), tables(*comparisons))
     for chart in charts(*comparisons):
-        drawing.png(chart, CHARTS / f"{chart.name}.png")
+        drawing.png(chart, RESULTS / f"{chart.name}.png")
     with atomic(README) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def published(root: Path = Path()) -> list[Path]:
     """The comparisons of RECIPES; all but the study's only if they are there."""
-    study, *others = [root / CHARTS / recipe / "comparison.json" for recipe in RECIPES]
+    study, *others = [root / RESULTS / recipe / "comparison.json" for recipe in RECIPES]
     return [study, *(path for path in others if path.is_file())]
 
 

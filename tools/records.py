@@ -62,7 +62,7 @@ def publish_results(root: Path, evidence: Evidence, folder: Path) -> Path:
             predicted = record.predicted.astype(np.uint16)
             labels = record.labels.astype(np.uint16)
             np.savez_compressed(partial / record.name / PREDICTIONS, predicted=predicted, labels=labels)
-        for path in (path for pattern in MEASURED for path in root.glob(pattern)):
+        for path in _measured(root):
             _copy(path, partial / path.relative_to(root))
         if (published / "weights").is_dir():
             shutil.copytree(published / "weights", partial / "weights")
@@ -96,11 +96,16 @@ def add_published(published: Path, root: Path) -> list[str]:
                 _copy(record / name, root / stage / record.name / name)
         _copy(record / PREDICTIONS, root / "evaluate" / record.name / PREDICTIONS)
     models = {record.name.rpartition("-")[0] for record in missing}
-    for path in (path for pattern in MEASURED for path in published.glob(pattern)):
-        measured = path.parent.name
-        if missing == records if measured == "robustness" else measured.rpartition("-")[0] in models:
+    for path in _measured(published):
+        is_of_all = path.parent.name == "robustness"
+        is_missing = path.parent.name.rpartition("-")[0] in models
+        if is_missing or (is_of_all and missing == records):
             _copy(path, root / path.relative_to(published))
     return [record.name for record in missing]
+
+
+def _measured(folder: Path) -> list[Path]:
+    return [path for pattern in MEASURED for path in folder.glob(pattern)]
 
 
 def _copy(path: Path, copy: Path) -> None:
