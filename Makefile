@@ -51,12 +51,12 @@ bench-gpu: .venv/installed ## measure training on a CUDA GPU: eager, compiled, C
 	python -m benchmarks.gpu
 
 results: .venv/installed ## copy results and weights to docs/results/RECIPE, weights/ and docs/models/, to be committed
-	python -m tools.results
-	python -m tools.weights
-	python -m tools.cards
+	python -m tools.publish results
+	python -m tools.publish weights
+	python -m tools.publish cards
 
 readme: .venv/installed ## fill the README's tables and draw its charts from docs/results
-	python -m tools.readme
+	python -m tools.publish readme
 
 lint: .venv/installed ## run linters, type check and the check of import directions
 	ruff check .
@@ -65,11 +65,11 @@ lint: .venv/installed ## run linters, type check and the check of import directi
 	lint-imports --no-logo
 
 torture: .venv/installed ## crash test of the whole pipeline: make torture ROUNDS=50; resumes in .torture
-	python -m tools.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
+	python -m tests.torture .torture --rounds $(or $(ROUNDS),50) --seed $(or $(SEED),0)
 
 verify: .venv/installed ## evaluate the committed weights; RETRAIN=residual-0 retrains one (needs data/arrays, data/views)
 	@case "$(RETRAIN)" in \
-		"") python -m tools.verify;; \
+		"") python -m tools.publish verify;; \
 		*) python -m frugalnet.reproduce "docs/results/$${RECIPE:-modern}/$(RETRAIN)/run.json";; \
 	esac
 

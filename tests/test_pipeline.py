@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torture import STAGES, Plan, Whole, clone, hashes, play
 
 import frugalnet
 from frugalnet import mlflow_store, reproduce
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
 from frugalnet.mlflow_store import connect
-from tools.torture import STAGES, Plan, Whole, clone, hashes, play
 
 ROOT = Path(__file__).parents[1]
 SMALL = [

@@ -21,7 +21,7 @@ from frugalnet.data.decode import decode
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, write_json
 from frugalnet.use import cli, pictures, weights
-from tools import weights as tool
+from tools import networks, publish
 
 ROOT = Path(__file__).parents[1]
 
@@ -324,39 +324,41 @@ def test_a_file_that_nothing_describes_is_refused(project, tmp_path):
 def test_the_tool_sorts_the_networks_of_a_finished_study_into_folders(project, tmp_path, monkeypatch):
     shutil.copytree(project, tmp_path / "study")
     monkeypatch.chdir(tmp_path / "study")
+    with pytest.raises(UserError, match=r"results/cost\.json: missing"):  # of the stage `measure`
+        publish.main(["results"])
     with pytest.raises(UserError, match="sample data"):
-        tool.main([])
+        publish.main(["weights"])
     described = read_json(Path("data/arrays/dataset.json"))
     write_json(Path("data/arrays/dataset.json"), described | {"is_sample": False})
-    tool.main([])
+    publish.main(["weights"])
     assert [one.name for one in weights.of_folder(Path("weights"))] == ["alexnet-0", "depthwise-0"]
     recipe = read_json(Path("results/train/depthwise-3/run.json"))["train"]["recipe"]
     assert [one.name for one in weights.of_folder(Path(f"docs/results/{recipe}/weights"))] == ["depthwise-3"]
-    tool.main(["depthwise-3"])
+    publish.main(["weights", "depthwise-3"])
     assert sorted(path.name for path in Path("weights").iterdir()) == [
         *("depthwise-3.safetensors", "sample.json", "weights.json"),
     ]
     with pytest.raises(
         UserError, match=r"^resnet18-0: no finished run; there are alexnet-0, depthwise-0, depthwise-3$"
     ):
-        tool.main(["resnet18-0"])
+        publish.main(["weights", "resnet18-0"])
     run = read_json(Path("results/train/depthwise-3/run.json"))
     run["train"]["recipe"] = "paper"
     write_json(Path("results/train/depthwise-3/run.json"), run)
-    tool.main(["depthwise-3"])
+    publish.main(["weights", "depthwise-3"])
     assert [one.name for one in weights.of_folder(Path("docs/results/paper/weights"))] == ["depthwise-3"]
     run["train"]["recipe"] = "frontier"
     write_json(Path("results/train/depthwise-3/run.json"), run)
-    tool.main(["alexnet-0"])
-    tool.main(["depthwise-3"])
+    publish.main(["weights", "alexnet-0"])
+    publish.main(["weights", "depthwise-3"])
     assert [one.name for one in weights.of_folder(Path("weights"))] == ["alexnet-0", "depthwise-3"]
     run["train"]["recipe"] = "modern"
     write_json(Path("results/train/depthwise-3/run.json"), run)
-    tool.main(["alexnet-0", "depthwise-3"])
+    publish.main(["weights", "alexnet-0", "depthwise-3"])
     assert [one.name for one in weights.of_folder(Path("weights"))] == ["alexnet-0", "depthwise-3"]
     assert weights.choose_network("depthwise-3", "weights").entry.recipe["recipe"] == "frontier"
     assert [one.name for one in weights.of_folder(Path("docs/results/modern/weights"))] == ["depthwise-3"]
     shutil.rmtree("weights")
-    monkeypatch.setattr(tool, "MAX_BYTES", 1_000_000)
-    tool.main([])
+    monkeypatch.setattr(networks, "MAX_BYTES", 1_000_000)
+    publish.main(["weights"])
     assert [one.name for one in weights.of_folder(Path("weights"))] == ["depthwise-0"]

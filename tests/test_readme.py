@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import fake_results
@@ -7,10 +8,10 @@ import pytest
 
 from frugalnet.errors import UserError
 from frugalnet.paper.claims import CLAIMS
-from tools import readme
+from tools import publish, readme
 
 ROOT = Path(__file__).parents[1]
-FIGURES, *OTHERS = [json.loads(Path(file).read_text(encoding="utf-8")) for file in readme.published(ROOT)]
+FIGURES, *OTHERS = [readme.read_figures(path) for path in readme.published(ROOT)]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -19,22 +20,25 @@ def test_the_readme_says_what_the_committed_figures_say():
 
 
 def test_another_figure_makes_another_readme():
-    first, *others = FIGURES["networks"]
-    changed = first | {"top1": {"mean": 0.999, "deviation": None, "n": 1}}
-    assert readme.fill(TEXT, readme.tables(FIGURES | {"networks": [changed, *others]}, *OTHERS)) != TEXT
-    judged = [claim | {"outcome": "undecided"} for claim in FIGURES["claims"]]
-    assert readme.fill(TEXT, readme.tables(FIGURES | {"claims": judged}, *OTHERS)) != TEXT
+    first, *others = FIGURES.networks
+    better = first.model_copy(update={"top1": replace(first.top1, mean=0.999)})
+    changed = FIGURES.model_copy(update={"networks": [better, *others]})
+    assert readme.fill(TEXT, readme.tables(changed, *OTHERS)) != TEXT
+    claims = [replace(claim, outcome="undecided") for claim in FIGURES.claims]
+    judged = FIGURES.model_copy(update={"claims": claims})
+    assert readme.fill(TEXT, readme.tables(judged, *OTHERS)) != TEXT
 
 
 def test_networks_of_another_recipe_stand_in_the_same_table_and_charts():
-    first, *_ = FIGURES["networks"]
-    other = FIGURES | {"networks": [first | {"recipe": "other", "macs": 1000}], "facts": FIGURES["facts"]}
+    first, *_ = FIGURES.networks
+    small = first.model_copy(update={"recipe": "other", "macs": 1000})
+    other = FIGURES.model_copy(update={"networks": [small]})
     table = readme.tables(FIGURES, other)["results"].splitlines()
-    assert table[2 + len(FIGURES["networks"])].startswith(f"| `{first['model']}` | other | 30 | 1 |")
+    assert table[2 + len(FIGURES.networks)].startswith(f"| `{first.model}` | other | 30 | 1 |")
     charts = {chart.name: chart for chart in readme.charts(FIGURES, other)}
     assert set(charts) == {"accuracy_parameters_trainable", "accuracy_macs"}
     added = charts["accuracy_macs"].points[-1]
-    assert (added.name, added.y) == (first["model"], 100 * first["top1"]["mean"])
+    assert (added.name, added.y) == (first.model, 100 * first.top1.mean)
     assert added.x == pytest.approx(1000)
     legend = {label.text: label.colour for label in charts["accuracy_macs"].labels}
     assert {point.colour for point in charts["accuracy_macs"].points[:-1]} == {legend["modern"]}
@@ -50,7 +54,7 @@ def test_a_readme_without_its_marks_is_refused():
 
 def test_the_readme_has_five_claims_and_two_lines_of_facts_and_is_short():
     found = readme.tables(FIGURES, *OTHERS)
-    networks = sum(len(each["networks"]) for each in (FIGURES, *OTHERS))
+    networks = sum(len(each.networks) for each in (FIGURES, *OTHERS))
     assert len(found["claims"].splitlines()) == 2 + 5
     assert len(found["results"].splitlines()) == 2 + networks + 1 + 2
     assert len(TEXT.splitlines()) <= 130
@@ -59,7 +63,7 @@ def test_the_readme_has_five_claims_and_two_lines_of_facts_and_is_short():
 def test_the_stored_claims_that_depend_on_the_recipe_are_tested_by_the_papers_only():
     paper = json.loads((ROOT / "docs/results/paper/comparison.json").read_text(encoding="utf-8"))
     by_paper = {claim["key"] for claim in paper["claims"] if claim["outcome"] not in ("not tested", "not measured")}
-    outcomes = {claim["key"]: claim["outcome"] for claim in FIGURES["claims"]}
+    outcomes = {claim.key: claim.outcome for claim in FIGURES.claims}
     assert [*outcomes] == [statement.key for statement in CLAIMS]
     of_accuracy = {statement.key for statement in CLAIMS if statement.section in ("4.1", "4.3")}
     tested = (outcomes.keys() - of_accuracy) | by_paper
@@ -85,7 +89,7 @@ def test_what_compare_writes_fills_the_readme_and_sample_data_do_not(tmp_path, m
     Path(other).write_text(json.dumps(summary | {"facts": summary["facts"] | {"data hash": "c" * 64}}))
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        readme.main(real)
+        publish.main(["readme", real])
         text = Path("README.md").read_text().replace("\u00a0", " ")
         assert text.startswith("a\n<!-- results -->\n| network | recipe |")
         assert "| `alexnet` | modern | 8 | 2 | 46.2 ± 0.2 % (" in text
@@ -95,22 +99,22 @@ def test_what_compare_writes_fills_the_readme_and_sample_data_do_not(tmp_path, m
         assert "\nold\n" not in text
         for key in ("macs", "parameters_trainable"):
             assert Path(f"docs/results/accuracy_{key}.png").stat().st_size > 5_000
-    with pytest.raises(UserError, match="each has another “data hash”"):
-        readme.main(real, other)
-    with pytest.raises(UserError, match="each has another “cost measured on”"):
-        readme.main(real, figures(tmp_path, "elsewhere", num_classes=200))
-    with pytest.raises(UserError, match=r"docs/results/modern/comparison.json is missing: run `make results` first"):
-        readme.main()
+    with pytest.raises(UserError, match="differ in “data hash”"):
+        publish.main(["readme", real, other])
+    with pytest.raises(UserError, match="differ in “cost measured on”"):
+        publish.main(["readme", real, figures(tmp_path, "elsewhere", num_classes=200)])
+    with pytest.raises(UserError, match=r"modern/comparison.json is missing or damaged .*: run `make results`"):
+        publish.main(["readme"])
     Path("docs/results/modern").mkdir()
     shutil.copy(real, "docs/results/modern/comparison.json")
-    readme.main()
-    with pytest.raises(UserError, match="holds results on sample data"):
-        readme.main(sample)
+    publish.main(["readme"])
     with pytest.raises(UserError, match="results on 12 classes and the validation split; the README's are on 200"):
-        readme.main(subset)
+        publish.main(["readme", sample])
+    with pytest.raises(UserError, match="results on 12 classes and the validation split; the README's are on 200"):
+        publish.main(["readme", subset])
     (tmp_path / "half.json").write_text('{"is_sample":')
-    with pytest.raises(UserError, match=r"half.json cannot be read \(Expecting value"):
-        readme.main("half.json")
-    with pytest.raises(UserError, match=r"nothing.json is missing: run `make results` first"):
-        readme.main("nothing.json")
+    with pytest.raises(UserError, match=r"half.json is missing or damaged \(1 validation error"):
+        publish.main(["readme", "half.json"])
+    with pytest.raises(UserError, match=r"nothing.json is missing or damaged .*: run `make results`"):
+        publish.main(["readme", "nothing.json"])
     assert Path("README.md").read_text().replace("\u00a0", " ") == text

@@ -15,7 +15,7 @@ from frugalnet.files import read_history, read_json, write_json
 from frugalnet.paper import experiment
 from frugalnet.robustness.result import write_result
 from frugalnet.study.experiments import EXPERIMENTS
-from tools import results
+from tools import publish, records
 
 
 def compared(root, data_sha256="d" * 64):
@@ -44,7 +44,7 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     root = fake_results.make(tmp_path / "results", num_classes=200, n=2000, epochs=30)
     fake_results.export(root, models=("alexnet",))
     further(root)
-    folder = results.publish(root, gathered(root), tmp_path / "docs")
+    folder = records.publish_results(root, gathered(root), tmp_path / "docs")
     markdown = (folder / "report.md").read_text()
     for title in ("On a device", "Training on the device", "One changed pixel fools"):
         assert title in markdown
@@ -58,7 +58,7 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     assert max(path.stat().st_size for path in folder.rglob("*")) <= 2 * 2**20
     assert not list(folder.rglob("*best_and_worst*"))
     for name in ("alexnet-0", "residual-1"):
-        kept = {*sum(results.KEPT.values(), ()), results.PREDICTIONS}
+        kept = {*sum(records.KEPT.values(), ()), records.PREDICTIONS}
         assert {path.name for path in (folder / name).iterdir()} == kept
     assert (folder / "alexnet-0/run.json").read_bytes() == (root / "train/alexnet-0/run.json").read_bytes()
 
@@ -71,7 +71,7 @@ def test_the_papers_claims_are_judged_by_the_networks_of_the_papers_recipe(tmp_p
     docs = tmp_path / "docs"
 
     def outcomes(root):
-        folder = results.publish(root, compared(root), docs)
+        folder = records.publish_results(root, compared(root), docs)
         return {claim["key"]: claim for claim in read_json(folder / "comparison.json")["claims"]}, folder
 
     alone, folder = outcomes(study)
@@ -108,7 +108,7 @@ def test_networks_that_were_not_trained_as_the_paper_says_judge_nothing(tmp_path
     study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
     if asked["models"]:
         paper = fake_results.make(tmp_path / "paper", **whole_split, **asked)
-        folder = results.publish(paper, compared(paper, asked.get("data_sha256", "d" * 64)), tmp_path / "docs")
+        folder = records.publish_results(paper, compared(paper, asked.get("data_sha256", "d" * 64)), tmp_path / "docs")
         folder.rename(tmp_path / "docs/paper") if folder.name != "paper" else None
     else:  # weights only
         (tmp_path / "docs/paper/weights").mkdir(parents=True)
@@ -135,7 +135,7 @@ def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(t
     )
     study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
     for _ in range(2):
-        folder = results.publish(paper, compared(paper), tmp_path / "docs")
+        folder = records.publish_results(paper, compared(paper), tmp_path / "docs")
         (folder / "weights").mkdir(exist_ok=True)
         (folder / "weights/depthwise-0.safetensors").touch()
     assert (folder / "weights/depthwise-0.safetensors").is_file()
@@ -150,40 +150,49 @@ def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
     root, docs = fake_results.make(tmp_path / "results", **size), tmp_path / "docs"
     fake_results.export(root, models=("alexnet",))
     further(root)
-    published = results.publish(root, gathered(root), docs)
+    published = records.publish_results(root, gathered(root), docs)
     before = {path.relative_to(published): path.read_bytes() for path in published.rglob("*") if path.is_file()}
 
     other = tmp_path / "other"  # without alexnet, and with a depthwise of its own
     shutil.copytree(root, other, ignore=lambda folder, names: [n for n in names if n.startswith(("alexnet", "robust"))])
     own = other / "evaluate/depthwise-0/metrics.json"
     write_json(own, {"top1": 0.5})
-    assert results.add(published, other) == ["alexnet-0", "alexnet-1"]
+    assert records.add_published(published, other) == ["alexnet-0", "alexnet-1"]
     assert read_json(own) == {"top1": 0.5}
     assert not (other / "robustness").exists()  # of networks that `other` has
     for path in root.rglob("alexnet-0/*.*"):
         same = path.relative_to(root)
-        assert path.name == results.PREDICTIONS or (other / same).read_bytes() == path.read_bytes()
+        assert path.name == records.PREDICTIONS or (other / same).read_bytes() == path.read_bytes()
 
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copy(root / "cost.json", empty)
-    results.add(published, empty)
-    again = results.publish(empty, gathered(empty), docs)
+    records.add_published(published, empty)
+    again = records.publish_results(empty, gathered(empty), docs)
     after = {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
     assert sorted(after) == sorted(before)
     assert [path for path in after if after[path] != before[path]] == []
     with pytest.raises(UserError, match=r"docs/nothing holds no published record \(predictions.npz\); name a recipe"):
-        results.add(docs / "nothing", empty)
+        records.add_published(docs / "nothing", empty)
 
 
 def test_sample_data_and_mixed_recipes_are_refused_and_what_is_there_is_kept(tmp_path):
     sample = fake_results.make(tmp_path / "sample", is_sample=True)
     with pytest.raises(UserError, match="holds results on sample data"):
-        results.publish(sample, compared(sample), tmp_path / "docs")
+        records.publish_results(sample, compared(sample), tmp_path / "docs")
     both = fake_results.make(tmp_path / "both", models=("alexnet",))
     paper = fake_results.make(tmp_path / "paper", models=("residual",), recipe={"recipe": "paper"})
     rows = [*compared(both).comparison.rows, *compared(paper).comparison.rows]
     mixed = Evidence(Comparison(rows, [], [], []))
     with pytest.raises(UserError, match="networks of the recipes modern, paper: evaluate those of one recipe only"):
-        results.publish(both, mixed, tmp_path / "docs")
+        records.publish_results(both, mixed, tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
+
+
+def test_the_help_names_the_commands_in_their_order(capsys):
+    with pytest.raises(SystemExit):
+        publish.main(["--help"])
+    page = capsys.readouterr().out
+    places = [page.index(f"\n    {command} ") for command in ("results", "weights", "cards", "readme", "verify")]
+    assert places == sorted(places)
+    assert len(page.splitlines()) <= 50

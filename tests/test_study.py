@@ -112,7 +112,7 @@ def test_the_studys_report_has_the_claims_that_the_papers_recipe_has_tested():
         for recipe in ("modern", "paper")
     )
     assert {one.outcome for one in paper} & {"agrees", "differs", "undecided"}
-    assert claims.tested_by(modern, paper) == modern, "publish docs/results/modern again: python -m tools.results"
+    assert claims.tested_by(modern, paper) == modern, "publish docs/results/modern again: make results"
 
 
 @pytest.mark.parametrize("choice", sorted({path.stem for path in (ROOT / "conf/teacher").glob("*.yaml")} - {"none"}))

@@ -16,8 +16,7 @@ import pytest
 import requests
 import servers
 from ruamel.yaml import YAML
-
-from tools.torture import clone
+from torture import clone
 
 ROOT = Path(__file__).parents[1]
 BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/missing"))

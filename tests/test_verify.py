@@ -11,7 +11,7 @@ from frugalnet.errors import UserError
 from frugalnet.files import read_json, read_table, write_json, write_table
 from frugalnet.metrics import classes
 from frugalnet.use import weights
-from tools import verify
+from tools import networks, publish
 
 NAME = "depthwise-0"
 
@@ -32,8 +32,9 @@ def project(tmp_path, sample_archive) -> Path:
     return folder
 
 
-def test_committed_weights_give_the_committed_results(project, capsys):
-    verify.main(project)
+def test_committed_weights_give_the_committed_results(project, capsys, monkeypatch):
+    monkeypatch.chdir(project)
+    publish.main(["verify"])
     assert capsys.readouterr().out.startswith("depthwise-0: top-1 ")
 
 
@@ -43,11 +44,11 @@ def test_weights_beside_the_results_of_a_recipe_are_evaluated_too(project, capsy
     shutil.copytree(project / "weights", paper / "weights")
     other = project / "docs/results/modern" / NAME / "run.json"
     write_json(other, read_json(other) | {"weights_sha256": "0" * 64})  # so that only the paper's record fits
-    verify.main(project)
+    networks.verify_weights(project)
     assert capsys.readouterr().out.count("docs/results/paper/depthwise-0") == 2
     (paper / "weights/depthwise-0.safetensors").write_bytes(b"other")
     with pytest.raises(UserError, match=r"describes as depthwise-0 \(expected"):
-        verify.main(project)
+        networks.verify_weights(project)
 
 
 def test_another_figure_is_named(project):
@@ -58,7 +59,7 @@ def test_another_figure_is_named(project):
         record / "per_class.csv", [row | {"correct": int(row["correct"]) + (i < 2)} for i, row in enumerate(table)]
     )
     with pytest.raises(UserError, match=r"depthwise-0: top5 0\.\d+, expected 0\.\d+; 2 of \d+ classes have another"):
-        verify.main(project)
+        networks.verify_weights(project)
 
 
 def test_other_data_and_weights_without_a_record_are_refused(project):
@@ -67,8 +68,8 @@ def test_other_data_and_weights_without_a_record_are_refused(project):
     other = description["sha256"] | {"train_images.npy": "0" * 64}
     write_json(project / "data/arrays/dataset.json", description | {"sha256": other})
     with pytest.raises(UserError, match="data/arrays holds other images than depthwise-0 was evaluated on"):
-        verify.main(project)
+        networks.verify_weights(project)
     write_json(project / "data/arrays/dataset.json", description)
     write_json(record, read_json(record) | {"weights_sha256": "0" * 64})
     with pytest.raises(UserError, match=r"no record in .*depthwise-0 is of these weights"):
-        verify.main(project)
+        networks.verify_weights(project)

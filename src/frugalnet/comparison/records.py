@@ -114,7 +114,7 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T:
 def predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Labels and predicted classes, each (N,). Raises UserError if the file is missing or damaged.
 
-    The stage `evaluate` stores logits; what `tools.results` publishes holds the predicted classes instead.
+    The stage `evaluate` stores logits; what `tools.publish` copies holds the predicted classes instead.
     """
     try:
         with np.load(path) as stored:

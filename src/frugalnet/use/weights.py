@@ -109,7 +109,7 @@ def of_folder(folder: Path) -> list[Stored]:
         raise UserError(f"{folder}: no weights here (no weights.json); train first, or name a file with --weights")
     entries = _parse(_Listed, folder / "weights.json").networks
     if not entries:
-        raise UserError(f"{folder / 'weights.json'}: lists no network; run `python -m tools.weights`")
+        raise UserError(f"{folder / 'weights.json'}: lists no network; run `python -m tools.publish weights`")
     classes = {name: _parse(Classes, folder / name) for name in {entry.classes for entry in entries}}
     return [Stored(path=folder / entry.file, entry=entry, classes=classes[entry.classes]) for entry in entries]
 

@@ -1,4 +1,4 @@
-"""Crash test of the whole pipeline: python -m tools.torture FOLDER [--rounds 50] [--seed 0].
+"""Crash test of the whole pipeline: python -m tests.torture FOLDER [--rounds 50] [--seed 0].
 
 Each round discards the results from a random stage on, starts `dvc repro` (sometimes twice at once, sometimes on a full
 or read-only disk), and at a random moment of that stage sends a random signal to a random victim: the stage, one of its
@@ -47,21 +47,16 @@ END_SECONDS = 60  # after DVC's end, in which its stages must end: they write a 
 
 def clone(folder: Path) -> Path:
     """Copy the project as it stands into `folder`, committed in a repository of its own; no run is in its dvc.lock."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     settings = ["user.name=test", "user.email=test@example.org", f"core.hooksPath={os.devnull}"]
+    configured = [word for setting in settings for word in ("-c", setting)]
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "the project"]):
-        subprocess.run(
-            ["git", *(word for setting in settings for word in ("-c", setting)), *command], cwd=folder, check=True
-        )
+        subprocess.run(["git", *configured, *command], cwd=folder, check=True)
     return folder
 
 
@@ -286,15 +281,18 @@ def main() -> None:
         with log.open("a") as file:
             file.write(json.dumps(rounds[-1]) + "\n")
         print(" ".join(f"{key}={value}" for key, value in rounds[-1].items() if value is not None), flush=True)
-    struck = [one for one in rounds if one["struck"]]
-    kills = collections.Counter(one["struck"] for one in struck)
-    failures = [one for one in rounds if "failure" in one]
-    print(f"{len(rounds)} rounds, {len(struck)} struck ({', '.join(f'{k} {n}' for k, n in kills.items())}), ", end="")
-    print(f"{sum(bool(one['checkpoints']) for one in rounds)} with a checkpoint to resume from, ", end="")
-    print(f"{sum(one['twin'] for one in rounds)} with two dvc at once, ", end="")
-    print(f"{sum(one['bad_disk'] for one in rounds)} on a bad disk, ", end="")
-    print(f"{sum(one['dvc_lock_damaged'] for one in rounds)} in which DVC damaged its lock file, ", end="")
-    print(f"{len(failures)} failures")
+    struck = collections.Counter(played["struck"] for played in rounds if played["struck"])
+    failures = sum("failure" in played for played in rounds)
+    facts = (
+        f"{len(rounds)} rounds",
+        f"{struck.total()} struck ({', '.join(f'{stage} {n}' for stage, n in struck.items())})",
+        f"{sum(bool(played['checkpoints']) for played in rounds)} with a checkpoint to resume from",
+        f"{sum(played['twin'] for played in rounds)} with two dvc at once",
+        f"{sum(played['bad_disk'] for played in rounds)} on a bad disk",
+        f"{sum(played['dvc_lock_damaged'] for played in rounds)} in which DVC damaged its lock file",
+        f"{failures} failures",
+    )
+    print(", ".join(facts))
     sys.exit(bool(failures))
 
 

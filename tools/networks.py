@@ -1,0 +1,163 @@
+"""The committed networks: their weights, their model cards, and whether they still give the committed results."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from jinja2 import StrictUndefined, Template
+
+from frugalnet.data import arrays
+from frugalnet.data.arrays import Dataset
+from frugalnet.document import wording
+from frugalnet.errors import UserError
+from frugalnet.export import section as device
+from frugalnet.export.result import read_exported
+from frugalnet.files import atomic, read_json, read_table, sha256_of
+from frugalnet.metrics import accuracy, classes
+from frugalnet.metrics.statistics import Interval, wilson_interval
+from frugalnet.paper.claims import PAPER_RECIPE
+from frugalnet.use import weights
+from frugalnet.use.classifier import Classifier
+from frugalnet.use.weights import Stored
+from tools.records import RESULTS
+
+WEIGHTS = Path("weights")
+CARD = Path(__file__).with_name("card.md.j2")
+MAX_BYTES = 2_000_000
+
+
+def publish_weights(names: Sequence[str]) -> None:
+    """Copy the weights of these runs, or of all finished ones whose file is small, to the folders where they belong.
+
+    Raises UserError for sample data, for a run that is not finished, and if no run fits.
+    """
+    if read_json(Path("data/arrays/dataset.json"))["is_sample"]:
+        raise UserError("data/arrays holds sample data; weights trained on them do not belong in weights/")
+    finished = sorted(path.parent.name for path in Path("results/evaluate").glob("*/metrics.json"))
+    if unknown := set(names) - set(finished):
+        raise UserError(f"{', '.join(sorted(unknown))}: no finished run; there are {', '.join(finished)}")
+    chosen = [weights.of_run(Path(), name) for name in names] or _small_networks(finished)
+    by_folder: dict[Path, list[Stored]] = {}
+    for stored in chosen:
+        by_folder.setdefault(_folder(stored, chosen), []).append(stored)
+    for folder, added in by_folder.items():
+        recipes = {_recipe(stored) for stored in added}
+        kept = [stored for stored in _committed(folder) if _recipe(stored) not in recipes]
+        weights.write_weights(folder, sorted([*kept, *added], key=lambda stored: stored.name))
+        for stored in added:
+            print(f"{folder / stored.entry.file}: top-1 {stored.entry.top1:.2%}, {stored.path.stat().st_size:,} bytes")
+
+
+def _small_networks(finished: Sequence[str]) -> list[Stored]:
+    small = []
+    for name in finished:
+        try:
+            stored = weights.of_run(Path(), name)
+        except UserError as error:  # a run on other data, left from an earlier study
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if stored.path.stat().st_size <= MAX_BYTES:
+            small.append(stored)
+        else:
+            print(
+                f"left out: {stored.path}, larger than {MAX_BYTES:,} bytes; to include it, name all runs",
+                file=sys.stderr,
+            )
+    if not small:
+        raise UserError("no finished run in results/ fits: run `dvc repro`, or name those to include")
+    return small
+
+
+def _folder(stored: Stored, chosen: Sequence[Stored]) -> Path:
+    """weights/ for the lowest seed of a network; docs/results/RECIPE/weights for what is verified rather than used."""
+    recipe = _recipe(stored)
+    is_first = stored.entry.seed == min(other.entry.seed for other in chosen if other.entry.model == stored.entry.model)
+    is_taken = stored.name in {other.name for other in _committed(WEIGHTS) if _recipe(other) != recipe}
+    return WEIGHTS if is_first and not is_taken and recipe != PAPER_RECIPE else RESULTS / recipe / "weights"
+
+
+def _recipe(stored: Stored) -> str:
+    return str(stored.entry.recipe["recipe"])
+
+
+def _committed(folder: Path) -> list[Stored]:
+    return weights.of_folder(folder) if (folder / "weights.json").is_file() else []
+
+
+def record_of(stored: Stored, results: Path) -> Path:
+    """The folder of results/RECIPE/NAME that holds the run of these weights. Raises UserError if there is none."""
+    for path in sorted(results.glob(f"*/{stored.name}/run.json")):
+        if read_json(path)["weights_sha256"] == stored.entry.sha256:
+            return path.parent
+    raise UserError(f"{stored.path}: no record in {results}/*/{stored.name} is of these weights; commit both together")
+
+
+def write_cards(folder: Path, results: Path) -> None:
+    """Write the model card of each network in weights/."""
+    with atomic(folder) as partial:
+        partial.mkdir()
+        for stored in weights.of_folder(weights.project_folder()):
+            text = card(stored, record_of(stored, results))
+            (partial / f"{stored.entry.model}.md").write_text(text, encoding="utf-8")
+
+
+def card(stored: Stored, record: Path) -> str:
+    """The model card of stored weights, in Markdown with Hugging Face's front matter.
+
+    record: the folder of these weights' own run in docs/results/RECIPE. Its figures are theirs, not a mean over seeds.
+    """
+    metrics = read_json(record / "metrics.json")
+    correct = np.array(round(metrics["top1"] * metrics["n"]))
+    low, high = wilson_interval(correct, np.array(metrics["n"]))
+    text = CARD.read_text(encoding="utf-8")
+    template: Template = Template(text, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return template.render(
+        stored=stored,
+        about=import_module(f"frugalnet.models.{stored.entry.model}").__doc__,
+        record=record,
+        run=read_json(record / "run.json"),
+        joules=read_json(record / "timing.json")["epoch_joules"],
+        metrics=metrics,
+        top1=Interval(metrics["top1"], float(low), float(high)),
+        exported=read_exported(record.parent, stored.entry.model, stored.entry.seed),
+        device=device,
+        wording=wording,
+        listed=lambda settings: wording.markdown(", ".join(f"{key} {value}" for key, value in settings.items())),
+    )
+
+
+def verify_weights(root: Path) -> None:
+    """Evaluate the committed weights of the project in `root`, and print a line for each network; see `verify`."""
+    data = arrays.read_dataset(root / "data/arrays")
+    for folder in (root / "weights", *sorted((root / "docs/results").glob("*/weights"))):
+        for stored in weights.of_folder(folder):
+            print(verify(stored, record_of(stored, root / "docs/results"), data))
+
+
+def verify(stored: Stored, record: Path, data: Dataset) -> str:
+    """Compare the figures of stored weights with their record; returns a line that says so.
+
+    Raises UserError if the data, top-1, top-5 or any class's number of correct images differs.
+    """
+    if (present := sha256_of(data.sha256)) != stored.entry.data_sha256:
+        raise UserError(
+            f"data/arrays holds other images than {stored.name} was evaluated on (SHA-256 {present[:12]}, expected "
+            f"{stored.entry.data_sha256[:12]}); run `dvc repro normalise` with the parameters data=full"
+        )
+    logits = Classifier(stored).logits(data.validation.images).astype(np.float16)  # as `evaluate` stores them
+    labels = np.array(data.validation.labels)
+    metrics = accuracy.figures(logits, labels)
+    expected = read_json(record / "metrics.json")
+    differences = [
+        f"{key} {metrics[key]}, expected {expected[key]}" for key in ("top1", "top5") if metrics[key] != expected[key]
+    ]
+    correct = classes.confusion(accuracy.predict(logits), labels, len(data.class_ids)).diagonal()
+    recorded = np.array([int(row["correct"]) for row in read_table(record / "per_class.csv")])
+    if changed := np.count_nonzero(correct != recorded):
+        differences.append(f"{changed} of {len(recorded)} classes have another number of correct images")
+    if differences:
+        reasons = "; ".join(differences)
+        raise UserError(f"{stored.name}: {reasons}; another processor or version of torch can be the cause")
+    return f"{stored.name}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}, all classes as in {record}"
