@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from frugalnet.adaptation.result import AdaptationResult, difference
 from frugalnet.adaptation.result import NetworkResult as FineTuned
-from frugalnet.comparison.compare import Evidence, Row
+from frugalnet.comparison.compare import Evidence
+from frugalnet.comparison.networks import Row
 from frugalnet.document.wording import JOULES, human, listed, percent, points, scale, signed_points, with_interval
 from frugalnet.metrics.classes import ranks
 from frugalnet.metrics.statistics import Interval, Quantiles

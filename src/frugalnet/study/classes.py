@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.comparison.compare import Comparison, Row
+from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.networks import Row
 from frugalnet.comparison.records import Record
 from frugalnet.document.blocks import (
     Block,

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from frugalnet.comparison.compare import Comparison, Row
+from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Cell, Chart, Fold, Grid, Point, Section, Table
 from frugalnet.document.charts import colours, scatter
 from frugalnet.document.wording import NOT_MEASURED, interval, percent, prefixed, scale, seed_mean

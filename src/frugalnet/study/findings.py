@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from frugalnet import recommendation
-from frugalnet.comparison.compare import Comparison, Evidence, Row, recipe
+from frugalnet.comparison.comparable import recipe
+from frugalnet.comparison.compare import Comparison, Evidence
+from frugalnet.comparison.networks import Row
 from frugalnet.document.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
 from frugalnet.metrics.statistics import pareto_front
 from frugalnet.paper.claims import Claim, judge

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from frugalnet.comparison.compare import Comparison, Difference, Row
+from frugalnet.comparison.compare import Comparison, Difference
+from frugalnet.comparison.networks import Row
 from frugalnet.document.wording import MILLISECONDS, human, interval, percent, points, scale
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frugalnet.comparison.compare import Row
+from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Cell, Table, network_cell
 from frugalnet.document.wording import (
     BYTES,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from frugalnet.comparison import curves
-from frugalnet.comparison.compare import Comparison, Reached, Row
+from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.networks import Reached, Row
 from frugalnet.document.blocks import Block, Cell, Chart, Grid, Point, Section, Table, network_cell
 from frugalnet.document.charts import colours
 from frugalnet.document.wording import count, percent, prefixed, scale
