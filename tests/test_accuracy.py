@@ -287,4 +287,4 @@ def test_ranks_count_from_the_easiest_and_ties_share():
     rows = classes.per_class(confused, [""] * 12, fake_results.class_names(12))
     names = [row.name for row in rows[:3]]
     found = classes.ranks(rows, (names[1].upper(), names[0], names[2], "submarine"))
-    assert [(one.rank, one.from_hardest, one.of) for one in found] == [(1, 11, 12), (1, 11, 12), (3, 10, 12)]
+    assert [(rank.rank, rank.from_hardest, rank.count) for rank in found] == [(1, 11, 12), (1, 11, 12), (3, 10, 12)]

@@ -144,7 +144,7 @@ def extreme_tenth(case: Case, names: Sequence[str], which: Literal["easiest", "h
     if len(ranked) < len(names):
         return None
     places = {rank.name: rank.rank if which == "easiest" else rank.from_hardest for rank in ranked}
-    extreme = [place for place in places.values() if place <= ranked[0].of // 10]
+    extreme = [place for place in places.values() if place <= ranked[0].count // 10]
     return Judgement(", ".join(f"{name} {place}" for name, place in places.items()), agreement(len(extreme) >= 3))
 
 
