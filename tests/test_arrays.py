@@ -24,7 +24,7 @@ from frugalnet.data.arrays import FILES, Dataset, read_dataset
 from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import sha256, write_json
-from frugalnet.training.batches import Normaliser
+from frugalnet.training.batches import Examples, Normaliser
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.loop import fit
 from frugalnet.training.trainer import Trainer
@@ -84,7 +84,8 @@ def test_a_channel_of_one_value_is_centred_and_a_network_trains_on_it(small: Mem
     normaliser = Normaliser(data.mean, data.std, torch.device("cpu"))
     trainer = Trainer("depthwise", 0, len(data.class_ids), len(data.train.labels), normaliser, recipe)
     images = np.array(data.train.images)
-    fit(trainer, lambda _: images, np.array(data.train.labels), data.validation, Checkpoints(tmp_path / "checkpoints"))
+    examples = Examples(lambda _: images, np.array(data.train.labels))
+    fit(trainer, examples, data.validation, Checkpoints(tmp_path / "checkpoints"))
     losses = [row["train_loss"] for row in trainer.history.rows]
     assert len(losses) == 2
     assert np.isfinite(losses).all()
