@@ -14,7 +14,8 @@ def main() -> None:
 
     params = config.load()
     check_policy(params.augment.policy)
-    images, views = Path("data/arrays/train_images.npy"), Path("data/views")
+    images = Path("data/arrays/train_images.npy")
+    views = Path("data/views")
     write_views(images, views, params.augment, processes=params.compute.processes)
     contact_sheet(
         np.load(images, mmap_mode="r"),

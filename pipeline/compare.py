@@ -13,13 +13,16 @@ from frugalnet.study.report import compose, write_report
 
 
 def main() -> None:
-    data, root, out = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), Path("results/compare")
+    data = arrays.read_dataset(Path("data/arrays"))
+    root = tracking.project_root()
+    out = Path("results/compare")
     findings = conclude(gather(Path("results"), data))
     compared = findings.comparison
     write_report(compose(findings), out)
     write_json(Path("results/summary.json"), summary.summary(compared))
 
-    runs, names = sorted(record.run["fingerprint"] for record in compared.records), [row.model for row in compared.rows]
+    runs = sorted(record.run["fingerprint"] for record in compared.records)
+    names = [row.model for row in compared.rows]
     with tracking.comparison_run(root, names, data.name, sha256_of(runs)) as tracked:
         tracked.log_results(tracking.section("top1", {row.model: row.top1.mean for row in compared.rows}), [out])
         report = tracked.link("compare/report.html")

@@ -17,9 +17,13 @@ from frugalnet.training.inference import infer, load_weights
 
 def main(model: str, seed: int) -> None:
     device = compute.setup(config.load().compute)
-    data, root, name = arrays.read_dataset(Path("data/arrays")), tracking.project_root(), f"{model}-{seed}"
-    trained, out = Path("results/train") / name, Path("results/evaluate") / name
-    run, timing = read_json(trained / "run.json"), read_json(trained / "timing.json")
+    data = arrays.read_dataset(Path("data/arrays"))
+    root = tracking.project_root()
+    name = f"{model}-{seed}"
+    trained = Path("results/train") / name
+    out = Path("results/evaluate") / name
+    run = read_json(trained / "run.json")
+    timing = read_json(trained / "timing.json")
     network = load_weights(models.build(model, len(data.class_ids)), Path("models") / f"{name}.safetensors")
     network.to(device).to(memory_format=torch.channels_last)
     normalise = Normaliser(data.mean, data.std, device)

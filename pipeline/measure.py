@@ -14,7 +14,7 @@ def main() -> None:
     device = compute.setup(params.compute)
     num_classes = len(arrays.read_dataset(Path("data/arrays")).class_ids)
     networks = {name: models.build(name, num_classes) for name in params.model.names}
-    write_json(Path("results/cost.json"), timing.measure(networks, device, params.evaluate))
+    write_json(Path("results/cost.json"), timing.measure_networks(networks, device, params.evaluate))
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ def main() -> None:
             code = sources.code_of([stage, sources.PACKAGE / sources.TRAINING], sources.NOT_WEIGHTS)
         else:
             code = sources.code_of([stage])
-        write(OUT / f"{stage.stem}.json", code)
+        write_hashes(OUT / f"{stage.stem}.json", code)
     for model in (sources.PACKAGE / "models").glob("[!_]*.py"):
         if code := sources.code_of([model]):
-            write(OUT / f"models/{model.stem}.json", code)
+            write_hashes(OUT / f"models/{model.stem}.json", code)
 
 
-def write(path: Path, code: Mapping[str, str]) -> None:
+def write_hashes(path: Path, code: Mapping[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(code, indent=2) + "\n", encoding="utf-8")
 

@@ -15,8 +15,10 @@ from frugalnet.training.inference import infer
 def main() -> None:
     params = config.load()
     config.check_architectures(params)
-    device, data = compute.setup(params.compute), arrays.read_dataset(Path("data/arrays"))
-    views, normalise = Views(Path("data/views")), Normaliser(data.mean, data.std, device)
+    device = compute.setup(params.compute)
+    data = arrays.read_dataset(Path("data/arrays"))
+    views = Views(Path("data/views"))
+    normalise = Normaliser(data.mean, data.std, device)
     images = (views.of_epoch(view, data.train.images) for view in range(max(1, len(views.sha256))))
     teacher = distillation.teacher(params.teacher, len(data.class_ids))
     if teacher:

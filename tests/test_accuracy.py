@@ -62,6 +62,28 @@ def test_calibration_error_keeps_the_two_highest_bins_apart():
     assert accuracy.expected_calibration_error(np.log(probabilities), np.array([1, 0])) == pytest.approx(expected)
 
 
+def calibration_error_of_a_mistake_and_a_hit(mistake: float, hit: float) -> float:
+    """Of one picture answered wrongly and one answered rightly, with these confidences; ten classes."""
+    probabilities = np.full((2, 10), 1e-30)
+    probabilities[:, 3] = mistake, hit
+    probabilities[:, 4:] = (1 - probabilities[:, 3:4]) / 6
+    return accuracy.expected_calibration_error(np.log(probabilities), np.array([0, 3]))
+
+
+def test_calibration_error_has_fifteen_bins_of_equal_width():
+    # Between 8/15 and 9/15, errors of opposite sign cancel; at either edge they do not.
+    assert calibration_error_of_a_mistake_and_a_hit(0.54, 0.59) == pytest.approx((0.54 - (1 - 0.59)) / 2)
+    assert calibration_error_of_a_mistake_and_a_hit(0.52, 0.545) == pytest.approx((0.52 + (1 - 0.545)) / 2)
+    assert calibration_error_of_a_mistake_and_a_hit(0.61, 0.59) == pytest.approx((0.61 + (1 - 0.59)) / 2)
+
+
+def test_calibration_error_counts_an_edge_to_the_lower_bin():
+    logits = np.zeros((2, 2))  # the mistake: a confidence of exactly one half
+    logits[1, 0] = np.log(0.75 / 0.25)
+    error = accuracy.expected_calibration_error(logits, np.array([1, 0]), bins=2)
+    assert error == pytest.approx((0.5 + (1 - 0.75)) / 2)  # apart: no error cancels another
+
+
 def test_a_network_sure_and_right_is_calibrated():
     logits = np.eye(4) * 1000
     assert accuracy.expected_calibration_error(logits, np.arange(4)) == 0
@@ -265,4 +287,4 @@ def test_ranks_count_from_the_easiest_and_ties_share():
     rows = classes.per_class(confused, [""] * 12, fake_results.class_names(12))
     names = [row.name for row in rows[:3]]
     found = classes.ranks(rows, (names[1].upper(), names[0], names[2], "submarine"))
-    assert [(one.rank, one.from_hardest, one.of) for one in found] == [(1, 11, 12), (1, 11, 12), (3, 10, 12)]
+    assert [(rank.rank, rank.from_hardest, rank.count) for rank in found] == [(1, 11, 12), (1, 11, 12), (3, 10, 12)]

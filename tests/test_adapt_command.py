@@ -135,7 +135,7 @@ def test_plain_pictures_of_other_colours_do_not_look_the_same(tmp_path):
         for name, value in (("dark", 10 + 12 * k), ("light", 150 + 12 * k)):
             (tmp_path / name).mkdir(exist_ok=True)
             cv2.imwrite(str(tmp_path / name / f"{k}.png"), np.full((64, 64, 3), value, np.uint8))
-    shown = adapt.read(tmp_path)
+    shown = adapt.read_pictures(tmp_path)
     assert len(shown.labels) == 12
     assert shown.notes == []
 
@@ -160,7 +160,7 @@ def test_a_hundred_circles_and_a_hundred_squares_are_no_copies(tmp_path, paper, 
     for k in range(100):
         for name in ("circles", "squares"):
             outline(tmp_path / name / f"{k}.png", generator, paper, ink)
-    shown = adapt.read(tmp_path)
+    shown = adapt.read_pictures(tmp_path)
     assert np.bincount(shown.labels).tolist() == [100, 100]
     assert len(np.unique(shown.groups)) == 200
     assert shown.notes == []
@@ -171,7 +171,7 @@ def test_of_equal_pixels_in_a_class_one_is_kept_and_near_copies_in_two_classes_a
     image = cv2.imread(str(folder / "blue/4.jpg"))
     cv2.imwrite(str(folder / "blue/smaller.png"), cv2.resize(image, (72, 72), interpolation=cv2.INTER_AREA))
     cv2.imwrite(str(folder / "red `things`/worse.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    shown = adapt.read(folder)
+    shown = adapt.read_pictures(folder)
     assert np.bincount(shown.labels).tolist() == [16, 16]
     left_out, warning = shown.notes
     assert left_out.endswith("blue/equal.jpg: the same pixels as " + str(folder / "blue/3.jpg"))
@@ -189,7 +189,7 @@ def test_of_many_near_copies_the_first_pairs_and_the_number_are_told(folder):
     image = cv2.imread(str(folder / "blue/4.jpg"))
     for side in (70, 80, 90):
         cv2.imwrite(str(folder / f"blue/{side}.png"), cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
-    (warning,) = adapt.read(folder).notes
+    (warning,) = adapt.read_pictures(folder).notes
     assert warning.count(" and ") == 4  # three pairs, and the rest of the six
     assert warning.endswith("; and 3 more pairs")
 

@@ -57,6 +57,8 @@ def test_the_images_of_the_first_batches_are_counted(count, steps):
         (100_000, 128, 800),
         (1000, 32, 40),
         (1001, 32, 32),  # 1001 = 7 · 11 · 13: the next equal size, 13, is too small
+        (192 * 257, 256, 257),  # three quarters of 256 is enough
+        (191 * 191, 256, 143),  # a little less is not
         (997, 256, 4),
         (3, 256, 1),
     ],

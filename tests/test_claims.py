@@ -7,7 +7,8 @@ import fake_results
 import pytest
 
 from frugalnet.adaptation.result import AdaptationResult
-from frugalnet.comparison.compare import Comparison, Evidence, Row
+from frugalnet.comparison.compare import Comparison, Evidence
+from frugalnet.comparison.networks import Row
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean
 from frugalnet.paper import claims, judges
 from frugalnet.paper.claims import CLAIMS, EASIEST, HARDEST, Claim, judge

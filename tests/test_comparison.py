@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from frugalnet.comparison import compare as comparison
+from frugalnet.comparison.comparable import comparable
 from frugalnet.comparison.compare import Evidence
+from frugalnet.comparison.networks import training_cost
 from frugalnet.comparison.records import Record, read_records
 from frugalnet.errors import UserError
 from frugalnet.metrics import statistics
@@ -68,19 +70,19 @@ def test_the_empty_folder_that_dvc_leaves_is_ignored(tmp_path):
 def test_only_networks_evaluated_on_the_same_data_are_compared(tmp_path, records):
     fake_results.make(tmp_path, models=("resnet18",), seeds=(0,), data_sha256="a" * 64)
     others = read_records(tmp_path)
-    kept, left_out = comparison.comparable([*records, *others], SHA, SPLIT)
+    kept, left_out = comparable([*records, *others], SHA, SPLIT)
     assert kept == records
     assert [(one.name, one.reason) for one in left_out] == [
         ("resnet18-0", "trained and evaluated on other data (tiny-imagenet, aaaaaaaaaaaa)")
     ]
-    kept, left_out = comparison.comparable(records, SHA, "hold-out of the training split")
+    kept, left_out = comparable(records, SHA, "hold-out of the training split")
     assert not kept
     assert left_out[0].reason == "evaluated on the validation split, not on the hold-out of the training split"
 
 
 def test_a_seed_trained_differently_is_not_averaged_with_the_first(records):
     other = replace(records[1], run=records[1].run | {"train": records[1].run["train"] | {"epochs": 5}})
-    kept, left_out = comparison.comparable([records[0], other, *records[2:]], SHA, SPLIT)
+    kept, left_out = comparable([records[0], other, *records[2:]], SHA, SPLIT)
     assert len(kept) == 5
     assert left_out[0].reason == "trained differently from alexnet-0, so the two cannot be averaged (epochs 8 and 5)"
 
@@ -90,7 +92,7 @@ def test_what_taught_a_network_belongs_to_its_recipe(records):
         replace(record, run=record.run | {"teacher": {"model": "alexnet", "sha256": digit * 64}})
         for record, digit in zip(records, "1211", strict=False)
     ]
-    kept, left_out = comparison.comparable(taught, SHA, SPLIT)
+    kept, left_out = comparable(taught, SHA, SPLIT)
     assert [one.name for one in left_out] == ["alexnet-1"]
     assert left_out[0].reason.endswith(f"(teacher alexnet {'1' * 12} and alexnet {'2' * 12})")
     facts = conclude(Evidence(comparison.compare(kept, SHA, SPLIT))).facts
@@ -189,14 +191,14 @@ def test_training_cost_of_a_hand_made_history(records):
     timing = {"epoch_seconds": [10.0, 20.0, 40.0]}
     first = replace(records[0], history=history(0.1, 0.2, 0.3), timing=timing)
     second = replace(records[0], history=history(0.2, 0.1, 0.2), timing=timing)
-    twenty, thirty, forty = comparison.training_cost([first, second], (0.20, 0.30, 0.40))
+    twenty, thirty, forty = training_cost([first, second], (0.20, 0.30, 0.40))
     assert (twenty.epochs, twenty.seconds, twenty.macs) == (1.5, 20.0, (100 + 100 + 200) / 2)
     assert (thirty.seeds_reached, thirty.seeds, thirty.epochs) == (1, 2, None)
     assert forty.seeds_reached == 0
 
 
 def test_training_cost_without_times_still_has_epochs(records):
-    found = comparison.training_cost([replace(records[0], timing={})], (0.05,))[0]
+    found = training_cost([replace(records[0], timing={})], (0.05,))[0]
     assert found.epochs == 1
     assert found.seconds is None
 

@@ -137,7 +137,7 @@ def sleeping(seconds: float) -> nn.Module:
 
 
 def test_times_are_of_the_right_thing_in_the_right_unit() -> None:
-    cost = timing.measure({"slow": sleeping(0.02), "quick": sleeping(0)}, CPU, QUICK)
+    cost = timing.measure_networks({"slow": sleeping(0.02), "quick": sleeping(0)}, CPU, QUICK)
     slow = cost["slow"]
     assert slow["latency_ms"]["n"] == slow["train_latency_ms"]["n"] == 6
     assert slow["throughput"]["n"] == slow["train_step_ms"]["n"] == 2
@@ -160,14 +160,14 @@ def test_the_time_of_a_layer_that_is_used_twice_is_of_both() -> None:
             logits: Tensor = self.last(self.sleep(self.sleep(x)))
             return logits
 
-    assert timing.measure({"twice": Twice()}, CPU, QUICK)["twice"]["layer_ms"]["sleep"] > 40
+    assert timing.measure_networks({"twice": Twice()}, CPU, QUICK)["twice"]["layer_ms"]["sleep"] > 40
 
 
 @pytest.mark.parametrize("name", models.available())
 def test_what_is_measured_is_json_with_the_machine_beside_it_and_the_networks_are_not_touched(name: str) -> None:
     network = models.build(name, 10)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    cost = json.loads(json.dumps(timing.measure({name: network}, CPU, QUICK), allow_nan=False))[name]
+    cost = json.loads(json.dumps(timing.measure_networks({name: network}, CPU, QUICK), allow_nan=False))[name]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert cost["peak_memory_train_step_bytes"] > cost["peak_memory_forward_bytes"] > counts.weights_bytes(network)
@@ -189,7 +189,7 @@ def test_rounds_measure_the_networks_in_turn(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Sleeper, "forward", noting)
     once = QUICK.model_copy(update={"warmup_rounds": 1, "latencies_per_round": 1, "batch_size": 2})
-    timing.measure({"a": sleeping(0.001), "b": sleeping(0.002)}, CPU, once)
+    timing.measure_networks({"a": sleeping(0.001), "b": sleeping(0.002)}, CPU, once)
     assert order in ([0.001, 0.002, 0.002, 0.001, 0.001, 0.002], [0.002, 0.001, 0.001, 0.002, 0.002, 0.001])
 
 
@@ -203,7 +203,7 @@ def test_peak_memory_is_what_lives_at_once_not_the_sum() -> None:
 
 
 def test_peak_memory_of_a_forward_is_what_a_hand_counts() -> None:
-    cost = timing.measure({"depthwise": models.build("depthwise")}, CPU, QUICK)["depthwise"]
+    cost = timing.measure_networks({"depthwise": models.build("depthwise")}, CPU, QUICK)["depthwise"]
     # At its widest pool1 has its input, its output and the 64-bit positions of the maxima.
     widest = 4 * 32 * 31 * 31 * (4 + 4 + 8)
     by_hand = widest + 4 * 3 * 64 * 64 * 4 + 4 * 74_760 + 8 * 5
@@ -249,7 +249,7 @@ def test_energy_without_a_counter_is_none_never_a_guess(tmp_path: Path) -> None:
 def test_energy_an_image_comes_from_the_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = energy._Counter(read=lambda: int(time.monotonic() * 1e6), joules=1e-5)  # ten watts
     monkeypatch.setattr(energy, "_rapl", lambda _: [counter])
-    cost = timing.measure({"slow": sleeping(0.02)}, CPU, QUICK)["slow"]
+    cost = timing.measure_networks({"slow": sleeping(0.02)}, CPU, QUICK)["slow"]
     for key in ("energy_joules_per_image", "energy_joules_per_training_image"):
         assert 10 * 0.02 / 4 < cost[key] < 10 * 0.5 / 4
 
@@ -258,13 +258,13 @@ def test_energy_is_measured_over_one_step_at_least_however_short_the_time(monkey
     counter = energy._Counter(read=lambda: int(time.monotonic() * 1e6), joules=1e-5)
     monkeypatch.setattr(energy, "_rapl", lambda _: [counter])
     short = QUICK.model_copy(update={"energy_seconds": 1e-300})
-    assert timing.measure({"fast": sleeping(0)}, CPU, short)["fast"]["energy_joules_per_image"] > 0
+    assert timing.measure_networks({"fast": sleeping(0)}, CPU, short)["fast"]["energy_joules_per_image"] > 0
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_has_memory_and_times() -> None:
-    cost = timing.measure({"depthwise": models.build("depthwise")}, torch.device("cuda"), QUICK)["depthwise"]
+    cost = timing.measure_networks({"depthwise": models.build("depthwise")}, torch.device("cuda"), QUICK)["depthwise"]
     assert cost["peak_memory_train_step_bytes"] > cost["peak_memory_forward_bytes"] > 4 * 74_760
     assert cost["latency_ms"]["median"] > 0
 

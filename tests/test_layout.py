@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from archives import FIRST, IDS, ROOT, Members, pack, refused, replaced
 
-from frugalnet.data.layout import Layout, choose, open_archive, read_layout, read_member
+from frugalnet.data.layout import Layout, choose_images, open_archive, read_layout, read_member
 
 
 def read(archive: Path) -> Layout:
@@ -26,7 +26,7 @@ def test_images_are_sorted_by_number_however_long(small: Members, tmp_path: Path
 def test_a_hold_out_is_the_same_whatever_the_number_of_training_images() -> None:
     images = [[f"{k}_{n}" for n in range(9)] for k in "ab"]
     layout = Layout(["a", "b"], ["A", "B"], images, [["v"], ["w"]])
-    chosen = [choose(layout, None, per_class, holdout=4) for per_class in (None, 2)]
+    chosen = [choose_images(layout, None, per_class, holdout=4) for per_class in (None, 2)]
     assert chosen[0].validation == chosen[1].validation == [["a_7", "a_8"], ["b_7", "b_8"]]
     assert chosen[1].train == [["a_0", "a_1"], ["b_0", "b_1"]]
 

@@ -25,7 +25,7 @@ from frugalnet.comparison.compare import Evidence
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
-from frugalnet.registry import Version, choose
+from frugalnet.registry import Version, choose_versions
 from frugalnet.study.findings import conclude
 from frugalnet.use import cli, pictures, registered, weights
 
@@ -43,7 +43,7 @@ def version(model: str, seed: int, top1: float, macs: int, **others: Any) -> Ver
 
 def test_the_champion_has_the_highest_mean_over_seeds_and_the_alias_goes_to_the_lowest_seed():
     versions = [version("a", 0, 0.39, 9), version("b", 1, 0.46, 5), version("b", 0, 0.44, 5), version("c", 3, 0.44, 1)]
-    chosen = choose(versions)
+    chosen = choose_versions(versions)
     assert chosen["champion"].version == versions[2]
     assert chosen["frugal"].version == versions[3]
     assert chosen["champion"].why == "mean top-1 45.00% over 2 seeds, 0.00 M MACs; the highest top-1 of 3 on real"
@@ -52,7 +52,7 @@ def test_the_champion_has_the_highest_mean_over_seeds_and_the_alias_goes_to_the_
 
 def test_frugal_has_the_fewest_macs_within_five_points():
     best, near, far = version("a", 0, 0.50, 9), version("b", 0, 0.45, 5), version("c", 0, 0.449, 1)
-    assert choose([best, near, far])["frugal"].version == near
+    assert choose_versions([best, near, far])["frugal"].version == near
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_alias_frugal_names_the_network_that_the_report_recommends(full, che
         ],
     )
     sentences = conclude(Evidence(compared)).recommendation
-    chosen = choose([version(row.model, 0, row.top1.mean, row.macs) for row in compared.rows])
+    chosen = choose_versions([version(row.model, 0, row.top1.mean, row.macs) for row in compared.rows])
     assert sentences[0].startswith(f"If computation matters, use {second.model}:")
     assert chosen["frugal"].version.model == second.model
     assert chosen["frugal"].why.endswith(why)
@@ -82,19 +82,19 @@ def test_the_alias_frugal_names_the_network_that_the_report_recommends(full, che
 def test_a_newer_version_of_a_seed_replaces_the_older_and_other_recipes_are_not_averaged():
     old, new = version("a", 0, 0.5, 9), version("a", 0, 0.3, 9, number=2, created=2)
     other = version("b", 0, 0.4, 9)
-    assert choose([old, new, other])["champion"].version == other
+    assert choose_versions([old, new, other])["champion"].version == other
     longer = version("b", 1, 0.1, 9, trained="longer")
-    assert choose([new, other, longer])["champion"].version == other
+    assert choose_versions([new, other, longer])["champion"].version == other
 
 
 def test_networks_on_other_images_are_not_compared_and_sample_data_only_where_there_are_no_others():
     sample = version("a", 0, 0.9, 1, is_sample=True, images="s", data="sample", created=9)
     real, newer = version("b", 0, 0.4, 9), version("c", 0, 0.3, 9, images="r2", created=2)
-    assert choose([sample, real])["champion"].version == real
-    assert choose([sample, real, newer])["champion"].version == newer
-    assert choose([sample])["frugal"].version == sample
+    assert choose_versions([sample, real])["champion"].version == real
+    assert choose_versions([sample, real, newer])["champion"].version == newer
+    assert choose_versions([sample])["frugal"].version == sample
     with pytest.raises(UserError, match="the registry holds no network"):
-        choose([])
+        choose_versions([])
 
 
 # The registry
@@ -160,7 +160,7 @@ def test_a_network_is_registered_once(project):
 
 def test_the_command_moves_the_aliases_and_says_why(project, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"no network has the alias champion: run `dvc repro`, then"):
-        registry.find(project, "champion")
+        registry.find_version(project, "champion")
     client, _ = mlflow_store.connect(project)
     client.set_registered_model_alias("frugalnet-alexnet", "frugal", "1")
     environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(trained.ROOT / "src")}
@@ -170,8 +170,8 @@ def test_the_command_moves_the_aliases_and_says_why(project, monkeypatch, capsys
     best = max(NAMES, key=lambda name: weights.of_run(project, name).entry.top1)[:-2]
     assert champion.startswith(f"champion: frugalnet-{best} version 1 (was none): mean top-1 ")
     assert frugal.startswith("frugal: frugalnet-depthwise version 1 (was frugalnet-alexnet version 1): mean top-1 ")
-    assert registry.find(project, "champion") == (f"frugalnet-{best}", "1")
-    assert registry.find(project, "frugal") == ("frugalnet-depthwise", "1")
+    assert registry.find_version(project, "champion") == (f"frugalnet-{best}", "1")
+    assert registry.find_version(project, "frugal") == ("frugalnet-depthwise", "1")
     assert "frugal" not in client.get_registered_model("frugalnet-alexnet").aliases
     assert registry.promote(project)[1].startswith("frugal: frugalnet-depthwise version 1 (as before): ")
 

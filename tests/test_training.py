@@ -3,6 +3,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,25 @@ def test_what_an_epoch_spent_survives_a_stop_and_energy_is_none_where_a_part_was
 
 def test_checkpoints_within_an_epoch_change_nothing(tmp_path, uninterrupted):
     assert bits(train(tmp_path / "run", checkpoint_minutes=1e-9)) == bits(uninterrupted)
+
+
+def test_the_time_between_checkpoints_is_in_minutes(tmp_path, monkeypatch):
+    seconds, written = [0.0], []
+    train_batch, save = Trainer.train_batch, Checkpoints.save
+
+    def in_45_seconds(*args: Any) -> None:
+        train_batch(*args)
+        seconds[0] += 45
+
+    def noted(self: Checkpoints, state: dict[str, Any], epoch: int, step: int) -> None:
+        written.append((epoch, step))
+        save(self, state, epoch, step)
+
+    monkeypatch.setattr(Trainer, "train_batch", in_45_seconds)
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    monkeypatch.setattr("frugalnet.training.loop.time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    train(tmp_path / "run", RECIPE.model_copy(update={"epochs": 1}), checkpoint_minutes=1.0)
+    assert written == [(0, 2), (0, 4), (1, 0)]  # 90 s apart, then at the epoch's end
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):

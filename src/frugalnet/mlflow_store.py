@@ -68,7 +68,8 @@ def artifact(root: Path, run_id: str, name: str) -> Any:
     client, _ = connect(root)
     with in_words(f"MLflow: run '{run_id}'"):
         listed = client.list_artifacts(run_id)
-        listed += [inner for folder in listed if folder.is_dir for inner in client.list_artifacts(run_id, folder.path)]
+        for folder in [file for file in listed if file.is_dir]:
+            listed += client.list_artifacts(run_id, folder.path)
         paths = [file.path for file in listed if Path(file.path).name == name]
         if paths:
             with tempfile.TemporaryDirectory() as folder:

@@ -134,7 +134,7 @@ class Choice:
     why: str
 
 
-def choose(versions: Sequence[Version]) -> dict[str, Choice]:
+def choose_versions(versions: Sequence[Version]) -> dict[str, Choice]:
     """The version for each alias: see the module. Of several data sets it is the one of the newest version, and sample
     data only if there are no others. Raises UserError if there are no versions."""
     if not versions:
@@ -197,7 +197,7 @@ def _version(stored: ModelVersion) -> Version:
 
 
 @in_words("MLflow")
-def find(root: Path, alias: str) -> tuple[str, str]:
+def find_version(root: Path, alias: str) -> tuple[str, str]:
     """The registered model that has the alias, and its version. Raises UserError if none has."""
     client, _ = connect(root)
     for name in _registered(client):
@@ -249,8 +249,9 @@ def serve(what: str, model: Path, host: str, port: int) -> None:
 
 @in_words("MLflow")
 def promote(root: Path) -> list[str]:
-    """Move the aliases to the versions that `choose` names. Returns a line for each: what it names, and why."""
-    client, chosen = connect(root)[0], choose(versions(root))
+    """Move the aliases as `choose_versions` says. Returns a line for each: what it names, and why."""
+    client, _ = connect(root)
+    chosen = choose_versions(versions(root))
     lines = []
     for alias, choice in chosen.items():
         before = ""

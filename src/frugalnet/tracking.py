@@ -134,13 +134,11 @@ class TrackedRun:
 
         def log(run_id: str) -> None:
             logged = {metric.step for metric in self._client.get_metric_history(run_id, "curves/train_loss")}
-            figures = [
-                (_curve(key), value, int(row["epoch"]))
-                for row in rows
-                if row["epoch"] not in logged
-                for key, value in row.items()
-                if key not in ("epoch", "train_macs")
-            ]
+            figures: list[tuple[str, float, int]] = []
+            for row in rows:
+                if row["epoch"] not in logged:
+                    curves = {key: value for key, value in row.items() if key not in ("epoch", "train_macs")}
+                    figures += [(_curve(key), value, int(row["epoch"])) for key, value in curves.items()]
             self._log_metrics(run_id, figures)
             if rows and len(rows) == self.description.params.get("train.epochs") and "train_macs" in rows[0]:
                 self._client.log_param(run_id, "train_macs", sum(int(row["train_macs"]) for row in rows))
@@ -254,8 +252,10 @@ class TrackedRun:
         """The tag of all DVC experiments that share the run: one trained it, others took it from the cache."""
         trained = self.description.provenance.get("dvc_experiment")
         named = (present.get("dvc_experiment"), trained, os.environ.get("DVC_EXP_NAME"))
-        names = sorted({name for listed in named if listed for name in listed.split(", ")})
-        return {"dvc_experiment": ", ".join(names)} if names else {}
+        names: set[str] = set()
+        for listed in filter(None, named):
+            names.update(listed.split(", "))
+        return {"dvc_experiment": ", ".join(sorted(names))} if names else {}
 
     def _log_metrics(self, run_id: str, figures: Sequence[tuple[str, float, int]]) -> None:
         """figures: of each its name, value and step."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from frugalnet.comparison.compare import Row
+from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Chart, Line
 from frugalnet.document.charts import colours, end_labels
 
@@ -39,8 +39,8 @@ def chart(
     """Lines over all of their epochs, with names at their ends. top: of the y axis; by default it fits the lines."""
     top = top or axis_top(lines)
     epochs = max(line.x[-1] for line in lines)
-    x_range, labels = (min(1, epochs - 1), epochs), end_labels(ends, top, height)
-    return Chart(name, title, "epoch", x_range, (0, top), lines, labels=labels, height=height)
+    x_range = (min(1, epochs - 1), epochs)
+    return Chart(name, title, "epoch", x_range, (0, top), lines, labels=end_labels(ends, top, height), height=height)
 
 
 def axis_top(lines: Sequence[Line]) -> float:
@@ -60,17 +60,23 @@ def together(name: str, title: str, networks: Mapping[str, tuple[Curves, str]], 
 
 def charts(rows: Sequence[Row]) -> list[Chart]:
     """A chart for each network with a line for each seed, then one of all networks, means over their seeds."""
-    colour, of_network, means = colours(row.model for row in rows), {}, {}
+    colour = colours(row.model for row in rows)
+    means: dict[str, tuple[Curves, str]] = {}
+    lines: dict[str, list[Line]] = {}
+    ends: dict[str, dict[str, tuple[float, str]]] = {}
     for row in rows:
         seeds = {record.seed: curves_of(record.history) for record in row.records}
-        means[row.model] = (mean := mean_curves([*seeds.values()])), colour[row.model]
-        lines, ends = [], {}
-        for key, kind, dotted in KINDS:
-            lines += [
-                line(curves[key], colour[row.model], f"{kind}, seed {seed}", dotted) for seed, curves in seeds.items()
-            ]
-            ends[f"{kind} {mean[key][-1]:.0f} %"] = (mean[key][-1], "@muted" if dotted else "@ink")
-        of_network[row.model] = lines, ends
-    top = axis_top([line for lines, _ in of_network.values() for line in lines])
-    each = [chart(f"curves_{model}", f"Training curves of {model}", *of, top) for model, of in of_network.items()]
-    return [*each, together("curves_together", "Training curves of all networks", means, top)]
+        mean = mean_curves([*seeds.values()])
+        means[row.model] = mean, colour[row.model]
+        lines[row.model] = [
+            line(curves[key], colour[row.model], f"{kind}, seed {seed}", dotted)
+            for key, kind, dotted in KINDS
+            for seed, curves in seeds.items()
+        ]
+        ends[row.model] = {
+            f"{kind} {mean[key][-1]:.0f} %": (mean[key][-1], "@muted" if dotted else "@ink")
+            for key, kind, dotted in KINDS
+        }
+    top = axis_top([line for drawn in lines.values() for line in drawn])
+    own = [chart(f"curves_{model}", f"Training curves of {model}", lines[model], ends[model], top) for model in lines]
+    return [*own, together("curves_together", "Training curves of all networks", means, top)]

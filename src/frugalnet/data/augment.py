@@ -72,7 +72,8 @@ def write_views(images: Path, folder: Path, config: AugmentConfig, *, processes:
     depend on images and config, not on the number of `processes` (0: one per core).
     Raises UserError if the free disk space or the memory is too small, and OSError, naming the path, if a write fails.
     """
-    size, free = config.views * images.stat().st_size, shutil.disk_usage(images.parent).free
+    size = config.views * images.stat().st_size
+    free = shutil.disk_usage(images.parent).free
     if size > free:
         raise UserError(f"{folder}: {config.views} views take {size / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free")
     with atomic(folder) as partial:
@@ -141,7 +142,8 @@ def contact_sheet(images: NDArray[np.uint8], views: Sequence[NDArray[np.uint8]],
     """
     from matplotlib.figure import Figure
 
-    gap, size = 4, images.shape[1]
+    gap = 4  # pixels
+    size = images.shape[1]
     chosen = np.linspace(0, len(images) - 1, min(12, len(images))).astype(int)
     rows = [np.asarray(row[chosen]) for row in (images, *views)]
     padded = np.pad(np.stack(rows), ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)

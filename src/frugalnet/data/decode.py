@@ -55,7 +55,8 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
 @contextmanager
 def _standard_error() -> Iterator[list[str]]:
     """Collect the lines that C code writes to standard error, the only place where libjpeg warns. For one thread."""
-    file, lines = _scratch(), list[str]()
+    file = _scratch()
+    lines: list[str] = []
     before = os.dup(2)
     os.dup2(file, 2)
     try:
@@ -95,7 +96,8 @@ def decode_members(
     Returns, by file, how often each value occurs in each channel: (3, 256) int64.
     Raises UserError, naming the member, for an image that can't be decoded.
     """
-    tasks, offsets = [], {}
+    tasks: list[_Task] = []
+    offsets: dict[Path, int] = {}  # of each file, where its images begin
     for path, names in members.items():
         with path.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), *IMAGE_SHAPE)}

@@ -58,7 +58,7 @@ def read_layout(archive: Path, max_unpacked_bytes: int) -> Layout:
     )
 
 
-def choose(layout: Layout, classes: int | None, train_per_class: int | None, holdout: int) -> Layout:
+def choose_images(layout: Layout, classes: int | None, train_per_class: int | None, holdout: int) -> Layout:
     """The first `classes` classes, and the first `train_per_class` training images of each; None means all.
 
     A `holdout` above 0 replaces the validation images by so many training images: the last ones of each class, the same
@@ -70,7 +70,8 @@ def choose(layout: Layout, classes: int | None, train_per_class: int | None, hol
     per_class, remainder = divmod(holdout, classes)
     if remainder:
         raise UserError(f"data.holdout {holdout} is not a multiple of the {classes} classes: it is stratified")
-    train, validation = layout.train[:classes], layout.validation[:classes]
+    train = layout.train[:classes]
+    validation = layout.validation[:classes]
     for class_id, images in zip(layout.class_ids, train, strict=False):
         wanted = (train_per_class or 1) + per_class
         if wanted > len(images):
@@ -129,7 +130,8 @@ def _added_by_system(file: str) -> bool:
 
 def _check_members(members: Sequence[zipfile.ZipInfo], max_unpacked_bytes: int) -> None:
     for member in members:
-        name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)
+        name = member.orig_filename
+        kind = stat.S_IFMT(member.external_attr >> 16)
         # Nothing is extracted, but an archive with such members is not the one that is expected.
         if re.search(r"^/|^[A-Za-z]:|[\\\0]|(^|/)\.\.(/|$)", name) or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UserError(f"{name!r} is a link, a device or a path that leads outside of the archive's folder")
@@ -144,9 +146,9 @@ def _check_members(members: Sequence[zipfile.ZipInfo], max_unpacked_bytes: int) 
 
 
 def _check_top_folder(files: Sequence[str]) -> None:
-    found = sorted({file.partition("/")[0] for file in files})
-    if ROOT not in found:
-        names = ", ".join(map(repr, found[:3])) + (", …" if len(found) > 3 else "")
+    folders = sorted({file.partition("/")[0] for file in files})
+    if ROOT not in folders:
+        names = ", ".join(map(repr, folders[:3])) + (", …" if len(folders) > 3 else "")
         raise UserError(f"the archive's top folder is {names or 'missing: it is empty'}; expected '{ROOT}'")
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from frugalnet.data.arrays import FILES, SPLITS, read_dataset
 from frugalnet.data.config import NormaliseConfig
 from frugalnet.data.decode import decode_members
-from frugalnet.data.layout import choose, read_layout
+from frugalnet.data.layout import choose_images, read_layout
 from frugalnet.files import atomic, sha256, write_json
 
 
@@ -21,7 +21,7 @@ def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample
     full or read-only.
     """
     layout = read_layout(archive, config.max_unpacked_bytes)
-    layout = choose(layout, config.classes, config.train_per_class, config.holdout)
+    layout = choose_images(layout, config.classes, config.train_per_class, config.holdout)
     with atomic(folder) as partial:
         partial.mkdir()
         members = {}
@@ -50,7 +50,8 @@ def mean_and_std(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]
 
     A channel of one value gets the deviation 1, so that training, which divides by it, only centres the channel.
     """
-    mean, std = [], []
+    mean: list[float] = []
+    std: list[float] = []
     for counts in histogram.tolist():
         n = sum(counts)
         total = sum(value * count for value, count in enumerate(counts))

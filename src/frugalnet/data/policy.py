@@ -39,7 +39,8 @@ def build_policy(policy: Sequence[Transform]) -> albumentations.Compose:
 def _build(position: int, transform: Transform) -> albumentations.BasicTransform:
     import albumentations
 
-    name, arguments = transform.name, transform.model_extra or {}
+    name = transform.name
+    arguments = transform.model_extra or {}
     key = f"augment.policy.{position}"
     kinds = _kinds()
     if name not in kinds:

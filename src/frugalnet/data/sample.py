@@ -54,7 +54,8 @@ def _texture(period: int, rows: bool, first: Colour | None = None, second: Colou
     """A square of diagonal stripes, or with `rows` of checks, each `period` pixels wide."""
 
     def draw(image: Image, rng: np.random.Generator, centre: tuple[int, int], radius: int, any_colour: Colour) -> None:
-        (x, y), phase = centre, int(rng.integers(2 * period))
+        x, y = centre
+        phase = int(rng.integers(2 * period))
         v, u = np.mgrid[y - radius : y + radius, x - radius : x + radius] + phase
         odd = (u // period + v // period) % 2 if rows else ((u + v) // period) % 2
         inks = [_near(rng, first) if first else any_colour, _near(rng, second) if second else _colour(rng)]
@@ -63,8 +64,12 @@ def _texture(period: int, rows: bool, first: Colour | None = None, second: Colou
     return draw
 
 
-RED, GREEN, BLUE, WHITE = (40, 40, 205), (60, 160, 50), (200, 90, 40), (225, 225, 225)
-PURPLE, YELLOW = (170, 40, 130), (50, 220, 230)
+RED = (40, 40, 205)
+GREEN = (60, 160, 50)
+BLUE = (200, 90, 40)
+WHITE = (225, 225, 225)
+PURPLE = (170, 40, 130)
+YELLOW = (50, 220, 230)
 ANY_TURN = (0.0, 360.0)
 
 # Of each class, its fictitious WordNet id, its names and its picture, in the order of wnids.txt: not sorted.
@@ -117,7 +122,8 @@ def _line(*fields: object) -> str:
 def _add(archive: zipfile.ZipFile, name: str, data: bytes | str) -> None:
     """Stored, not deflated, and without a clock: no byte depends on a version of zlib or on the day."""
     member = zipfile.ZipInfo(f"{ROOT}/{name}")
-    member.external_attr, member.create_system = 0o644 << 16, 3
+    member.external_attr = 0o644 << 16
+    member.create_system = 3  # Unix, whose permissions these are
     archive.writestr(member, data)
 
 

@@ -24,15 +24,21 @@ class Asynchronous:
     def __init__(
         self, worker: Worker, config: GlobalNet, resumption: Resumption, saved: dict[str, Any], signals: list[int]
     ) -> None:
-        self.worker, self.trainer, self.peers = worker, worker.trainer, worker.peers
-        self.resumption, self.signals = resumption, signals
-        history, world, epochs = self.trainer.history, self.peers.world, self.trainer.config.epochs
+        self.worker = worker
+        self.trainer = worker.trainer
+        self.peers = worker.peers
+        self.resumption = resumption
+        self.signals = signals
+        history = self.trainer.history
+        world = self.peers.world
+        epochs = self.trainer.config.epochs
         self.periods = [range(first, min(first + config.period, epochs)) for first in range(0, epochs, config.period)]
         self.recorded = sum(period[-1] < len(history.rows) for period in self.periods)
         # Another number of workers divides epochs differently: it resumes after the last recorded period.
         whole: dict[int, Any] = dict.fromkeys(range(self.recorded * world))
         pushed = saved["pushed"] if saved.get("world") == world else whole
-        values, shards = pack(worker.exchanged()).cpu(), len(self.periods) * world
+        values = pack(worker.exchanged()).cpu()
+        shards = len(self.periods) * world
         self.network = GlobalNetwork(values, shards, pushed, self.recorded, config.staleness, self.peers)
         self.validated = history.rows[-1] if history.rows else worker.figures()
         self.checked_at = time.monotonic()
@@ -48,7 +54,9 @@ class Asynchronous:
         if is_server := self.peers.rank == 0:
             server.start()
             on_epoch(self.trainer.history)
-        shard, seconds, curves = JOIN, 0.0, Curves()
+        shard = JOIN
+        seconds = 0.0
+        curves = Curves()
         while True:
             shard, values, seconds = self._exchange(shard, seconds, curves)
             if is_server:
@@ -123,7 +131,8 @@ class Asynchronous:
 
     def _record(self, on_epoch: Callable[[History], None]) -> None:
         """Measure the global network after each finished period, add its epochs to the history, write a checkpoint."""
-        world, history = self.peers.world, self.trainer.history
+        world = self.peers.world
+        history = self.trainer.history
         while self.network.snapshots:
             values, at = self.network.snapshots.pop(0)
             period = self.periods[self.recorded]
@@ -132,7 +141,9 @@ class Asynchronous:
             if self.trainer.failure:
                 return
             pushes = list(self.network.pushed.values())[self.recorded * world :][:world]
-            others, each = sum(rank != 0 for rank, *_ in pushes), world * len(period)
+            worker_epochs = world * len(period)
+            payload_bytes = values.nbytes * sum(rank != 0 for rank, *_ in pushes)
+            seconds = sum(took for _, took, _ in pushes)
             for number, epoch in enumerate(period):
                 self.validated = measured if epoch == period[-1] else self.validated
                 row = self.worker.row([(rank, curves[number]) for rank, _, curves in pushes], self.validated)
@@ -140,13 +151,15 @@ class Asynchronous:
                 history.seconds.append((at - self.recorded_at) / len(period))
                 history.cpu_seconds.append(None)
                 history.joules.append(None)
-                self.peers.cost = Cost(world, others * values.nbytes // each, sum(took for _, took, _ in pushes) / each)
+                self.peers.cost = Cost(world, payload_bytes // worker_epochs, seconds / worker_epochs)
                 self.peers.end_costs()
                 self.worker.report_epoch()
-            self.recorded, self.recorded_at = self.recorded + 1, at
+            self.recorded += 1
+            self.recorded_at = at
             on_epoch(history)
         with self.network.lock:  # released before writing: the others would wait for the disk
-            values, pushed = self.network.values.clone(), dict(self.network.pushed)
+            values = self.network.values.clone()
+            pushed = dict(self.network.pushed)
         self._take(values)
         self.trainer.epoch = len(history.rows)
         self.trainer.begin_epoch()

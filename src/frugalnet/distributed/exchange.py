@@ -88,7 +88,8 @@ class Peers:
             timeout=self.timeout,
         )
         self.device = torch.device("cuda" if backend == "nccl" else "cpu")  # of the tensors to average
-        self.heartbeats, self.heartbeat_at = 0, time.monotonic()
+        self.heartbeats = 0
+        self.heartbeat_at = time.monotonic()
         self.costs: list[dict[str, float]] = []  # one per epoch
         self.cost = Cost(self.world)  # since the last epoch
 
@@ -99,21 +100,22 @@ class Peers:
 
     def heartbeat(self) -> None:
         """Record this worker's progress in the store. If an exchange fails, the others wait for whoever is behind."""
-        self.heartbeats, self.heartbeat_at = self.heartbeats + 1, time.monotonic()
+        self.heartbeats += 1
+        self.heartbeat_at = time.monotonic()
         self.store.set(f"heartbeats/{self.rank}", str(self.heartbeats))
 
     @contextmanager
-    def expecting_answers(self, of: Sequence[int] = ()) -> Iterator[None]:
+    def expecting_answers(self, ranks: Sequence[int] = ()) -> Iterator[None]:
         """Raise Lost, with the ranks of the silent workers, if an exchange in this block fails.
 
-        of: the ranks that must answer; by default all, which then give equally many heartbeats.
+        ranks: of the workers that must answer; by default all, which then give equally many heartbeats.
         """
         try:
             self.heartbeat()
             yield
         except RuntimeError as error:
             waited = time.monotonic() - self.heartbeat_at
-            silent = of or within(10, self._behind, [0])  # worker 0 holds the store, which hangs if it does
+            silent = ranks or within(10, self._behind, [0])  # worker 0 holds the store, which hangs if it does
             if not silent or isinstance(error, torch.OutOfMemoryError):  # not a failed exchange
                 raise
             raise self.lost(silent, waited) from error

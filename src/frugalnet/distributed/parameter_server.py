@@ -14,7 +14,8 @@ from torch import Tensor
 from frugalnet.distributed.exchange import Peers
 
 Curves = list[dict[str, float]]  # a shard's figures, one dictionary for each of its epochs
-JOIN, DONE = -2, -1  # instead of a shard: the worker has trained none yet; there is nothing left to train
+JOIN = -2  # instead of a shard: the worker has trained none yet
+DONE = -1  # instead of a shard: there is nothing left to train
 STOP = "stop"  # a key in the store that all workers watch; its value is a failure, or empty if all is trained
 CPU = torch.device("cpu")
 
@@ -31,11 +32,15 @@ class GlobalNetwork:
         self, values: Tensor, shards: int, pushed: dict[int, Any], recorded: int, bound: int, peers: Peers
     ) -> None:
         """pushed: shard → rank, seconds of its last exchange, curves; in order of time. recorded: finished periods."""
-        self.values, self.pushed, self.bound, self.peers = values, pushed, bound, peers
+        self.values = values
+        self.pushed = pushed
+        self.bound = bound
+        self.peers = peers
         self.waiting = [shard for shard in range(shards) if shard not in pushed]  # the next to hand out comes first
         # The global network after every N pushes, and when: also those that a restarted run has not recorded yet.
         self.snapshots = [(values.clone(), time.monotonic())] * (len(pushed) // peers.world - recorded)
-        self.pulled, self.version = [0] * peers.world, 0  # the version that each worker has; the latest
+        self.version = 0  # of the global network
+        self.pulled = [0] * peers.world  # the version that each worker has
         self.left: set[int] = set()
         self.lock = threading.Lock()
         self.error: Exception | None = None

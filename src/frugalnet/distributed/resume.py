@@ -18,7 +18,9 @@ class Resumption:
 
     def __init__(self, folder: Path, own: Checkpoints, peers: Peers) -> None:
         """folder: of all hosts' checkpoints. own: this host's."""
-        self.folder, self.own, self.peers = folder, own, peers
+        self.folder = folder
+        self.own = own
+        self.peers = peers
 
     def keep(self, state: dict[str, Any]) -> None:
         """Take a copy of the state that all workers now have in common."""
@@ -40,9 +42,9 @@ class Resumption:
         """
         peers = self.peers
         hosts = [Checkpoints(folder) for folder in sorted(self.folder.glob("host-*/"))] if peers.first_on_host else []
-        found = [saved for saved in (checkpoints.load() for checkpoints in hosts) if saved is not None]
+        checkpoints = [saved for saved in (host.load() for host in hosts) if saved is not None]
         nothing: dict[str, Any] = {"progress": (-1, 0)}
-        newest = max(found, key=lambda saved: saved["progress"], default=nothing)
+        newest = max(checkpoints, key=lambda saved: saved["progress"], default=nothing)
         progress = peers.gather(tuple(newest["progress"]))
         saved = peers.broadcast(newest, progress.index(max(progress)))
         if "common" not in saved:

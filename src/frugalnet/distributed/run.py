@@ -84,8 +84,10 @@ def work(task: Task) -> str | None:
 
 
 def _work(task: Task) -> None:
-    inputs, local_rank = _Inputs(task), int(os.environ["LOCAL_RANK"])
-    job, device = inputs.job, inputs.device
+    inputs = _Inputs(task)
+    job = inputs.job
+    device = inputs.device
+    local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         torch.cuda.set_device(local_rank)
     own = Checkpoints(inputs.checkpoints.folder / f"host-{os.environ['GROUP_RANK']}")
@@ -106,7 +108,10 @@ def _work(task: Task) -> None:
 
 def _fit_and_write(inputs: _Inputs, worker: Worker, resumption: Resumption) -> None:
     """Train as worker 0, which logs and writes the results."""
-    run, root, peers, provenance = inputs.run, inputs.root, worker.peers, tracking.provenance()
+    run = inputs.run
+    root = inputs.root
+    peers = worker.peers
+    provenance = tracking.provenance()
     runs.tell_of_other_checkpoints(root, run)
     print(f"{runs.name(run)} on {run['data']}, {peers.world} workers; its bits depend on {run['environment']}")
     with tracking.training_run(root, run, provenance) as tracked:

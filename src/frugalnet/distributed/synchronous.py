@@ -23,7 +23,8 @@ def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], No
 
     on_epoch: called on worker 0, as by `training.loop.fit`. Raises as that does, on all workers.
     """
-    trainer, config = worker.trainer, worker.config
+    trainer = worker.trainer
+    config = worker.config
     saved, state = resumption.load()
     if state:
         worker.restore(state)
@@ -44,7 +45,9 @@ def fit(worker: Worker, resumption: Resumption, on_epoch: Callable[[History], No
 
 
 def _train(worker: Worker, resumption: Resumption, signals: list[int], on_epoch: Callable[[History], None]) -> None:
-    trainer, peers, config = worker.trainer, worker.peers, worker.config
+    trainer = worker.trainer
+    peers = worker.peers
+    config = worker.config
     period = config.period if isinstance(config, GlobalNet) else 1
     on_epoch(trainer.history)
     validated = trainer.history.rows[-1] if trainer.history.rows else worker.figures()
@@ -82,7 +85,8 @@ def _train(worker: Worker, resumption: Resumption, signals: list[int], on_epoch:
 
 def _train_until(until: int, worker: Worker, resumption: Resumption, signals: list[int]) -> None:
     """Train to step `until` of the epoch, then wait for all workers. If one has failed or got a signal, all stop."""
-    trainer, peers = worker.trainer, worker.peers
+    trainer = worker.trainer
+    peers = worker.peers
 
     def code() -> int:
         return _FAILED if trainer.failure else signals[0] if signals else 0

@@ -38,10 +38,15 @@ class Worker:
         labels: np.ndarray,
         validation: Split,
     ) -> None:
-        self.trainer, self.peers, self.config = trainer, peers, config
-        self.images_of, self.labels, self.validation = images_of, labels, validation
+        self.trainer = trainer
+        self.peers = peers
+        self.config = config
+        self.images_of = images_of
+        self.labels = labels
+        self.validation = validation
         self._resident = Resident(trainer.device)
-        self.network, self.replica = trainer.network, None
+        self.network = trainer.network
+        self.replica: Replica | None = None
         if not isinstance(config, GlobalNet):
             if config.sync_batch_norm:
                 self.network = synchronise_batch_norm(self.network, trainer.device)
@@ -88,7 +93,8 @@ class Worker:
             if not self.trainer.optimiser.state:
                 _fill_with_zeros(self.trainer.optimiser)
             state = self.trainer.optimiser.state_dict()["state"]
-            tensors += [t for key in sorted(state) for t in state[key].values() if isinstance(t, Tensor)]
+            for key in sorted(state):
+                tensors += [value for value in state[key].values() if isinstance(value, Tensor)]
         return tensors
 
     def exchange(self) -> None:
@@ -122,11 +128,13 @@ class Worker:
 
     def exchanges(self, epoch: int) -> list[int]:
         """The steps of an epoch after which workers exchange, from the current one on; the last ends the epoch."""
-        config, steps, count = self.config, self.trainer.steps, 1
-        if isinstance(config, GlobalNet) and self.peers.world > 1 and self.warms_up(epoch):
-            count = min(config.warmup_exchanges, steps)
+        steps = self.trainer.steps
+        count = 1
+        if isinstance(self.config, GlobalNet) and self.peers.world > 1 and self.warms_up(epoch):
+            count = min(self.config.warmup_exchanges, steps)
+        ends = [steps * number // count for number in range(1, count + 1)]
         # A run that was stopped after one of these steps has not exchanged there yet.
-        return [end for end in (steps * number // count for number in range(1, count + 1)) if end >= self.trainer.step]
+        return [end for end in ends if end >= self.trainer.step]
 
     def warms_up(self, epoch: int) -> bool:
         """Whether sub-models exchange several times in epoch `epoch` (from 0)."""
@@ -141,7 +149,8 @@ class Worker:
         The average of the sub-models' statistics differs: activations of averaged weights vary less than those of the
         weights that were averaged (Izmailov et al. 2018, section 3.2). Only evaluation uses these statistics.
         """
-        trainer, world = self.trainer, self.peers.world
+        trainer = self.trainer
+        world = self.peers.world
         if not isinstance(self.config, GlobalNet) or self.config.batch_norm == "averaged" or world == 1:
             return False
         count = ceil(images / (trainer.n_train // (trainer.steps * world)))  # of batches: the same for all workers

@@ -27,7 +27,8 @@ def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
     """
     if not points:
         return Chart(name, title, axis)
-    x, y = np.array([point.x for point in points], float), np.array([point.y for point in points], float)
+    x = np.array([point.x for point in points], float)
+    y = np.array([point.y for point in points], float)
     ends = [*x, *(max(end, 1e-9) for point in points for end in point.span or ())]
     pad = max(0.3 * np.log10(max(ends) / min(ends)), 0.12)
     x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
@@ -35,15 +36,17 @@ def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
     margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
     y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
     width = np.log10(x_range[1] / x_range[0])
-    is_optimal, drawn = pareto_front(x, y), _side_by_side(x, 0.014 * width)
+    is_optimal = pareto_front(x, y)
+    drawn = _side_by_side(x, 0.014 * width)
     front = sorted(zip(drawn[is_optimal].tolist(), y[is_optimal].tolist(), strict=True))
     front.append((x_range[1], front[-1][1]))
 
     def inside(x: float, y: float) -> tuple[float, float]:  # in the unit square
         return float(np.log10(x / x_range[0]) / width), (y - y_range[0]) / (y_range[1] - y_range[0])
 
-    across, places = [inside(*end) for end in front], [inside(*place) for place in zip(drawn, y, strict=True)]
-    lines = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(across)]
+    places = [inside(*place) for place in zip(drawn, y, strict=True)]
+    corners = [inside(*corner) for corner in front]
+    lines = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(corners)]
     for point, (a, b) in zip(points, places, strict=True):  # the bars
         low, high = (inside(1, end)[1] for end in point.interval)
         lines.append((a - 0.006, low, a + 0.006, high))
@@ -61,7 +64,8 @@ def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
 def _ticks(low: float, high: float) -> list[float]:
     """Two to five round numbers, or all powers of ten."""
     for digits in ((1, 2, 5), range(1, 10), np.arange(1, 10, 0.5), np.arange(1, 10, 0.25)):
-        inside = [float(step) for e in range(-6, 16) for m in digits if low <= (step := m * 10.0**e) <= high]
+        steps = [float(digit * 10.0**exponent) for exponent in range(-6, 16) for digit in digits]
+        inside = [step for step in steps if low <= step <= high]
         if len(inside) > 1:
             break
     return inside if len(inside) <= 5 else [step for step in inside if f"{step:.0e}"[0] == "1"] or inside[::2]
@@ -80,10 +84,12 @@ def place_names(
 
     One name after the other, in three rounds: the later ones see where all the others stand.
     """
-    chosen, placed = [(1, 0)] * len(points), dict[int, Box]()
+    chosen = [(1, 0)] * len(points)
+    placed: dict[int, Box] = {}
+    gap = 0.025  # between a point and its name
     marks = [(x - 0.03, y - 0.05, x + 0.03, y + 0.05) for x, y in points]
     for i, ((x, y), name) in [*enumerate(zip(points, names, strict=True))] * 3:
-        width, height, gap = 0.012 * len(name), 0.0275, 0.025  # half of the name's
+        width, height = 0.012 * len(name), 0.0275  # half of the name's
         boxes = {}
         for side in ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1)):
             middle, up = x + side[0] * (gap + width), y + side[1] * (gap + height)

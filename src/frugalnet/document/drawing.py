@@ -2,6 +2,7 @@
 
 import base64
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from frugalnet.document.blocks import Chart, Example, Gallery, Heatmap
+from frugalnet.document.blocks import Chart, Example, Gallery, Heatmap, Line, Point
 from frugalnet.document.wording import human, one_line
 from frugalnet.files import atomic
 
@@ -33,40 +34,9 @@ def plotly(chart: Chart | Heatmap) -> dict[str, Any]:
 
 
 def _plotly_chart(chart: Chart) -> dict[str, Any]:
-    traces: list[dict[str, Any]] = []
-    for line in chart.lines:
-        shape = {"dash": "dot" if line.dotted else "solid", "shape": "hv" if line.stepped else "linear"}
-        at = f"{chart.x_title} %{{x}}".lstrip()
-        hover = f"{_escaped(line.text)}, {at}: %{{y:.1f}} %<extra></extra>"
-        traces.append(
-            {"type": "scatter", "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers"}
-            | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
-            | ({"hovertemplate": hover} if line.text else {"hoverinfo": "skip"})
-        )
-    names: dict[str, Any] = {"type": "scatter", "mode": "markers+text", "hoverinfo": "skip", "cliponaxis": False}
-    names |= {"marker": {"size": 10, "opacity": 0}}  # so that names keep their distance
-    names |= {"x": [], "y": [], "text": [], "textposition": [], "textfont": {"color": [], "size": 12}}
-    for point in chart.points:
-        (right, up), name, colour = point.side, _escaped(point.name), point.colour
-        hover = "<br>".join([f"<b>{name}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
-        fill = colour if point.filled else "@paper"
-        traces.append(
-            {"type": "scatter", "mode": "markers", "x": [point.x], "y": [point.y], "hovertemplate": hover}
-            | {"cliponaxis": False, "marker": {"size": 10, "color": fill, "line": {"width": 2, "color": colour}}}
-            | {
-                axis: {"type": "data", "symmetric": False, "arrayminus": [error[0]], "array": [error[1]]}
-                | {"color": colour, "thickness": 1.2, "width": 3}
-                for axis, error in (("error_y", point.y_error), ("error_x", point.x_error))
-                if error
-            }
-        )
-        names["x"].append(point.x)
-        names["y"].append(point.y)
-        names["text"].append(f"\u00a0{name}\u00a0")  # plotly sets it too near the point
-        names["textfont"]["color"].append(colour)
-        names["textposition"].append(f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}")
-    if chart.points:
-        traces.append(names)  # above all bars
+    traces = [_line_trace(line, chart.x_title) for line in chart.lines]
+    traces += [_point_trace(point) for point in chart.points]
+    traces += [_names_trace(chart.points)] if chart.points else []  # above all bars
     annotations = [
         {"x": 1, "xref": "paper", "y": label.y, "xanchor": "left", "xshift": 6, "showarrow": False, "align": "left"}
         | {"text": _escaped(label.text), "font": {"color": label.colour, "size": 12}}
@@ -83,13 +53,61 @@ def _plotly_chart(chart: Chart) -> dict[str, Any]:
     return {"data": traces, "layout": _layout(x, y, margin) | {"annotations": annotations}}
 
 
+def _line_trace(line: Line, x_title: str) -> dict[str, Any]:
+    shape = {"dash": "dot" if line.dotted else "solid", "shape": "hv" if line.stepped else "linear"}
+    at = f"{x_title} %{{x}}".lstrip()
+    hover = f"{_escaped(line.text)}, {at}: %{{y:.1f}} %<extra></extra>"
+    return (
+        {"type": "scatter", "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers"}
+        | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
+        | ({"hovertemplate": hover} if line.text else {"hoverinfo": "skip"})
+    )
+
+
+def _point_trace(point: Point) -> dict[str, Any]:
+    hover = "<br>".join([f"<b>{_escaped(point.name)}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
+    fill = point.colour if point.filled else "@paper"
+    bars = {
+        axis: {"type": "data", "symmetric": False, "arrayminus": [error[0]], "array": [error[1]]}
+        | {"color": point.colour, "thickness": 1.2, "width": 3}
+        for axis, error in (("error_y", point.y_error), ("error_x", point.x_error))
+        if error
+    }
+    return (
+        {"type": "scatter", "mode": "markers", "x": [point.x], "y": [point.y], "hovertemplate": hover}
+        | {"cliponaxis": False, "marker": {"size": 10, "color": fill, "line": {"width": 2, "color": point.colour}}}
+        | bars
+    )
+
+
+def _names_trace(points: Sequence[Point]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "hoverinfo": "skip",
+        "cliponaxis": False,
+        "marker": {"size": 10, "opacity": 0},  # so that names keep their distance
+        "x": [point.x for point in points],
+        "y": [point.y for point in points],
+        "text": [f"\u00a0{_escaped(point.name)}\u00a0" for point in points],  # plotly sets it too near the point
+        "textposition": [_text_position(*point.side) for point in points],
+        "textfont": {"color": [point.colour for point in points], "size": 12},
+    }
+
+
+def _text_position(right: int, up: int) -> str:
+    """right, up: 1, 0 or -1."""
+    return f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[right]}"
+
+
 def _escaped(text: str) -> str:
     """Text from data for plotly, which reads tags, entities and, between two "$", formulas; the page reads "@name"."""
     return html.escape(text).replace("$", "&#36;").replace("@", "&#64;")
 
 
 def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
-    names, shown = [_escaped(name) for name in chart.class_names], len(chart.class_names) <= MOST_NAMES
+    names = [_escaped(name) for name in chart.class_names]
+    shown = len(names) <= MOST_NAMES
     trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
     trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "zmin": 0}
     trace |= {"colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0}}

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from frugalnet.comparison.compare import Comparison, Row
+from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Block, Cell, Chart, Point, Section, Table, network_cell
 from frugalnet.document.charts import colours, scatter
 from frugalnet.document.wording import BYTES, MILLISECONDS, human, percent, scale, signed_points

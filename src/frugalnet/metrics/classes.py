@@ -130,20 +130,26 @@ def most_confused_pairs(confused: NDArray[np.int64], class_names: Sequence[str],
 
 @dataclass(frozen=True)
 class Rank:
-    """A class's rank by accuracy among `of` classes: rank 1 is the easiest, from_hardest 1 the hardest; ties share."""
+    """A class's rank by accuracy among `count` classes: 1 is the easiest, from_hardest 1 the hardest; ties share."""
 
     name: str
     accuracy: float
     rank: int
     from_hardest: int
-    of: int
+    count: int
 
 
 def ranks(classes: Sequence[ClassAccuracy], names: Sequence[str]) -> list[Rank]:
     """The ranks of the named classes that are in the data."""
-    found = {one.name.casefold(): one.accuracy for one in classes if one.accuracy is not None}
-    known = [(name, found[name.casefold()]) for name in names if name.casefold() in found]
+    accuracies = {c.name.casefold(): c.accuracy for c in classes if c.accuracy is not None}
+    known = [(name, accuracies[name.casefold()]) for name in names if name.casefold() in accuracies]
     return [
-        Rank(name, own, 1 + sum(o > own for o in found.values()), 1 + sum(o < own for o in found.values()), len(found))
-        for name, own in known
+        Rank(
+            name,
+            accuracy,
+            rank=1 + sum(other > accuracy for other in accuracies.values()),
+            from_hardest=1 + sum(other < accuracy for other in accuracies.values()),
+            count=len(accuracies),
+        )
+        for name, accuracy in known
     ]

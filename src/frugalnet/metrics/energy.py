@@ -45,7 +45,8 @@ class EnergyMeter:
         if not self._counters:
             return None
         synchronize(self._device)
-        start, self._start = self._start, [counter.read() for counter in self._counters]
+        start = self._start
+        self._start = [counter.read() for counter in self._counters]
         laps = zip(self._counters, start, self._start, strict=True)
         return sum(counter.between(before, now) for counter, before, now in laps)
 
@@ -55,13 +56,18 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._meter = EnergyMeter(device)
-        self._wall, self._cpu = time.monotonic(), time.process_time()
+        self._wall = time.monotonic()
+        self._cpu = time.process_time()
 
     def lap(self) -> tuple[float, float, float | None]:
         """What was spent since the last lap."""
         joules = self._meter.lap()
-        wall, cpu, self._wall, self._cpu = self._wall, self._cpu, time.monotonic(), time.process_time()
-        return self._wall - wall, self._cpu - cpu, joules
+        wall = time.monotonic()
+        cpu = time.process_time()
+        spent = wall - self._wall, cpu - self._cpu, joules
+        self._wall = wall
+        self._cpu = cpu
+        return spent
 
 
 def _nvml(device: torch.device) -> list[_Counter]:

@@ -27,7 +27,7 @@ from frugalnet.metrics.energy import EnergyMeter
 from frugalnet.metrics.statistics import quantiles
 
 
-def measure(
+def measure_networks(
     networks: Mapping[str, nn.Module],
     device: torch.device,
     config: MeasureConfig,
@@ -155,29 +155,31 @@ class _Subject:
 
     def memory(self) -> dict[str, int | None]:
         resident = weights_bytes(self.network) + self.images.nbytes
-        found: dict[str, int | None] = {}
+        memory: dict[str, int | None] = {}
         for key, step in (("forward", self.forward), ("train_step", self.backward)):
             self.network.zero_grad(set_to_none=True)  # gradients belong to the step's memory
             peak = peak_allocated(lambda step=step: step(self.images), self.device)  # type: ignore[misc]
-            found[f"peak_memory_{key}_bytes"] = None if peak is None else peak + resident
-        return found
+            memory[f"peak_memory_{key}_bytes"] = None if peak is None else peak + resident
+        return memory
 
     def energy(self, seconds: float) -> dict[str, float | None]:
         """Joules an image, over at least so many seconds: counters are too slow for a single step."""
-        found: dict[str, float | None] = {}
+        energy: dict[str, float | None] = {}
         for key, step in (("image", self.forward), ("training_image", self.backward)):
-            meter, images = EnergyMeter(self.device), 0
+            meter = EnergyMeter(self.device)
+            images = 0
             end = time.perf_counter() + seconds
             while meter.available and (images == 0 or time.perf_counter() < end):
                 step(self.images)
                 images += len(self.images)
             joules = meter.lap()
-            found[f"energy_joules_per_{key}"] = None if joules is None else joules / images
-        return found
+            energy[f"energy_joules_per_{key}"] = None if joules is None else joules / images
+        return energy
 
     def _seconds(self, step: Callable[[], object]) -> tuple[float, float]:
         synchronize(self.device)
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu = time.process_time()
+        wall = time.perf_counter()
         step()
         synchronize(self.device)
         return time.perf_counter() - wall, time.process_time() - cpu

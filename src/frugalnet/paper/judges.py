@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from frugalnet.adaptation.result import AdaptationResult, difference
 from frugalnet.adaptation.result import NetworkResult as FineTuned
-from frugalnet.comparison.compare import Evidence, Row
+from frugalnet.comparison.compare import Evidence
+from frugalnet.comparison.networks import Row
 from frugalnet.document.wording import JOULES, human, listed, percent, points, scale, signed_points, with_interval
 from frugalnet.metrics.classes import ranks
 from frugalnet.metrics.statistics import Interval, Quantiles
@@ -143,7 +144,7 @@ def extreme_tenth(case: Case, names: Sequence[str], which: Literal["easiest", "h
     if len(ranked) < len(names):
         return None
     places = {rank.name: rank.rank if which == "easiest" else rank.from_hardest for rank in ranked}
-    extreme = [place for place in places.values() if place <= ranked[0].of // 10]
+    extreme = [place for place in places.values() if place <= ranked[0].count // 10]
     return Judgement(", ".join(f"{name} {place}" for name, place in places.items()), agreement(len(extreme) >= 3))
 
 

@@ -29,7 +29,7 @@ def class_ranks(comparison: Comparison) -> Table | None:
     rows = []
     for kind, names in (("easiest", EASIEST), ("hardest", HARDEST)):
         for ranks in zip(*(classes.ranks(row.classes, names) for row in comparison.rows), strict=True):
-            places = [Cell(f"{rank.rank} of {rank.of}", (percent(rank.accuracy, 0),)) for rank in ranks]
+            places = [Cell(f"{rank.rank} of {rank.count}", (percent(rank.accuracy, 0),)) for rank in ranks]
             rows.append([Cell(ranks[0].name), Cell(kind), *places])
     return Table("The paper’s classes", ("Class", "The paper", *models), rows, (0, 1)) if rows else None
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.comparison.compare import Comparison, Row
+from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.networks import Row
 from frugalnet.comparison.records import Record
 from frugalnet.document.blocks import (
     Block,
@@ -78,7 +79,7 @@ def extremes(rows: Sequence[Row]) -> Table:
     def named(row: Row, chosen: Sequence[int]) -> Cell:
         return Cell(", ".join(f"{row.classes[c].name} {percent(row.classes[c].accuracy or 0, 0)}" for c in chosen))
 
-    best_and_worst = [classes.best_and_worst([one.accuracy for one in row.classes]) for row in rows]
+    best_and_worst = [classes.best_and_worst([of_class.accuracy for of_class in row.classes]) for row in rows]
     body = [
         [network_cell(row.model), *(named(row, chosen) for chosen in both)]
         for row, both in zip(rows, best_and_worst, strict=True)

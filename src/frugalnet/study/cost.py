@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from frugalnet.comparison.compare import Comparison, Row
+from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Cell, Chart, Fold, Grid, Point, Section, Table
 from frugalnet.document.charts import colours, scatter
 from frugalnet.document.wording import NOT_MEASURED, interval, percent, prefixed, scale, seed_mean
@@ -33,9 +34,12 @@ def layers_section(comparison: Comparison) -> Section:
 
 def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     """Accuracy against one cost; empty if the cost was not measured."""
-    axis, colour, points = COST_AXES[key], colours(row.model for row in rows), []
+    axis = COST_AXES[key]
+    colour = colours(row.model for row in rows)
+    points = []
     for row in rows:
-        cost, measured = BY_KEY[key].value(row), getattr(row, key)
+        cost = BY_KEY[key].value(row)
+        measured = row.figure(key)
         if cost is None or cost <= 0:
             continue
         text = [f"top-1 {seed_mean(row.top1)} ({interval(row.top1_interval)})"]
@@ -48,16 +52,19 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
 
 def layers(row: Row) -> Table:
     """layers.csv, with each layer's fraction of the MACs, and of the measured time."""
-    layers, times = row.records[0].layers, row.cost.get("layer_ms") or {}
-    macs, milliseconds = sum(float(layer["macs"]) for layer in layers), sum(times.values())
+    layers = row.records[0].layers
+    times = row.cost.get("layer_ms") or {}
+    macs = [float(layer["macs"]) for layer in layers]
+    total_macs = sum(macs) or 1
+    total_ms = sum(times.values())
+    counted = scale([count for count in macs if count] or [1], prefixed(""))
     rows = []
-    counted = scale([float(layer["macs"]) for layer in layers if float(layer["macs"])] or [1], prefixed(""))
-    for layer in layers:
-        of_macs = float(layer["macs"]) / (macs or 1)
-        of_time = times[layer["layer"]] / milliseconds if milliseconds and layer["layer"] in times else None
+    for layer, count in zip(layers, macs, strict=True):
+        of_macs = count / total_macs
+        of_time = times[layer["layer"]] / total_ms if total_ms and layer["layer"] in times else None
         texts = (layer["layer"], layer["kind"], layer["output_shape"], f"{int(layer['parameters_trainable']):,}")
         time = Cell(NOT_MEASURED) if of_time is None else Cell(percent(of_time), bar=of_time)
-        rows.append([*map(Cell, texts), Cell(counted(float(layer["macs"]))), Cell(percent(of_macs), bar=of_macs), time])
+        rows.append([*map(Cell, texts), Cell(counted(count)), Cell(percent(of_macs), bar=of_macs), time])
     header = ("Layer", "Kind", "Output", "Parameters", "MACs", "Fraction of MACs", "Fraction of time")
     return Table(f"Layers of {row.model}", header, rows, (0, 1, 5, 6))
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from frugalnet import recommendation
-from frugalnet.comparison.compare import Comparison, Evidence, Row, recipe
+from frugalnet.comparison.comparable import recipe
+from frugalnet.comparison.compare import Comparison, Evidence
+from frugalnet.comparison.networks import Row
 from frugalnet.document.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
 from frugalnet.metrics.statistics import pareto_front
 from frugalnet.paper.claims import Claim, judge
@@ -38,9 +40,9 @@ class Findings:
             "scope": self.scope,
             "recommendation": self.recommendation,
             "networks": [row.figures() for row in comparison.rows],
-            "differences": [asdict(one) for one in comparison.differences],
-            "training_cost": {row.model: [asdict(one) for one in row.reached] for row in comparison.rows},
-            "claims": [asdict(one) for one in self.claims],
+            "differences": [asdict(difference) for difference in comparison.differences],
+            "training_cost": {row.model: [asdict(reached) for reached in row.reached] for row in comparison.rows},
+            "claims": [asdict(claim) for claim in self.claims],
             **{experiment.ID: experiment.summary(result, comparison) for experiment, result in measured(self.evidence)},
         }
 
@@ -52,7 +54,8 @@ def conclude(evidence: Evidence) -> Findings:
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
-    run, records = comparison.first.run, comparison.records
+    run = comparison.first.run
+    records = comparison.records
     commits: dict[str, set[str]] = {}  # with the files that differed from it when networks were trained
     for record in records:
         if commit := record.timing.get("mlflow.source.git.commit"):
@@ -90,7 +93,8 @@ def _merged(machines: Sequence[Mapping[str, Any]]) -> str:
 
 def _scope(comparison: Comparison) -> str:
     """What was compared, in one sentence."""
-    run, rows = comparison.first.run, comparison.rows
+    run = comparison.first.run
+    rows = comparison.rows
     data = "the sample data, which say nothing about Tiny ImageNet" if run["is_sample"] else run["data"]
     trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
     seeds = dict.fromkeys(count(len(row.seeds), "seed") for row in rows)
@@ -108,7 +112,8 @@ def frugal(rows: Sequence[Row]) -> Row:
 def _recommendation(comparison: Comparison) -> list[str]:
     """Which network to use, and whether the differences are more than chance."""
     rows = comparison.rows
-    best, cheap = rows[0], frugal(rows)
+    best = rows[0]
+    cheap = frugal(rows)
     mean = f", mean of {len(best.seeds)} seeds" if len(best.seeds) > 1 else ""
     reached = f"{percent(best.top1.mean)} top-1{mean} (95\u00a0% interval {interval(best.top1_interval)})"
     if len(rows) == 1:
@@ -138,13 +143,20 @@ def _others(comparison: Comparison) -> list[str]:
     """Whether the lead over the second is real; which networks are Pareto-optimal, and what dominates the others."""
     rows = comparison.rows
     best, second = rows[:2]
-    sentences, dominated, unclear = [], [], []
+    if second is frugal(rows):
+        return [_front(comparison)]
     lead = comparison.difference(best.model, second.model)
-    if second is not frugal(rows):
-        real = "is" if lead.excludes_zero else "is not"
-        sentences.append(f"Its lead over the second, {second.model}, {real} significant: {points(lead)}.")
-    optimal = pareto_front(np.array([r.macs for r in rows], float), np.array([r.top1.mean for r in rows]))
+    real = "is" if lead.excludes_zero else "is not"
+    return [f"Its lead over the second, {second.model}, {real} significant: {points(lead)}.", _front(comparison)]
+
+
+def _front(comparison: Comparison) -> str:
+    """Which networks are Pareto-optimal, what dominates the others, and what of that is unclear."""
+    rows = comparison.rows
+    optimal = pareto_front(np.array([row.macs for row in rows], float), np.array([row.top1.mean for row in rows]))
     front = [row.model for row, is_optimal in zip(rows, optimal, strict=True) if is_optimal]
+    dominated: list[str] = []
+    unclear: list[str] = []
     for row in (row for row in rows if row.model not in front):
         ahead = [r for r in rows if r.macs <= row.macs and r.top1.mean >= row.top1.mean and r is not row]
         clearly = next((r for r in ahead if comparison.difference(r.model, row.model).low > 0), None)
@@ -153,7 +165,7 @@ def _others(comparison: Comparison) -> list[str]:
         else:
             more = "as many" if ahead[0].macs == row.macs else "fewer"
             unclear.append(f"{row.model} is not significantly different from {ahead[0].model}, which has {more} MACs.")
-    sentences.append(f"Pareto-optimal in accuracy and MACs: {listed(front)}.")
+    sentences = [f"Pareto-optimal in accuracy and MACs: {listed(front)}."]
     if dominated:
-        sentences[-1] += f" Dominated: {listed(dominated)}."
-    return [*sentences[:-1], " ".join([sentences[-1], *unclear])]
+        sentences.append(f"Dominated: {listed(dominated)}.")
+    return " ".join([*sentences, *unclear])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frugalnet.comparison.compare import Row
+from frugalnet.comparison.networks import Row
 from frugalnet.comparison.records import Record
 from frugalnet.document.blocks import Document, Section
 from frugalnet.document.charts import colours

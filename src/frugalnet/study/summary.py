@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from frugalnet.comparison.compare import Comparison, Difference, Row
+from frugalnet.comparison.compare import Comparison, Difference
+from frugalnet.comparison.networks import Row
 from frugalnet.document.wording import MILLISECONDS, human, interval, percent, points, scale
 
 
@@ -14,13 +15,13 @@ def summary(compared: Comparison) -> dict[str, Any]:
     one text, as "65.5% 23M 7.5ms". What was not measured is left out.
     """
     best = compared.rows[0]
-    found = {"best": best.model, "top1": round(best.top1.mean, 4), "MMACs": float(f"{best.macs / 1e6:.3g}")}
+    figures = {"best": best.model, "top1": round(best.top1.mean, 4), "MMACs": float(f"{best.macs / 1e6:.3g}")}
     if best.latency_ms is not None:
-        found["ms"] = float(f"{best.latency_ms.median:.3g}")
+        figures["ms"] = float(f"{best.latency_ms.median:.3g}")
     for row in sorted(compared.rows, key=lambda row: row.model):
         latency = "" if row.latency_ms is None else f" {_short(row.latency_ms.median)}ms"
-        found[row.model] = f"{row.top1.mean:.1%} {_short(row.macs / 1e6)}M{latency}"
-    return found
+        figures[row.model] = f"{row.top1.mean:.1%} {_short(row.macs / 1e6)}M{latency}"
+    return figures
 
 
 def _short(value: float) -> str:
@@ -36,13 +37,14 @@ def of_all(compared: Comparison) -> str:
 
 def of_one(compared: Comparison, row: Row) -> str:
     """A network's figures and how it differs from the others, as Markdown."""
-    found = [one for one in compared.differences if row.model in (one.first, one.second)]
-    return "\n".join([f"**{_figures(row)}**", "", *map(_difference, found)])
+    own = [pair for pair in compared.differences if row.model in (pair.first, pair.second)]
+    return "\n".join([f"**{_figures(row)}**", "", *map(_difference, own)])
 
 
-def _difference(one: Difference) -> str:
-    first = "" if one.interval.excludes_zero else f" {'more' if one.interval.estimate >= 0 else 'less'} for {one.first}"
-    return f"- {one.wording}: {points(one.interval)}{first}"
+def _difference(pair: Difference) -> str:
+    interval = pair.interval
+    first = "" if interval.excludes_zero else f" {'more' if interval.estimate >= 0 else 'less'} for {pair.first}"
+    return f"- {pair.wording}: {points(interval)}{first}"
 
 
 def _figures(row: Row) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frugalnet.comparison.compare import Row
+from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Cell, Table, network_cell
 from frugalnet.document.wording import (
     BYTES,
@@ -38,25 +38,27 @@ class Column:
 
     def value(self, row: Row) -> float | None:
         """The figure, its mean over seeds or its median; None if it was not measured."""
-        found = row.figure(self.key)
-        if isinstance(found, SeedMean):
-            return found.mean
-        return found.median if isinstance(found, Quantiles) else found
+        figure = row.figure(self.key)
+        if isinstance(figure, SeedMean):
+            return figure.mean
+        return figure.median if isinstance(figure, Quantiles) else figure
 
     def cell(self, row: Row, rows: Sequence[Row]) -> Cell:
         """The figure as text, marked if it is the best of the rows: two of them must differ. Repeated measurements
         have their percentiles below."""
-        found, value = row.figure(self.key), self.value(row)
+        figure = row.figure(self.key)
+        value = self.value(row)
         if value is None:
             return Cell(NOT_MEASURED)
-        values = {other for one in rows if (other := self.value(one)) is not None}
+        values = {value for value in map(self.value, rows) if value is not None}
         is_best = self.best is not None and len(values) > 1 and value == self.best(values)
         if not self.units:
             below = (interval(row.top1_interval), count(len(row.seeds), "seed")) if self.key == "top1" else ()
-            return Cell(self.text(found), below, is_best)
+            return Cell(self.text(figure), below, is_best)
         shown = scale([*values], self.units)
-        repeated = (shown.range(found.p5, found.p95), f"n\u00a0{found.n}") if isinstance(found, Quantiles) else ()
-        return Cell(shown(value), repeated, is_best)
+        if not isinstance(figure, Quantiles):
+            return Cell(shown(value), (), is_best)
+        return Cell(shown(value), (shown.range(figure.p5, figure.p95), f"n\u00a0{figure.n}"), is_best)
 
 
 PER_SECOND = ((1.0, ""),)

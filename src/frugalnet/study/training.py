@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from frugalnet.comparison import curves
-from frugalnet.comparison.compare import Comparison, Reached, Row
+from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.networks import Reached, Row
 from frugalnet.document.blocks import Block, Cell, Chart, Grid, Point, Section, Table, network_cell
 from frugalnet.document.charts import colours
 from frugalnet.document.wording import count, percent, prefixed, scale
@@ -32,20 +33,27 @@ def seed_chart(rows: Sequence[Row]) -> Chart:
             top1 = 100 * record.metrics["top1"]
             text = [f"{record.name}: {top1:.2f} %"]
             points.append(Point("", colour_of[row.model], x, top1, (top1, top1), text))
-    ends, x_range = [point.y for point in points], (-0.5, len(rows) - 0.5)
-    drawn = replace(chart, x_range=x_range, y_range=(min(ends) - 1, max(ends) + 1), points=points)
-    return chart if len(points) == len(rows) else replace(drawn, x_names=[row.model for row in rows])
+    if len(points) == len(rows):
+        return chart
+    accuracies = [point.y for point in points]
+    return replace(
+        chart,
+        x_range=(-0.5, len(rows) - 0.5),
+        y_range=(min(accuracies) - 1, max(accuracies) + 1),
+        points=points,
+        x_names=[row.model for row in rows],
+    )
 
 
 def training_cost(rows: Sequence[Row]) -> Table:
-    def cell(one: Reached) -> Cell:
-        if one.epochs is None or one.macs is None:
-            return Cell(f"{one.seeds_reached} of {one.seeds} seeds" if one.seeds_reached else "not reached")
-        return Cell(count(one.epochs, "epoch"), (macs(one.macs),))
+    def cell(reached: Reached) -> Cell:
+        if reached.epochs is None or reached.macs is None:
+            return Cell(f"{reached.seeds_reached} of {reached.seeds} seeds" if reached.seeds_reached else "not reached")
+        return Cell(count(reached.epochs, "epoch"), (macs(reached.macs),))
 
-    every = [one for row in rows for one in row.reached]
-    macs = scale([one.macs for one in every if one.macs] or [1], prefixed("MACs"))
-    milestones = [percent(one.milestone, 0) for one in rows[0].reached]
+    costs = [reached.macs for row in rows for reached in row.reached]
+    macs = scale([cost for cost in costs if cost] or [1], prefixed("MACs"))
+    milestones = [percent(reached.milestone, 0) for reached in rows[0].reached]
     body = [[network_cell(row.model), *map(cell, row.reached)] for row in rows]
     return Table("Training cost of reaching an accuracy", ("Validation top-1", *milestones), body)
 

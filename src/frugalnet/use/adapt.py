@@ -62,7 +62,7 @@ class LabelledPictures:
     notes: list[str]
 
 
-def read(folder: Path) -> LabelledPictures:
+def read_pictures(folder: Path) -> LabelledPictures:
     """The pictures in the folders of a folder, whose names are the classes.
 
     Left out, and noted: files that are not pictures, and all but the first of pictures of a class that have equal
@@ -169,13 +169,13 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
     """Fine-tune a part of a stored network on the pictures in `folder`, and write a folder of weights with a card.
 
     Returns what was reached on the held-out pictures, in words. Raises UserError if `out` already exists, and as
-    `read` does.
+    `read_pictures` does.
     """
     if out.exists():
         raise UserError(f"{out}: already exists; remove it, or name another folder with --out")
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{out}: is in the folder of the classes; name another folder with --out")
-    shown = read(folder)
+    shown = read_pictures(folder)
     for note in shown.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
     held = hold_out(shown.labels, shown.groups, seed)

@@ -25,11 +25,12 @@ class Prediction:
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """The most probable classes: (name, probability), the most probable first."""
-        return [(one["name"], one["probability"]) for one in self.named(count)]
+        return [(guess["name"], guess["probability"]) for guess in self.named(count)]
 
     def named(self, count: int = 5) -> list[dict[str, Any]]:
         """The same as JSON: id, name and probability of each. The lower position wins a tie, as in `accuracy`."""
-        ids, names = self.classes.ids, self.classes.names
+        ids = self.classes.ids
+        names = self.classes.names
         order = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
         return [{"id": ids[i], "name": names[i], "probability": float(self.probabilities[i])} for i in order]
 
@@ -38,7 +39,8 @@ class Classifier:
     """A network on the CPU with its normalisation and classes. Raises UserError if the file's weights do not fit it."""
 
     def __init__(self, stored: Stored) -> None:
-        self.stored, self.classes = stored, stored.classes
+        self.stored = stored
+        self.classes = stored.classes
         self.normalise, self.network = load_network(stored)
         self.logits(np.zeros((1, pictures.SIDE, pictures.SIDE, 3), np.uint8))  # the first call is slower
 

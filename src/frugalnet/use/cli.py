@@ -93,7 +93,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         where = _downloaded(arguments.run, Path(folder)) if arguments.run else arguments.weights
         network = classifier.Classifier(weights.choose_network(arguments.model, where))
-    found: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
     failed = 0
     with _while_output_is_read():
         for name in pictures.find_pictures(arguments.pictures):
@@ -104,7 +104,7 @@ def _predict(arguments: argparse.Namespace) -> int:
                 print(f"frugalnet: {error}", file=sys.stderr)
                 continue
             (prediction,) = network.predict([picture.pixels])
-            found.append(
+            predictions.append(
                 {
                     "file": picture.name,
                     "network": network.stored.name,
@@ -114,9 +114,9 @@ def _predict(arguments: argparse.Namespace) -> int:
                 }
             )
             if not arguments.json:
-                print(_text(found[-1]))
+                print(_text(predictions[-1]))
         if arguments.json:
-            print(json.dumps(found, indent=2))
+            print(json.dumps(predictions, indent=2))
     return int(failed > 0)
 
 
@@ -191,7 +191,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             model = registry.save(Path(folder) / "weights", Path(folder) / "served")
             name = stored.name
         else:
-            registered, version = registry.find(project.project_root(), arguments.alias)
+            registered, version = registry.find_version(project.project_root(), arguments.alias)
             model = registry.download_version(registered, version, Path(folder))
             name = f"{registered} version {version}, {arguments.alias}"
         registry.serve(name, model, arguments.host, arguments.port)
@@ -204,11 +204,11 @@ def _try(arguments: argparse.Namespace) -> None:
     page.serve(weights.of_folder(arguments.weights or weights.project_folder()), arguments.port)
 
 
-def _text(found: dict[str, Any]) -> str:
+def _text(picture: dict[str, Any]) -> str:
     """One picture's classes, for a terminal: control characters in names are escaped."""
-    changes = f" ({', '.join(found['changes'])})" if found["changes"] else ""
-    lines = [f"{found['file']}{changes}: {found['network']}, {found['milliseconds']:.2f} ms"]
-    lines += [f"  {one['probability']:7.2%}  {one['name']}" for one in found["top"]]
+    changes = f" ({', '.join(picture['changes'])})" if picture["changes"] else ""
+    lines = [f"{picture['file']}{changes}: {picture['network']}, {picture['milliseconds']:.2f} ms"]
+    lines += [f"  {guess['probability']:7.2%}  {guess['name']}" for guess in picture["top"]]
     return "\n".join(printable(line) for line in lines)
 
 

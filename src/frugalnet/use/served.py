@@ -42,8 +42,8 @@ class Served:
         except UserError as error:
             raise registry.bad_request(str(error)) from error
         return [
-            {"classes": one.named(top), "changes": list(picture.changes)}
-            for one, picture in zip(predictions, read, strict=True)
+            {"classes": prediction.named(top), "changes": list(picture.changes)}
+            for prediction, picture in zip(predictions, read, strict=True)
         ]
 
 

@@ -94,10 +94,10 @@ def choose_network(name: str | None = None, where: Path | str | None = None) -> 
     that there are, if there is no such network, or if the file holds another one.
     """
     folder = project_folder() if where is None else Path(where)
-    found = of_folder(folder) if folder.is_dir() or where is None else [of_file(folder)]
-    matching = [stored for stored in found if name in (None, stored.name, stored.entry.model)]
+    networks = of_folder(folder) if folder.is_dir() or where is None else [of_file(folder)]
+    matching = [stored for stored in networks if name in (None, stored.name, stored.entry.model)]
     if not matching:
-        raise UserError(f"{folder}: holds {', '.join(stored.name for stored in found)}, not '{name}'")
+        raise UserError(f"{folder}: holds {', '.join(stored.name for stored in networks)}, not '{name}'")
     if name is None:
         return max(matching, key=lambda stored: stored.entry.top1)
     return min(matching, key=lambda stored: stored.entry.seed)
@@ -171,10 +171,10 @@ def check_file(stored: Stored) -> None:
     """Raises UserError unless the file is the one that its description means."""
     if not stored.path.is_file():
         raise UserError(f"{stored.path}: missing; restore it, for example with git checkout or dvc checkout")
-    if (found := sha256(stored.path)) != stored.entry.sha256:
+    if (present := sha256(stored.path)) != stored.entry.sha256:
         raise UserError(
             f"{stored.path}: not the file that weights.json or run.json describes as {stored.name} (expected SHA-256 "
-            f"{stored.entry.sha256[:16]}…, found {found[:16]}…); restore the file, or evaluate it again"
+            f"{stored.entry.sha256[:16]}…, found {present[:16]}…); restore the file, or evaluate it again"
         )
 
 

@@ -1,0 +1,138 @@
+"""One row a network: its figures over seeds, and what training it cost."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frugalnet.comparison.records import Record, is_quantiles
+from frugalnet.metrics import classes, statistics
+from frugalnet.metrics.classes import ClassAccuracy
+from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean, quantiles, seed_mean
+
+MILESTONES = (0.20, 0.25, 0.30, 0.33, 0.35, 0.40)  # validation top-1; 0.33 is the paper's (section 4.1)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The training cost of reaching a validation top-1: means over seeds, None unless every seed reached it."""
+
+    milestone: float
+    seeds_reached: int
+    seeds: int
+    epochs: float | None
+    seconds: float | None
+    macs: float | None
+
+
+def training_cost(records: Sequence[Record], milestones: Sequence[float] = MILESTONES) -> list[Reached]:
+    """Epochs, seconds and MACs up to the end of the first epoch that reached each milestone."""
+    table = []
+    for milestone in milestones:
+        epochs: list[int] = []
+        seconds: list[float] = []
+        macs: list[float] = []
+        for record in records:
+            epoch = next((int(e["epoch"]) for e in record.history if e["validation_top1"] >= milestone), None)
+            if epoch is None:
+                continue
+            epochs.append(epoch)
+            macs.append(sum(e["train_macs"] for e in record.history[:epoch]))
+            if len(record.timing.get("epoch_seconds", [])) >= epoch:
+                seconds.append(sum(record.timing["epoch_seconds"][:epoch]))
+        costs = (epochs, seconds, macs)
+        means = [float(np.mean(cost)) if len(cost) == len(records) else None for cost in costs]
+        table.append(Reached(milestone, len(epochs), len(records), *means))
+    return table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model over its seeds. Accuracies in 0..1, loss in nats; None: not measured."""
+
+    model: str
+    seeds: list[int]
+    top1: SeedMean
+    top1_interval: Interval
+    top5: SeedMean
+    macro_accuracy: SeedMean
+    loss: SeedMean
+    ece: SeedMean
+    train_top1: SeedMean
+    parameters_trainable: int
+    parameters_keras: int
+    macs: int
+    weights_bytes: int
+    latency_ms: Quantiles | None
+    throughput: Quantiles | None
+    train_step_ms: Quantiles | None
+    epoch_seconds: Quantiles | None
+    epoch_cpu_seconds: Quantiles | None
+    epoch_joules: Quantiles | None
+    epoch_macs: float
+    train_seconds: SeedMean | None
+    epochs: int
+    recipe: str
+    # Not in comparison.json
+    records: list[Record]  # one per seed
+    reached: list[Reached]
+    confusion: NDArray[np.int64]  # (C, C), summed over the seeds
+    classes: list[ClassAccuracy]  # over the seeds, in label order
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """The model's entry in cost.json, the same for all seeds."""
+        return self.records[0].cost
+
+    def figure(self, key: str) -> SeedMean | Quantiles | float | None:
+        """A field of this row, or else of the model's entry in cost.json; None if it was not measured."""
+        value: Any = getattr(self, key) if hasattr(self, key) else self.cost.get(key)
+        return Quantiles(**value) if is_quantiles(value) else value
+
+    def figures(self) -> dict[str, Any]:
+        """All fields up to `recipe`, ready for JSON."""
+        others = ("records", "reached", "confusion", "classes")
+        fields = {key: value for key, value in vars(self).items() if key not in others}
+        return {key: asdict(value) if is_dataclass(value) else value for key, value in fields.items()}  # type: ignore[arg-type]
+
+
+def row(records: Sequence[Record]) -> Row:
+    """One model's row, from one record per seed."""
+    first = records[0]
+
+    def metric(key: str) -> SeedMean:
+        return seed_mean([record.metrics[key] for record in records])
+
+    def measured(key: str) -> Quantiles | None:
+        return Quantiles(**first.cost[key]) if is_quantiles(first.cost.get(key)) else None
+
+    def by_epoch(key: str) -> Quantiles | None:
+        values = [value for record in records for value in record.timing.get(key, [])]
+        measurements = [value for value in values if value is not None]
+        return quantiles(measurements) if measurements else None
+
+    confusion = np.sum([record.confusion for record in records], axis=0)
+    totals = [sum(record.timing["epoch_seconds"]) for record in records if record.timing.get("epoch_seconds")]
+    figures: dict[str, Any] = {key: metric(key) for key in ("top1", "top5", "macro_accuracy", "loss", "ece")}
+    figures |= {
+        key: first.metrics[key] for key in ("parameters_trainable", "parameters_keras", "macs", "weights_bytes")
+    }
+    figures |= {key: measured(key) for key in ("latency_ms", "throughput", "train_step_ms")}
+    figures |= {key: by_epoch(key) for key in ("epoch_seconds", "epoch_cpu_seconds", "epoch_joules")}
+    return Row(
+        model=first.model,
+        seeds=[record.seed for record in records],
+        top1_interval=statistics.bootstrap(np.stack([record.correct for record in records])),
+        train_top1=seed_mean([record.history[-1]["train_top1"] for record in records]),
+        epoch_macs=float(np.mean([epoch["train_macs"] for epoch in first.history])),
+        train_seconds=seed_mean(totals) if totals else None,
+        epochs=len(first.history),
+        recipe=first.run["train"]["recipe"],
+        records=list(records),
+        reached=training_cost(records),
+        confusion=confusion,
+        classes=classes.per_class(confusion, first.class_ids, first.class_names, len(records)),
+        **figures,
+    )
