@@ -19,7 +19,7 @@ install: .venv/installed ## install the locked dependencies into .venv; optional
 
 demo: .venv/installed ## run the whole pipeline on the sample data, in a temporary copy of the project
 	dvc exp run --temp --force --name demo -S data=sample -S train=demo -S robustness=demo -S adapt=demo \
-		-S evaluate.rounds=3 -S evaluate.batch_size=64
+		-S measure.rounds=3 -S measure.batch_size=64
 	@rm -rf demo
 	@dvc get --quiet . results/compare --out demo \
 		--rev $$(git for-each-ref --format='%(objectname)' --sort=-committerdate 'refs/exps/*/*/demo' | head -n 1)

@@ -71,7 +71,7 @@ class Data:
 
 def load_params() -> Params:
     """The working folder's params.yaml, with the benchmark's batch size, whole images, on the CPU."""
-    params = config.load()
+    params = config.read_params()
     train = params.train.model_copy(update={"batch_size": BATCH_SIZE, "resolutions": [64]})
     return params.model_copy(update={"train": train, "compute": params.compute.model_copy(update={"device": "cpu"})})
 

@@ -18,7 +18,7 @@ from frugalnet.training.job import Job
 
 
 def main(model: str, name: str) -> None:
-    params = config.load()
+    params = config.read_params()
     scenarios = params.adapt.scenarios
     scenario = next((scenario for scenario in scenarios if scenario == name), None)
     if scenario is None:

@@ -12,7 +12,7 @@ from frugalnet.stage import run_stage
 def main() -> None:
     from frugalnet import config
 
-    params = config.load()
+    params = config.read_params()
     check_policy(params.augment.policy)
     images = Path("data/arrays/train_images.npy")
     views = Path("data/views")

@@ -10,7 +10,7 @@ from frugalnet.stage import run_stage
 
 
 def main() -> None:
-    params = config.load()
+    params = config.read_params()
     archive = Path("data/archive.zip")
     if is_verified(archive, params.data):
         return

@@ -16,7 +16,7 @@ from frugalnet.training.inference import infer, load_weights
 
 
 def main(model: str, seed: int) -> None:
-    device = compute.setup(config.load().compute)
+    device = compute.setup(config.read_params().compute)
     data = arrays.read_dataset(Path("data/arrays"))
     root = tracking.project_root()
     name = f"{model}-{seed}"

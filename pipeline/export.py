@@ -16,7 +16,7 @@ from frugalnet.use.registered import register
 
 
 def main(model: str, seed: int) -> None:
-    params = config.load()
+    params = config.read_params()
     torch.set_num_threads(1)
     data = arrays.read_dataset(Path("data/arrays"))
     name = f"{model}-{seed}"
@@ -27,7 +27,7 @@ def main(model: str, seed: int) -> None:
         arenas = write_stored(stored, data.train.images, params.export, folder)
         result = measure_accuracy(runnables(stored, folder), data, params.export)
         write_json(folder / "export.json", result.model_dump())
-    costs = measure_costs(runnables(stored, out), arenas, params.evaluate)
+    costs = measure_costs(runnables(stored, out), arenas, params.measure)
     write_json(Path("results/export_timing") / name / "timing.json", costs.model_dump())
 
     run, timing = (read_json(Path("results/train") / name / f"{part}.json") for part in ("run", "timing"))

@@ -10,11 +10,11 @@ from frugalnet.stage import run_stage
 
 
 def main() -> None:
-    params = config.load()
+    params = config.read_params()
     device = compute.setup(params.compute)
     num_classes = len(arrays.read_dataset(Path("data/arrays")).class_ids)
     networks = {name: models.build(name, num_classes) for name in params.model.names}
-    write_json(Path("results/cost.json"), timing.measure_networks(networks, device, params.evaluate))
+    write_json(Path("results/cost.json"), timing.measure_networks(networks, device, params.measure))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from frugalnet.stage import run_stage
 def main() -> None:
     from frugalnet import config
 
-    params = config.load()
+    params = config.read_params()
     normalise(
         Path("data/archive.zip"),
         Path("data/arrays"),

@@ -21,7 +21,7 @@ from frugalnet.training.inference import infer, load_weights
 
 
 def main() -> None:
-    params = config.load()
+    params = config.read_params()
     device = compute.setup(params.compute)
     data = arrays.read_dataset(Path("data/arrays"))
     normalise = Normaliser(data.mean, data.std, device)

@@ -13,7 +13,7 @@ from frugalnet.training.inference import infer
 
 
 def main() -> None:
-    params = config.load()
+    params = config.read_params()
     config.check_architectures(params)
     device = compute.setup(params.compute)
     data = arrays.read_dataset(Path("data/arrays"))

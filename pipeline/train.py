@@ -8,7 +8,7 @@ from frugalnet.training import recorded, runs
 
 
 def main(model: str, seed: int) -> None:
-    params = config.load()
+    params = config.read_params()
     if params.distributed.kind != "none":
         from frugalnet.distributed.run import Task, train  # here: a single process needs nothing of it
 

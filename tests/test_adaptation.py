@@ -290,7 +290,7 @@ def test_a_network_that_has_never_seen_the_classes_is_trained_without_them_and_o
 ):
     from frugalnet import config
 
-    recipe = config.load().train.model_copy(update={"epochs": 3, "batch_size": 10})
+    recipe = config.read_params().train.model_copy(update={"epochs": 3, "batch_size": 10})
     drawn = [c for draw in draw_classes(FEW, 7) for c in draw]
     kept: list[np.ndarray] = []
     resident = Resident.of

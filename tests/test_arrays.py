@@ -19,7 +19,7 @@ from dvc.utils.hydra import compose_and_dump
 from PIL import Image
 from pydantic import ValidationError
 
-from frugalnet.config import load
+from frugalnet.config import read_params
 from frugalnet.data.arrays import FILES, Dataset, read_dataset
 from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
@@ -80,7 +80,7 @@ def test_a_channel_of_one_value_is_centred_and_a_network_trains_on_it(small: Mem
     assert data.std[2] == 1
     assert min(data.std[:2]) > 10
     changes = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01}
-    recipe = load(PROJECT / "params.yaml").train.model_copy(update=changes)
+    recipe = read_params(PROJECT / "params.yaml").train.model_copy(update=changes)
     normaliser = Normaliser(data.mean, data.std, torch.device("cpu"))
     trainer = Trainer("depthwise", 0, len(data.class_ids), len(data.train.labels), normaliser, recipe)
     images = np.array(data.train.images)

@@ -100,7 +100,7 @@ def prepared(tmp_path, sample_archive) -> Path:
     """A folder with params.yaml, and `data/` of 200 images and two views."""
     names = ["model=depthwise", "augment.views=2", "compute.threads=1"]
     compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", names)
-    params = config.load(tmp_path / "params.yaml")
+    params = config.read_params(tmp_path / "params.yaml")
     few = params.data.model_copy(update={"train_per_class": 20})
     (tmp_path / "data").mkdir()
     shutil.copy(sample_archive, tmp_path / "data/archive.zip")

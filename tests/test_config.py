@@ -36,7 +36,7 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         chosen.append("train=distilled")  # a teacher needs a recipe that learns from it
     if group == "train" and name.startswith("distilled"):
         chosen.append("teacher=alexnet")
-    params = config.load(compose(tmp_path / "params.yaml", *chosen))
+    params = config.read_params(compose(tmp_path / "params.yaml", *chosen))
     if group == "augment":
         check_policy(params.augment.policy)
 
@@ -62,7 +62,7 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("data.classes=1", "data.classes", "greater than or equal to 2"),
         ("train=speedrun train.epochs=3", "train.resolutions", "4 sizes for 3 epochs"),
         ("~augment.views", "augment.views", "required"),
-        ("~evaluate.rounds", "evaluate.rounds", "required"),
+        ("~measure.rounds", "measure.rounds", "required"),
         ("augment.views=-1", "augment.views", "greater than or equal to 0"),
         ("compute.threads=100000", "compute.threads", "less than or equal to 1024"),
         ("compute.processes=100000", "compute.processes", "less than or equal to 1024"),
@@ -87,7 +87,7 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
 def test_a_wrong_parameter_is_refused_by_its_name_with_the_reason(tmp_path, override, key, reason):
     path = compose(tmp_path / "params.yaml", *override.split())
     with pytest.raises(UserError) as refusal:
-        config.load(path)
+        config.read_params(path)
     assert key in str(refusal.value)
     assert reason in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -101,7 +101,7 @@ def test_an_unknown_choice_is_refused_with_the_valid_ones(tmp_path):
 def test_a_number_in_scientific_notation_is_a_number(tmp_path):
     path = compose(tmp_path / "params.yaml")
     path.write_text(path.read_text().replace("weight_decay: 0.0005", "weight_decay: 5e-4"))
-    assert config.load(path).train.weight_decay == 5e-4
+    assert config.read_params(path).train.weight_decay == 5e-4
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
 def test_a_file_that_is_not_parameters_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"^[^\n]*params.yaml: [^\n]*$"):
-        config.load(tmp_path / "params.yaml")
+        config.read_params(tmp_path / "params.yaml")
 
 
 def test_of_very_many_errors_the_first_are_told_and_long_lists_are_checked_soon(tmp_path):
@@ -127,17 +127,17 @@ def test_of_very_many_errors_the_first_are_told_and_long_lists_are_checked_soon(
     text = path.read_text()
     path.write_text(text.replace("seeds:\n- 0\n", f"seeds: {[-1] * 1000}\n"))
     with pytest.raises(UserError, match=r"seeds\.9: .*; and 990 more$"):
-        config.load(path)
+        config.read_params(path)
     path.write_text(text.replace("seeds:\n- 0\n", f"seeds: {[*range(20_000), 7]}\n"))
     with pytest.raises(UserError, match=r"seeds: .*7 appears 2 times"):
-        config.load(path)
+        config.read_params(path)
 
 
 def test_what_pydantic_quotes_is_cut(tmp_path):
     path = compose(tmp_path / "params.yaml")
     path.write_text(path.read_text().replace("kind: none", f"kind: {[0] * 1000}"))
     with pytest.raises(UserError, match=r"distributed: Input tag '\[0, .{0,400}$"):
-        config.load(path)
+        config.read_params(path)
 
 
 @pytest.mark.parametrize(

@@ -507,7 +507,7 @@ def test_a_worker_that_leaves_after_a_failure_does_not_hide_it():
 
 def compose(folder: Path, *overrides: str) -> config.Params:
     compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", list(overrides))
-    return config.load(folder / "params.yaml")
+    return config.read_params(folder / "params.yaml")
 
 
 @pytest.mark.parametrize(

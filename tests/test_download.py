@@ -17,7 +17,7 @@ import pytest
 from disks import small_disk
 from pydantic import ValidationError
 
-from frugalnet.config import load
+from frugalnet.config import read_params
 from frugalnet.data.config import DownloadConfig
 from frugalnet.data.download import TRIES, fetch, is_verified
 from frugalnet.errors import UserError
@@ -278,7 +278,7 @@ def test_the_password_of_an_address_is_not_shown_with_wrong_parameters(tmp_path:
     for wrong in ("size_bytes: null", "size_bytes: -1", "sizes_bytes: 1"):
         (tmp_path / "params.yaml").write_text(re.sub("size_bytes:.*", wrong, re.sub("url: .*", url, text)))
         with pytest.raises(UserError, match=r"params\.yaml: data") as error:
-            load(tmp_path / "params.yaml")
+            read_params(tmp_path / "params.yaml")
         assert "secret" not in str(error.value)
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2"),
     *("robustness=demo", "adapt=demo"),
-    *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1"),
+    *("measure.rounds=2", "measure.batch_size=32", "compute.threads=1"),
 ]
 
 

@@ -283,7 +283,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
 def loaded(path: Path) -> config.Params | None:
     try:
         with bounded():
-            return config.load(path)
+            return config.read_params(path)
     except UserError as error:
         assert_one_clear_line(error)
         return None

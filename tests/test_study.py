@@ -119,7 +119,7 @@ def test_the_studys_report_has_the_claims_that_the_papers_recipe_has_tested():
 def test_a_teacher_is_a_network_of_the_study_and_can_be_chosen(choice, tmp_path):
     groups = [f"teacher={choice}", "train=distilled"]
     compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", groups)
-    chosen = config.load(tmp_path / "params.yaml").teacher
+    chosen = config.read_params(tmp_path / "params.yaml").teacher
     recorded = json.loads((RESULTS / "modern" / f"{Path(str(chosen.weights)).stem}/run.json").read_text())
     assert chosen.sha256 == recorded["weights_sha256"]  # large networks' weights are not in git
     stored = ROOT / str(chosen.weights)
@@ -135,7 +135,7 @@ def row(page: str, choice: str) -> str:
 def test_the_docs_state_the_settings_of_each_choice(choice, tmp_path):
     groups = [f"robustness={choice}", f"adapt={choice}"]
     compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", groups)
-    params = config.load(tmp_path / "params.yaml")
+    params = config.read_params(tmp_path / "params.yaml")
     attack, adapt = params.robustness, params.adapt
     numbers, tries = ", ".join(map(str, attack.pixels)), attack.candidates * (attack.generations + 1)
     cells = [attack.pictures, numbers, f"{attack.candidates} × {attack.generations + 1}", f"{tries:,}"]

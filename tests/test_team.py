@@ -23,7 +23,7 @@ BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/missing"))
 SSHD = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
 SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=1", "compute.threads=1"),
-    *("evaluate.rounds=1", "evaluate.batch_size=32", "data.train_per_class=40"),
+    *("measure.rounds=1", "measure.batch_size=32", "data.train_per_class=40"),
 ]
 ADMIN, SECRET = "a-long-password-of-admin", "the-database's-own"
 pytestmark = [

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2", "data.train_per_class=40"),
     *("robustness=demo", "adapt=demo"),
-    *("evaluate.rounds=2", "evaluate.batch_size=32", "compute.threads=1", "compute.checkpoint_minutes=1e-9"),
+    *("measure.rounds=2", "measure.batch_size=32", "compute.threads=1", "compute.checkpoint_minutes=1e-9"),
 ]
 STAGES = (
     *("download", "normalise", "augment", "teach", "train@depthwise-0", "measure", "evaluate@depthwise-0"),

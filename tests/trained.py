@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 def project(folder: Path, archive: Path, names: tuple[str, ...] = ("depthwise-0",)) -> Path:
     """Fill `folder` with data/arrays of the sample, and the files that train and evaluate leave of each network."""
-    params = config.load(ROOT / "params.yaml")
+    params = config.read_params(ROOT / "params.yaml")
     sample = params.data.model_copy(update={"name": "sample"})
     normalise_archive(archive, folder / "data/arrays", sample, is_sample=True, processes=1)
     data = arrays.read_dataset(folder / "data/arrays")
@@ -55,7 +55,7 @@ def finish(folder: Path, data: arrays.Dataset, name: str) -> None:
         "n_validation": len(data.validation.labels),
         "views_sha256": "0",
         "source_sha256": "0",
-        "train": json.loads(config.load(ROOT / "params.yaml").train.model_dump_json()),
+        "train": json.loads(config.read_params(ROOT / "params.yaml").train.model_dump_json()),
         "weights_sha256": sha256(folder / f"models/{name}.safetensors"),
         "fingerprint": sha256_of(name),
     }

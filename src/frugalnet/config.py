@@ -54,7 +54,7 @@ class Params(Config):
     distributed: DistributedConfig
     launch: LaunchConfig
     compute: ComputeConfig
-    evaluate: MeasureConfig
+    measure: MeasureConfig
     export: ExportConfig
     robustness: RobustnessConfig
     adapt: AdaptConfig
@@ -99,7 +99,7 @@ def _json(path: Path) -> str:
         raise UserError(f"{path}: not readable as YAML ({reason})") from error
 
 
-def load(path: Path = Path("params.yaml")) -> Params:
+def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read all parameters: a stage refuses wrong ones, and names of networks that there are not, before any work.
 
     The first stages try the policy and the networks as well. Raises UserError, naming each wrong key.
