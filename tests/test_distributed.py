@@ -551,11 +551,11 @@ def test_what_this_machine_or_the_data_cannot_do_is_refused_in_one_line(changes,
     how = LAUNCH.model_copy(update={key: value for key, value in changes.items() if key == "backend"})
     workers = GLOBAL_NET.model_copy(update={key: value for key, value in changes.items() if key != "backend"})
     with pytest.raises(UserError, match=rf"^(distributed|launch)[^\n]*{reason}[^\n]*$"):
-        launch.check(workers, how, RECIPE, device, count)
+        launch.check_workers(workers, how, RECIPE, device, count)
 
 
 def test_the_most_workers_that_the_data_allow_are_accepted():
-    assert launch.check(GLOBAL_NET.model_copy(update={"workers": 16}), LAUNCH, RECIPE, CPU, 160) == "gloo"
+    assert launch.check_workers(GLOBAL_NET.model_copy(update={"workers": 16}), LAUNCH, RECIPE, CPU, 160) == "gloo"
 
 
 def test_how_workers_are_started_is_no_part_of_what_decides_the_weights(tmp_path):

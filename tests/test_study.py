@@ -99,7 +99,7 @@ def test_a_stored_network_is_the_one_that_was_trained_and_evaluated(folder, entr
 
 @pytest.mark.parametrize("record", RECORDS, ids=str)
 def test_a_records_predictions_give_its_figures(record):
-    labels, predicted = records.predictions(RESULTS / record / "predictions.npz")
+    labels, predicted = records.read_predictions(RESULTS / record / "predictions.npz")
     metrics, rows = read(RESULTS / record / "metrics.json"), read_table(RESULTS / record / "per_class.csv")
     correct = np.bincount(labels[predicted == labels], minlength=len(rows))
     assert (len(labels), correct.sum()) == (metrics["n"], round(metrics["top1"] * metrics["n"]))

@@ -25,7 +25,7 @@ def project(tmp_path, sample_archive) -> Path:
     record.mkdir(parents=True)
     for path in (folder / "results/train" / NAME / "run.json", folder / "results/evaluate" / NAME / "metrics.json"):
         shutil.copy(path, record)
-    labels, predicted = records.predictions(folder / "results/evaluate" / NAME / "predictions.npz")
+    labels, predicted = records.read_predictions(folder / "results/evaluate" / NAME / "predictions.npz")
     stored = weights.of_run(folder, NAME).classes
     confused = classes.confusion(predicted, labels, len(stored.ids))
     write_table(record / "per_class.csv", classes.per_class(confused, stored.ids, stored.names))

@@ -235,7 +235,7 @@ def save(weights: Path, folder: Path) -> Path:
     return folder
 
 
-def serve(what: str, model: Path, host: str, port: int) -> None:
+def serve_model(what: str, model: Path, host: str, port: int) -> None:
     """Run MLflow's own server for the model, until Ctrl-C or whatever else ends this process. what: is printed."""
     print(f"Serving {what}, at http://{host}:{port}/invocations (docs/serving.md)", flush=True)
     scripts = str(Path(sys.executable).parent)  # where MLflow finds uvicorn

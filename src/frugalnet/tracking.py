@@ -121,8 +121,9 @@ class TrackedRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        killed = kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)
-        status = "FINISHED" if kind is None else "KILLED" if killed else "FAILED"
+        status = "FINISHED"
+        if kind is not None:
+            status = "KILLED" if issubclass(kind, Interrupted | KeyboardInterrupt) else "FAILED"
         self.call("its end", lambda run_id: self._of_another or self._client.set_terminated(run_id, status))
 
     def log_history(self, rows: Sequence[Mapping[str, float]]) -> None:

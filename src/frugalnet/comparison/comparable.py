@@ -32,7 +32,7 @@ def comparable(records: Sequence[Record], data_sha256: str, validated_on: str) -
             reason = f"trained and evaluated on other data ({record.run['data']}, {record.run['data_sha256'][:12]})"
         elif record.run["validated_on"] != validated_on:
             reason = f"evaluated on the {record.run['validated_on']}, not on the {validated_on}"
-        elif first and (different := differing(training(first), training(record))):
+        elif first and (different := differing(recipe_and_views(first), recipe_and_views(record))):
             reason = f"trained differently from {first.name}, so the two cannot be averaged ({different})"
         else:
             kept.append(record)
@@ -58,7 +58,7 @@ def recipe(record: Record) -> dict[str, Any]:
     return {**record.run["train"], **taught, **distributed}
 
 
-def training(record: Record) -> dict[str, Any]:
+def recipe_and_views(record: Record) -> dict[str, Any]:
     """How a network was trained, with its images: recipe and views."""
     return {**recipe(record), "views": record.run.get("views_sha256", "")[:12]}
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.comparison.comparable import LeftOut, comparable, differing, training
+from frugalnet.comparison.comparable import LeftOut, comparable, differing, recipe_and_views
 from frugalnet.comparison.networks import Row, row
 from frugalnet.comparison.records import Record
 from frugalnet.errors import UserError
@@ -114,7 +114,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     notes = [
         f"{rows[0].model} and {other.model} were trained differently: {different}."
         for other in rows[1:]
-        if (different := differing(training(rows[0].records[0]), training(other.records[0])))
+        if (different := differing(recipe_and_views(rows[0].records[0]), recipe_and_views(other.records[0])))
     ]
     if any(other.seeds != rows[0].seeds for other in rows):
         seeds = "; ".join(f"{row.model} {', '.join(map(str, row.seeds))}" for row in rows)

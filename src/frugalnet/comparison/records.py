@@ -81,7 +81,7 @@ def read_records(folder: Path) -> list[Record]:
 def _record(evaluated: Path, trained: Path, costs: Mapping[str, dict[str, Any]]) -> Record:
     run = _read(trained / "run.json", read_json)
     classes = _read(evaluated / "per_class.csv", read_table)
-    labels, predicted = _read(evaluated / "predictions.npz", predictions)
+    labels, predicted = _read(evaluated / "predictions.npz", read_predictions)
     record = Record(
         model=run["model"],
         seed=run["seed"],
@@ -111,7 +111,7 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T:
         raise UserError(f"{error}, or remove {path.parent} to compare without it") from error
 
 
-def predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def read_predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Labels and predicted classes, each (N,). Raises UserError if the file is missing or damaged.
 
     The stage `evaluate` stores logits; what `tools.publish` copies holds the predicted classes instead.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from frugalnet.data.config import AugmentConfig
-from frugalnet.data.policy import build_policy, one_line
+from frugalnet.data.policy import build_policy, reason
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
 from frugalnet.processes import cores, init_worker, starting_workers
@@ -51,7 +51,7 @@ def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: 
                     augmented[i] = _apply(transform, image)
                 except Exception as error:  # with numbers that it drew on none of the trial's images
                     where = f"augment.policy.{position}: {config.policy[position].name}"
-                    raise UserError(f"{where} fails on image {start + i} of view {view}: {one_line(error)}") from error
+                    raise UserError(f"{where} fails on image {start + i} of view {view}: {reason(error)}") from error
     if wrong := {image.shape for image in augmented} - {images.shape[1:]}:
         raise UserError(f"augment.policy: makes images of {wrong.pop()} in view {view}; crop or pad last")
     return np.stack(augmented)

@@ -63,7 +63,7 @@ def _build(position: int, transform: Transform) -> albumentations.BasicTransform
             first = error.__cause__.errors()[0]
             place = ".".join([key, *map(str, first["loc"][:1])])  # of several arguments together, there is none
             raise UserError(f"{place}: {first['msg']} (found: {first['input']!r:.80})") from error
-        raise UserError(f"{key}: {name}: {one_line(error)}") from error
+        raise UserError(f"{key}: {name}: {reason(error)}") from error
     return built
 
 
@@ -84,7 +84,7 @@ def _kinds() -> dict[str, type[albumentations.BasicTransform]]:
     }
 
 
-def one_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -128,7 +128,7 @@ def _apply(
             result = built(image=image.copy(), force_apply=True)["image"]
         except Exception as error:  # whatever a transform raises, it can't be applied
             had = _kind(image)
-            raise UserError(f"{key}: {transform.name} fails on an image of {had}: {one_line(error)}") from error
+            raise UserError(f"{key}: {transform.name} fails on an image of {had}: {reason(error)}") from error
         if transform.p < 1 and _kind(result) != _kind(image):
             raise UserError(
                 f"{key}.p: {transform.name} makes {_kind(result)} of {_kind(image)}, so p has to be 1; "

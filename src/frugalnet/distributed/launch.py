@@ -29,7 +29,7 @@ def identity(config: Workers) -> dict[str, Any]:
     return config.model_dump() | {"source_sha256": code}
 
 
-def check(config: Workers, launch: LaunchConfig, train: TrainConfig, device: torch.device, n_train: int) -> str:
+def check_workers(config: Workers, launch: LaunchConfig, train: TrainConfig, device: torch.device, n_train: int) -> str:
     """Return the backend to use. Raises UserError if this machine or the data does not suffice for the workers."""
     if device.type not in ("cpu", "cuda"):
         raise UserError(

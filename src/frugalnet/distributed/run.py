@@ -42,7 +42,7 @@ class _Inputs:
         self.device = compute.setup(config)
         self.job = runs.job(task.model, task.seed, task.train)
         n_train = len(self.job.data.train.labels)
-        self.backend = launch.check(task.workers, task.launch, task.train, self.device, n_train)
+        self.backend = launch.check_workers(task.workers, task.launch, task.train, self.device, n_train)
         environment = compute.bits_depend_on(self.device, config)
         self.run = runs.describe(self.job, environment, distributed=launch.identity(task.workers))
         self.root = tracking.project_root()

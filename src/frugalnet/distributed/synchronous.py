@@ -89,7 +89,9 @@ def _train_until(until: int, worker: Worker, resumption: Resumption, signals: li
     peers = worker.peers
 
     def code() -> int:
-        return _FAILED if trainer.failure else signals[0] if signals else 0
+        if trainer.failure:
+            return _FAILED
+        return signals[0] if signals else 0
 
     # Replicas must all stop after the same step.
     worker.train_shard(peers.rank, code if worker.replica is None else lambda: peers.all_reduce_max(code()), until)

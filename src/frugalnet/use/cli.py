@@ -194,14 +194,14 @@ def _serve(arguments: argparse.Namespace) -> None:
             registered, version = registry.find_version(project.project_root(), arguments.alias)
             model = registry.download_version(registered, version, Path(folder))
             name = f"{registered} version {version}, {arguments.alias}"
-        registry.serve(name, model, arguments.host, arguments.port)
+        registry.serve_model(name, model, arguments.host, arguments.port)
 
 
 def _try(arguments: argparse.Namespace) -> None:
     """Serve a page on this machine until Ctrl-C, on which all networks of a folder of weights classify a picture."""
     from frugalnet.use import page, weights
 
-    page.serve(weights.of_folder(arguments.weights or weights.project_folder()), arguments.port)
+    page.serve_page(weights.of_folder(arguments.weights or weights.project_folder()), arguments.port)
 
 
 def _text(picture: dict[str, Any]) -> str:

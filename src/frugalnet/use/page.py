@@ -21,13 +21,13 @@ os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_H
 _EXAMPLES = 5  # of the sample archive
 
 
-def serve(networks: Sequence[Stored], port: int) -> None:
+def serve_page(networks: Sequence[Stored], port: int) -> None:
     """Serve the page on 127.0.0.1 until Ctrl-C. Raises UserError without the extra `try`."""
     if find_spec("gradio") is None:
         raise UserError("the page needs the extra `try`; install it: make install EXTRAS=try")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        page = build([Classifier(stored) for stored in networks], _examples(Path(folder)))
+        page = build_page([Classifier(stored) for stored in networks], _examples(Path(folder)))
         page.launch(
             server_name="127.0.0.1",
             server_port=port,
@@ -45,7 +45,7 @@ def _theme() -> Any:
     return gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts from the web
 
 
-def build(classifiers: Sequence[Classifier], examples: Sequence[Path]) -> Any:
+def build_page(classifiers: Sequence[Classifier], examples: Sequence[Path]) -> Any:
     """The page, a gradio.Blocks: a picture in, what each network says out."""
     import gradio
 
