@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import trained
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import frugalnet
 from frugalnet.data import arrays
 from frugalnet.data.decode import decode
 from frugalnet.errors import UserError
-from frugalnet.files import read_json, write_json
+from frugalnet.files import read_json, sha256, write_json
 from frugalnet.use import cli, pictures, weights
 from tools import networks, publish
 
@@ -240,7 +241,10 @@ def test_each_bad_picture_is_one_line_and_the_others_are_classified(project, pho
     (tmp_path / "good.jpg").write_bytes(photo)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/notes.txt").write_text("no picture")
-    wrong = [tmp_path / name for name in (*WRONG, "missing.png", "folder", 300 * "x")]
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    names = (*WRONG, "missing.png", "folder", 300 * "x", "pipe.png", "zero.png")
+    wrong = [tmp_path / name for name in names]
     code, out, err = predict(capsys, monkeypatch, project, *wrong, tmp_path / "good.jpg", "--json")
     assert code == 1
     assert [Path(one["file"]).name for one in json.loads(out)] == ["good.jpg"]
@@ -252,6 +256,8 @@ def test_each_bad_picture_is_one_line_and_the_others_are_classified(project, pho
         f"frugalnet: {tmp_path / 'folder'}: no picture in this folder; expected files named .bmp, .gif, .jpeg, .jpg, "
         ".png, .tif, .tiff, .webp",
         f"frugalnet: {tmp_path / (300 * 'x')}: File name too long",
+        f"frugalnet: {tmp_path / 'pipe.png'}: not a regular file",
+        f"frugalnet: {tmp_path / 'zero.png'}: not a regular file",
     ]
 
 
@@ -267,6 +273,13 @@ def test_an_unknown_network_ends_in_one_line_that_names_those_there_are(project,
 def test_weights_come_from_a_file_of_a_folder_of_weights_or_of_a_project(project):
     assert frugalnet.load(weights=project / "weights/alexnet-0.safetensors").stored.name == "alexnet-0"
     assert frugalnet.load(weights=project / "models/depthwise-3.safetensors").stored.name == "depthwise-3"
+
+
+def change_entries(folder: Path, **changes: object) -> None:
+    listed = read_json(folder / "weights.json")
+    for entry in listed["networks"]:
+        entry |= changes
+    write_json(folder / "weights.json", listed)
 
 
 def spoil(folder: Path, what: str) -> None:
@@ -288,6 +301,26 @@ def spoil(folder: Path, what: str) -> None:
     elif what == "a class without a name":
         classes = read_json(folder / "sample.json")
         write_json(folder / "sample.json", classes | {"names": classes["names"][1:]})
+    elif what == "weights that are not finite":
+        weights = load_file(folder / "depthwise-0.safetensors")
+        weights["fc.bias"][0] = float("nan")
+        save_file(weights, folder / "depthwise-0.safetensors")
+        change_entries(folder, sha256=sha256(folder / "depthwise-0.safetensors"))
+    elif what.startswith("std "):
+        change_entries(folder, std=[float(what.removeprefix("std "))] * 3)
+    elif what == "a mean of 1e300":
+        change_entries(folder, mean=[1e300] * 3)
+    elif what == "NaN in the recipe":
+        text = (folder / "weights.json").read_text()
+        (folder / "weights.json").write_text(text.replace('"recipe": {', '"recipe": {"x": NaN, '))
+    elif what == "classes from a pipe":
+        (folder / "sample.json").unlink()
+        os.mkfifo(folder / "sample.json")
+    elif what == "classes from a device":
+        (folder / "sample.json").unlink()
+        (folder / "sample.json").symlink_to("/dev/zero")
+    elif what == "too many classes":
+        (folder / "sample.json").write_text(" " * 2**24 + "{}")
     elif what == "no classes":
         (folder / "sample.json").write_text("{}")
 
@@ -301,6 +334,13 @@ def spoil(folder: Path, what: str) -> None:
         ("no list", "no weights here"),
         ("a path in the list", "weights.json: missing or damaged"),
         ("no classes", "sample.json: missing or damaged"),
+        ("weights that are not finite", "not finite numbers"),
+        *((f"std {value}", "weights.json: missing or damaged .*std") for value in (0, 1e-300, -1, 1e300)),
+        ("a mean of 1e300", "weights.json: missing or damaged .*mean"),
+        ("NaN in the recipe", "weights.json: missing or damaged .*NaN"),
+        ("classes from a pipe", "sample.json: missing or damaged .*not a regular file"),
+        ("classes from a device", "sample.json: missing or damaged .*not a regular file"),
+        ("too many classes", "sample.json: missing or damaged .*larger than 16 MiB"),
         ("a class without a name", "sample.json: missing or damaged .* ids, but "),
     ],
 )

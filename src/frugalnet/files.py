@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -176,6 +177,17 @@ def read_history(path: Path) -> list[dict[str, float]]:
 def unreadable(path: Path, error: Exception) -> UserError:
     """The error of a stage's output that is missing or damaged."""
     return UserError(f"{path}: missing or damaged ({error}); delete it and run `dvc repro`")
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """The first `most_bytes` + 1 bytes of a file.
+
+    Raises OSError if there is none, or if it is no regular file: a pipe or a device may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        return file.read(most_bytes + 1)
 
 
 def read_record(path: Path, kind: type[C]) -> C | None:

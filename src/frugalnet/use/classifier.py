@@ -46,7 +46,10 @@ class Classifier:
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, 64, 64, 3) uint8 RGB → (N, classes) float32."""
-        return infer(self.network, images, self.normalise)
+        logits = infer(self.network, images, self.normalise)
+        if not np.isfinite(logits).all():
+            raise UserError(f"{self.stored.path}: the network's answers are not finite numbers; train it again")
+        return logits
 
     def predict(self, images: Sequence[str | Path | NDArray[np.uint8]] | NDArray[np.uint8]) -> list[Prediction]:
         """Classify picture files, or arrays of (64, 64, 3) uint8 RGB pixels, as one batch.

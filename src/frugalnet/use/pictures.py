@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from frugalnet.errors import UserError
+from frugalnet.files import read_regular
 
 SIDE = 64
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # of Pillow's, some of which start other programs
@@ -60,8 +61,7 @@ def open_file(name: str | UserError) -> Picture:
     try:
         if name == "-":
             return read_picture(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
-        with Path(name).open("rb") as file:
-            return read_picture(file.read(MAX_BYTES + 1), name)
+        return read_picture(read_regular(Path(name), MAX_BYTES), name)
     except OSError as error:
         raise UserError(f"{name}: {error.strerror or error}") from error
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from frugalnet.errors import UserError
-from frugalnet.files import atomic, read_json, sha256, sha256_of, write_json
+from frugalnet.files import atomic, read_json, read_regular, sha256, sha256_of, write_json
 from frugalnet.schema import Config
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Config)
 _PLAIN = Field(pattern=r"^\w[\w.-]*$")  # of a name in the same folder: no path
-_Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+_MOST_BYTES = 2**24  # of a description
+_Channels = Field(min_length=3, max_length=3)  # R, G, B
+_Mean = Annotated[list[Annotated[float, Field(ge=0, le=255)]], _Channels]
+_Deviation = Annotated[list[Annotated[float, Field(ge=0.01, le=255)]], _Channels]
 
 
 class Classes(Config):
@@ -50,8 +53,8 @@ class Entry(Config):
     model: str
     seed: int
     classes: Annotated[str, _PLAIN]  # a file in the same folder
-    mean: _Channels
-    std: _Channels
+    mean: _Mean
+    std: _Deviation
     recipe: dict[str, Any]  # the parameters under `train`
     data: str
     data_sha256: str
@@ -116,10 +119,18 @@ def of_folder(folder: Path) -> list[Stored]:
 
 def _parse(kind: type[C], path: Path) -> C:
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        data = read_regular(path, _MOST_BYTES)
+        if len(data) > _MOST_BYTES:
+            raise ValueError(f"larger than {_MOST_BYTES // 2**20} MiB")
+        json.loads(data, parse_constant=_refuse)
+        return kind.model_validate_json(data)
+    except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: missing or damaged ({reason}); restore it, for example with git checkout") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def of_file(path: Path) -> Stored:
@@ -188,6 +199,8 @@ def load_network(stored: Stored) -> "tuple[Normaliser, nn.Module]":
 
     check_file(stored)
     network = load_weights(models.build(stored.entry.model, len(stored.classes.ids)), stored.path)
+    if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+        raise UserError(f"{stored.path}: holds weights that are not finite numbers; train the network again")
     normalise = Normaliser(stored.entry.mean, stored.entry.std, torch.device("cpu"))
     return normalise, network.to(memory_format=torch.channels_last).eval()
 
