@@ -236,6 +236,7 @@ def test_one_network_of_one_seed_and_one_epoch_without_images_is_enough(one):
     assert markdown(only) in written["report.md"]
     assert found.scope.startswith("1 network on tiny-imagenet: 12 classes, 40 images of the validation split. ")
     assert found.scope.endswith(" Trained for 1 epoch of recipe modern, with 1 seed.")
+    assert "Final top-1 of each seed" not in written["report.html"]  # an empty chart
     assert "figures/alexnet-0_confusion.png" in written
     assert not [name for name in written if "best_and_worst" in name]
     assert "Differences of top-1" not in written["report.md"]

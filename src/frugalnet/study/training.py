@@ -16,7 +16,9 @@ def section(comparison: Comparison) -> Section:
     """Curves by network and of all together, final accuracies by seed, and two tables."""
     rows = comparison.rows
     *each, together = curves.charts(rows)
-    blocks: list[Block] = [SEEDS, Grid(each, min(len(rows), 3)), together, MEANS, Grid([seed_chart(rows)])]
+    blocks: list[Block] = [SEEDS, Grid(each, min(len(rows), 3)), together, MEANS]
+    by_seed = seed_chart(rows)
+    blocks += [] if by_seed.is_empty else [Grid([by_seed])]
     blocks += [tables.networks(rows, "Training as it ran", tables.TRAINING), TRAINING_NOTE]
     blocks += [training_cost(rows), REACHED]
     return Section("curves", "Training", blocks)
