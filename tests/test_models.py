@@ -276,7 +276,7 @@ def test_an_architecture_of_another_width_is_a_network_of_its_own(architecture):
 
 @pytest.mark.parametrize(
     ("name", "macs", "parameters"),
-    [("alexnet_x0_375", 3_444_324, 64_916), ("depthwise_x2_875", 23_450_508, 443_640)],
+    [("alexnet_x0_375", 3_444_324, 64_916), ("depthwise_x2_875", 23_450_984, 443_640)],
 )
 def test_the_papers_plan_at_a_width_has_the_counts_of_its_channels(name, macs, parameters):
     counted = counts(models.build(name), (3, 64, 64))

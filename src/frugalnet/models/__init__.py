@@ -65,8 +65,9 @@ def build(name: str, num_classes: int = 200) -> "nn.Module":
 def find(name: str) -> Path:
     """The architecture's file. Raises UserError if there is no such network, or if the file is not Python."""
     network = parse(name)
-    path = Path(__file__).parent / f"{network.architecture}.py"
-    if path.is_file() and not _is_valid(network.architecture):
+    folder = Path(__file__).parent
+    path = folder / f"{network.architecture}.py"
+    if path in folder.glob("*.py") and not _is_valid(network.architecture):
         raise UserError(
             f"{path}: '{path.stem}' cannot be a Python module's name; rename the file, to letters, digits and _"
         )
