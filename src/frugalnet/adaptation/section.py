@@ -8,8 +8,9 @@ from typing import Any
 from frugalnet.adaptation.config import PARTS, TRAINED, Scenario, Trained
 from frugalnet.adaptation.result import AdaptationResult, Method, NetworkResult, difference, read_result
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import colours
 from frugalnet.document.blocks import Block, Cell, Chart, Fold, Grid, Line, Section, Table, measured_column
-from frugalnet.document.charts import colours, end_labels
+from frugalnet.document.charts import end_labels
 from frugalnet.document.wording import (
     BYTES,
     COUNT,
@@ -216,7 +217,7 @@ def _note(result: AdaptationResult) -> str:
 def _chart(result: AdaptationResult, scenario: Scenario, comparison: Comparison) -> Chart:
     networks = result.of_scenario(scenario)
     pictures = sorted(networks[0].pictures)
-    colour_of = colours(row.model for row in comparison.rows)
+    colour_of = colours(comparison.rows)
     lines = list[Line]()
     ends = dict[str, tuple[float, str]]()
     for network in networks:

@@ -60,6 +60,7 @@ class Line:
     dotted: bool = False
     width: float = 2.0
     stepped: bool = False
+    band: tuple[Sequence[float], Sequence[float]] | None = None  # its interval: the lower and the upper ends
 
 
 @dataclass(frozen=True)

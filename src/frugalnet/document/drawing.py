@@ -34,7 +34,8 @@ def plotly(chart: Chart | Heatmap) -> dict[str, Any]:
 
 
 def _plotly_chart(chart: Chart) -> dict[str, Any]:
-    traces = [_line_trace(line, chart.x_title) for line in chart.lines]
+    traces = [_band_trace(line) for line in chart.lines if line.band]
+    traces += [_line_trace(line, chart.x_title) for line in chart.lines]
     traces += [_point_trace(point) for point in chart.points]
     traces += [_names_trace(chart.points)] if chart.points else []  # above all bars
     annotations = [
@@ -61,6 +62,17 @@ def _line_trace(line: Line, x_title: str) -> dict[str, Any]:
         {"type": "scatter", "mode": "lines" if len(line.x) > 2 or line.stepped else "lines+markers"}
         | {"x": list(line.x), "y": list(line.y), "line": {"color": line.colour, "width": line.width} | shape}
         | ({"hovertemplate": hover} if line.text else {"hoverinfo": "skip"})
+    )
+
+
+def _band_trace(line: Line) -> dict[str, Any]:
+    assert line.band
+    low, high = line.band
+    red, green, blue = (int(line.colour[i : i + 2], 16) for i in (1, 3, 5))
+    return (
+        {"type": "scatter", "mode": "lines", "x": [*line.x, *reversed(line.x)], "y": [*high, *reversed(low)]}
+        | {"fill": "toself", "fillcolor": f"rgba({red}, {green}, {blue}, 0.15)"}
+        | {"line": {"width": 0}, "hoverinfo": "skip"}
     )
 
 
@@ -161,6 +173,8 @@ def _png_chart(chart: Chart, axes: Axes) -> None:
     for line in chart.lines:
         style: dict[str, Any] = {"linestyle": ":" if line.dotted else "-", "linewidth": 0.8 * line.width}
         style |= {"drawstyle": "steps-post"} if line.stepped else {"marker": "o" if len(line.x) < 3 else None}
+        if line.band:
+            axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.15, linewidth=0)
         axes.plot(line.x, line.y, color=_PRINTED.get(line.colour, line.colour), **style)
     for point in chart.points:
         style = {"markersize": 7, "markerfacecolor": point.colour if point.filled else "white", "markeredgewidth": 1.6}

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Cell, Chart, Fold, Grid, Point, Section, Table
-from frugalnet.document.charts import colours, scatter
+from frugalnet.document.charts import scatter
 from frugalnet.document.wording import NOT_MEASURED, interval, percent, prefixed, scale, seed_mean
 from frugalnet.metrics.statistics import Quantiles
 from frugalnet.study import tables
@@ -35,7 +36,7 @@ def layers_section(comparison: Comparison) -> Section:
 def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     """Accuracy against one cost; empty if the cost was not measured."""
     axis = COST_AXES[key]
-    colour = colours(row.model for row in rows)
+    colour = colours(rows)
     points = []
     for row in rows:
         cost = BY_KEY[key].value(row)

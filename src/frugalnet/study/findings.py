@@ -13,6 +13,7 @@ from frugalnet.comparison.networks import Row
 from frugalnet.document.wording import MILLISECONDS, count, human, interval, listed, percent, points, ratio, scale
 from frugalnet.metrics.statistics import pareto_front
 from frugalnet.paper.claims import Claim, judge
+from frugalnet.study import equal_cost
 from frugalnet.study.experiments import measured
 
 
@@ -41,6 +42,7 @@ class Findings:
             "recommendation": self.recommendation,
             "networks": [row.figures() for row in comparison.rows],
             "differences": [asdict(difference) for difference in comparison.differences],
+            **({"equal_cost": at_equal_cost} if (at_equal_cost := equal_cost.summary(comparison)) else {}),
             "training_cost": {row.model: [asdict(reached) for reached in row.reached] for row in comparison.rows},
             "claims": [asdict(claim) for claim in self.claims],
             **{experiment.ID: experiment.summary(result, comparison) for experiment, result in measured(self.evidence)},
@@ -50,7 +52,8 @@ class Findings:
 def conclude(evidence: Evidence) -> Findings:
     """The conclusions from a comparison and its experiments."""
     comparison = evidence.comparison
-    return Findings(evidence, _scope(comparison), _recommendation(comparison), _facts(comparison), judge(evidence))
+    answer = [*equal_cost.sentences(comparison), *_recommendation(comparison)]
+    return Findings(evidence, _scope(comparison), answer, _facts(comparison), judge(evidence))
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.comparison.records import Record
 from frugalnet.document.blocks import Document, Section
-from frugalnet.document.charts import colours
 from frugalnet.document.write import write_document
 from frugalnet.files import atomic, write_json, write_table
 from frugalnet.paper import section as paper
-from frugalnet.study import accuracy, cost, tables, training
+from frugalnet.study import accuracy, cost, equal_cost, tables, training
 from frugalnet.study import classes as of_classes
 from frugalnet.study.experiments import measured, unmeasured
 from frugalnet.study.findings import Findings
@@ -80,7 +80,8 @@ def write_report(report: Report, out: Path) -> None:
 def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     """The report: what was found, the sections on the networks, the paper's claims, and the experiments."""
     comparison = findings.comparison
-    of_networks = [section(comparison) for section in SECTIONS]
+    at_equal_cost = equal_cost.section(comparison)
+    of_networks = [*filter(None, [at_equal_cost]), *(section(comparison) for section in SECTIONS)]
     of_experiments = [experiment.section(result, comparison) for experiment, result in measured(findings.evidence)]
     missing = unmeasured(findings.evidence)
     not_measured = [f"{experiment.TITLE}: not measured. Rerun with -S {experiment.CHOICE}." for experiment in missing]
@@ -94,7 +95,7 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
         sections=[*of_networks, paper.section(findings.claims, comparison), *further, *of_experiments],
         facts=findings.facts,
         notes=[*comparison.notes, *left_out, *not_measured],
-        colours=colours(row.model for row in comparison.rows),
+        colours=colours(comparison.rows),
         open_fold=comparison.first.model,
         banner=SAMPLE_BANNER if comparison.first.run["is_sample"] else "",
         attached=of_classes.figures_of_records(comparison),
