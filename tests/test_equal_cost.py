@@ -104,6 +104,8 @@ def test_the_report_has_the_curves_and_json_the_figures(compared):
     assert (bands["x"][0], bands["y"][0], bands["y"][-1]) == pytest.approx(
         (row.macs, 100 * row.top1_interval.high, 100 * row.top1_interval.low)
     )
+    (claims,) = [section for section in report.document.sections if section.id == "claims"]
+    assert claims.blocks[-1].endswith(families.gained(families.pairs(compared)[-1]))
     figures = json.loads(json.dumps(report.comparison["equal_cost"]))["depthwise - alexnet"]
     assert figures["for_equal_top1"][-1]["as"] == "alexnet"
     assert len(figures["at_equal_macs"]) == len(families.pairs(compared)[0].gains)

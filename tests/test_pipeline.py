@@ -308,6 +308,22 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     assert not (other / "struck").exists()
 
 
+def test_networks_of_several_widths_are_trained_and_compared_at_equal_cost(project, tmp_path):
+    shape = ("model=curve_small", "robustness=none", "adapt=none")
+    said = experiment(project, *shape, options=("--temp", "--name", "curve"))
+    assert "train@alexnet_x0_375-0" in said
+    assert "train@depthwise-0' didn't change" in said  # width 1 is the network that the project has trained
+    revision = run(project, "git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/curve").strip()
+    run(project, "dvc", "get", "--quiet", ".", "results/compare", "--out", str(tmp_path / "report"), "--rev", revision)
+    compared = json.loads((tmp_path / "report/comparison.json").read_text())["equal_cost"]
+    ((pair, figures),) = compared.items()
+    assert sorted(pair.split(" - ")) == ["alexnet", "depthwise"]
+    assert [sorted(gain["pair"]) for gain in figures["at_equal_macs"] if gain["pair"]] == [
+        ["alexnet_x0_375", "depthwise"]
+    ]
+    assert (tmp_path / "report/figures/equal_macs.png").is_file()
+
+
 @pytest.mark.slow
 def test_a_queue_trains_the_grid(project):
     experiment(project, "model=alexnet,depthwise", "train.epochs=1,2", options=("--queue",))

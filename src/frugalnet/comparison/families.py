@@ -10,6 +10,7 @@ from frugalnet import models
 from frugalnet.comparison.compare import Comparison
 from frugalnet.comparison.networks import Row
 from frugalnet.document import charts
+from frugalnet.document.wording import human, points
 from frugalnet.metrics import curve
 from frugalnet.metrics.statistics import Interval
 
@@ -133,3 +134,29 @@ def _gains(comparison: Comparison, first: Family, second: Family) -> list[Gain]:
         if row.model not in paired and reached[0] is not None and reached[1] is not None:
             gains.append(Gain(row.macs, reached[0], reached[1]))
     return sorted(gains, key=lambda gain: gain.macs)
+
+
+def gained(pair: Pair) -> str:
+    """Which family is ahead at equal MACs, and by how much, in a sentence."""
+    first, second = pair.first.name, pair.second.name
+    if not pair.measured:
+        middle = pair.gains[len(pair.gains) // 2]
+        at = f"{100 * middle.points:.1f} points at {human(middle.macs)} (interpolated)"
+        return f"At equal MACs {first} is ahead of {second}: by {at}."
+    real = [gain for gain in pair.measured if gain.interval and gain.interval.excludes_zero]
+    if not real:
+        return f"At equal MACs {first} and {second} are not significantly different: {_each(pair.measured)}."
+    if any(gain.points < 0 for gain in real):
+        return f"At equal MACs {first} is ahead of {second} on average, but not everywhere: {_each(pair.measured)}."
+    return f"At equal MACs {first} is ahead of {second}: by {_each(pair.measured)}."
+
+
+def _each(measured: Sequence[Gain]) -> str:
+    ends = [measured[0]] if len(measured) == 1 else [measured[0], measured[-1]]
+    return " and by ".join(f"{_gain(gain)} at {human(gain.macs)}" for gain in ends)
+
+
+def _gain(gain: Gain) -> str:
+    assert gain.interval
+    text = points(gain.interval)
+    return text if gain.points >= 0 else f"−{text}"

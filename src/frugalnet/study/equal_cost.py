@@ -6,7 +6,7 @@ from typing import Any
 
 from frugalnet.comparison import families
 from frugalnet.comparison.compare import Comparison
-from frugalnet.comparison.families import Family, Gain, Pair
+from frugalnet.comparison.families import Family, Pair
 from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Block, Cell, Chart, Grid, Point, Section, Table
 from frugalnet.document.charts import by_cost
@@ -15,7 +15,6 @@ from frugalnet.document.wording import (
     human,
     interval,
     percent,
-    points,
     ratio,
     scale,
     seed_mean,
@@ -141,32 +140,7 @@ def _equal_accuracy(pair: Pair) -> list[tuple[Row, dict[str, tuple[float | None,
 
 
 def _in_words(pair: Pair) -> list[str]:
-    return [sentence for sentence in (_gained(pair), _needed(pair)) if sentence]
-
-
-def _gained(pair: Pair) -> str:
-    first, second = pair.first.name, pair.second.name
-    if not pair.measured:
-        middle = pair.gains[len(pair.gains) // 2]
-        at = f"{100 * middle.points:.1f} points at {human(middle.macs)} (interpolated)"
-        return f"At equal MACs {first} is ahead of {second}: by {at}."
-    real = [gain for gain in pair.measured if gain.interval and gain.interval.excludes_zero]
-    if not real:
-        return f"At equal MACs {first} and {second} are not significantly different: {_each(pair.measured)}."
-    if any(gain.points < 0 for gain in real):
-        return f"At equal MACs {first} is ahead of {second} on average, but not everywhere: {_each(pair.measured)}."
-    return f"At equal MACs {first} is ahead of {second}: by {_each(pair.measured)}."
-
-
-def _each(measured: Sequence[Gain]) -> str:
-    ends = [measured[0]] if len(measured) == 1 else [measured[0], measured[-1]]
-    return " and by ".join(f"{_gain(gain)} at {human(gain.macs)}" for gain in ends)
-
-
-def _gain(gain: Gain) -> str:
-    assert gain.interval
-    text = points(gain.interval)
-    return text if gain.points >= 0 else f"−{text}"
+    return [sentence for sentence in (families.gained(pair), _needed(pair)) if sentence]
 
 
 def _needed(pair: Pair) -> str:
