@@ -287,7 +287,7 @@ def test_the_papers_plan_at_a_width_has_the_counts_of_its_channels(name, macs, p
 
 def test_the_docs_state_the_counts_of_the_widths():
     text = (Path(__file__).parents[1] / "docs/study.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`\w+_x.*) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (`\w+_x[^|]*) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
     stated = {name: row[1:] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     assert len(stated) == 11
     for name, figures in stated.items():
