@@ -11,9 +11,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,team,try
+install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,team
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
-		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, team, try" >&2; exit 1; }; \
+		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, team" >&2; exit 1; }; \
 		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
 	done
 
@@ -93,15 +93,17 @@ params: .venv/installed ## restore params.yaml to the defaults in conf/
 		compose('params.yaml', '$(CURDIR)/conf', None, 'config', '', [])"
 
 lock: ## update the lock files from pyproject.toml (needs uv): versions and hashes, all platforms
-	$(COMPILE) -o requirements.lock
+	$(COMPILE) $(STUDY) -o requirements.lock
 	cp requirements.lock extras.partial # the versions to prefer
-	$(COMPILE) --all-extras -o extras.partial
-	for extra in device team try; do \
-		cp extras.partial requirements-$$extra.lock && $(COMPILE) --extra $$extra -o requirements-$$extra.lock || exit 1; \
+	$(COMPILE) --group dev --all-extras -o extras.partial
+	for extra in device team; do \
+		cp extras.partial requirements-$$extra.lock && $(COMPILE) $(STUDY) --extra $$extra -o requirements-$$extra.lock || exit 1; \
 	done # the extras agree on every version, so they can be installed together and in any order
+	cp requirements.lock requirements-base.lock && $(COMPILE) -o requirements-base.lock
 	rm extras.partial
 
-COMPILE = uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml
+COMPILE = uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header pyproject.toml
+STUDY = --extra study --group dev
 
 .venv/installed: .venv/locked pyproject.toml
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .

@@ -1,20 +1,16 @@
 """A stored network fine-tuned on a person's own pictures: a folder with a folder of pictures for each class."""
 
-import os
 import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from frugalnet import pictures
 from frugalnet.adaptation.config import Part, Rates, TuningConfig
 from frugalnet.adaptation.finetuning import fine_tune, for_classes
 from frugalnet.data.augment import augment
@@ -25,14 +21,10 @@ from frugalnet.files import atomic, sha256, sha256_of
 from frugalnet.metrics import accuracy, counts
 from frugalnet.metrics.statistics import wilson_interval
 from frugalnet.training.inference import infer, save_weights
-from frugalnet.use import pictures, weights
+from frugalnet.use import weights
+from frugalnet.use.labelled import LabelledPictures, hold_out, read_pictures
 from frugalnet.use.weights import Classes, Entry, Stored
 
-FEWEST = 5  # pictures of a class: one of them is held out
-HELD_OUT = 0.2  # of each class
-NEAR = 0.15  # difference of near copies, as a fraction of their contrast: JPEG at quality 80 gives up to 0.14
-SHOWN = 3  # of the pictures left out, or of the pairs of near copies
-SHAPE = (pictures.SIDE, pictures.SIDE, 3)
 VIEWS = 8  # augmented copies of each training picture, in turn
 POLICY = [
     {"name": "HorizontalFlip", "p": 0.5},
@@ -48,123 +40,6 @@ TUNING = TuningConfig(
 )
 
 
-@dataclass(frozen=True)
-class LabelledPictures:
-    """pixels: (N, 64, 64, 3) uint8; labels: (N,) int64, positions in `classes`.
-
-    groups: (N,) int, equal for near copies. notes: what was left out, and which pictures are near copies.
-    """
-
-    classes: list[str]
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    notes: list[str]
-
-
-def read_pictures(folder: Path) -> LabelledPictures:
-    """The pictures in the folders of a folder, whose names are the classes.
-
-    Left out, and noted: files that are not pictures, and all but the first of pictures of a class that have equal
-    pixels. Raises UserError for fewer than two classes, for a class with fewer than five pictures, and for pictures of
-    two classes that have equal pixels.
-    """
-    classes = _class_folders(folder)
-    first: dict[bytes, tuple[str, int]] = {}  # the file and label of each picture, by its pixels
-    notes: list[str] = []
-    for label, path in enumerate(classes):
-        before = len(first)
-        for file in pictures.find_pictures([str(path)]):
-            try:
-                picture = pictures.open_file(file)
-            except UserError as error:
-                notes.append(f"left out: {error}")
-                continue
-            known, known_label = first.setdefault(picture.pixels.tobytes(), (picture.name, label))
-            if known_label != label:
-                raise UserError(f"{picture.name}: the same pixels as {known}, of another class; remove one")
-            if known != picture.name:
-                notes.append(f"left out: {picture.name}: the same pixels as {known}")
-        if (count := len(first) - before) < FEWEST:
-            left_out = "".join(f"; {note}" for note in notes[:SHOWN])
-            raise UserError(f"{path}: {count} pictures are too few; expected at least {FEWEST}{left_out}")
-    files, labels = zip(*first.values(), strict=True)
-    pixels = np.stack([np.frombuffer(of_picture, np.uint8).reshape(SHAPE) for of_picture in first])
-    pairs = near_copies(pixels)
-    if pairs:
-        named = "; ".join(f"{files[i]} and {files[j]}" for i, j in pairs[:SHOWN])
-        more = f"; and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
-        notes.append(f"near copies, kept together in training or in the hold-out: {named}{more}")
-    return LabelledPictures(
-        [path.name for path in classes], pixels, np.array(labels), _groups(pairs, len(files)), notes
-    )
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(classes) < 2:
-        present = f"only '{classes[0].name}'" if classes else "none"
-        raise UserError(f"{folder}: expected at least two folders, each with the pictures of a class; found {present}")
-    if odd := [path for path in classes if os.fsencode(path.name).decode(errors="replace") != path.name]:
-        raise UserError(f"{odd[0]}: this folder's name, the name of a class, is not UTF-8; rename it")
-    return classes
-
-
-def near_copies(pixels: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """The pairs of (N, 64, 64, 3) pictures that look the same: the same picture saved in another size or quality.
-
-    Their root-mean-square difference at 32×32 pixels is below 15 % of the contrast (the deviation from the mean
-    colour) of either. So line drawings, icons and dark pictures, in which few or faint pixels tell one from another,
-    are not taken for copies. A dark picture's copy in low quality is missed: the difference is as large as the content.
-    """
-    small = np.stack([cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA) for picture in pixels])
-    deviations = small - small.mean(axis=(1, 2), keepdims=True)
-    contrast = np.maximum(np.sqrt((deviations**2).mean(axis=(1, 2, 3))), 1.0)
-    flat = small.reshape(len(small), -1).astype(np.float64)
-    squares = (flat**2).sum(axis=1)
-    pairs = []
-    for start in range(0, len(flat), 256):  # bounds memory
-        rows = slice(start, start + 256)
-        distances = squares[rows, None] + squares - 2 * flat[rows] @ flat.T
-        limits = NEAR * np.minimum(contrast[rows, None], contrast)
-        near = np.argwhere(distances / flat.shape[1] < limits**2)
-        pairs += [(start + int(i), int(j)) for i, j in near if start + i < j]
-    return pairs
-
-
-def _groups(pairs: list[tuple[int, int]], count: int) -> NDArray[np.int64]:
-    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
-    links = coo_array((np.ones(len(pairs)), (first, second)), shape=(count, count))
-    groups: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
-    return groups
-
-
-def hold_out(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Which pictures, (N,), are held out: a fifth of each class, drawn by the seed; all of a group or none.
-
-    A class has at least one picture on either side. So more than a fifth is held out where each group of a class is
-    larger, and a group is divided if it is the whole class.
-    """
-    sizes = np.bincount(labels)
-    wanted = np.maximum(1, np.round(HELD_OUT * sizes))
-    held = np.zeros(len(labels), dtype=bool)
-    for label in range(len(sizes)):
-        order = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
-        for most in (wanted, sizes - 1):
-            for picture in order:
-                more = held | (groups == groups[picture])
-                fits = (np.bincount(labels[more], minlength=len(sizes)) <= most).all()
-                if fits and held[order].sum() < wanted[label]:
-                    held = more
-            if held[order].any():
-                break
-        else:
-            held[order[: int(wanted[label])]] = True
-    return held
-
-
 def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) -> str:
     """Fine-tune a part of a stored network on the pictures in `folder`, and write a folder of weights with a card.
 
@@ -175,7 +50,7 @@ def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) ->
         raise UserError(f"{out}: already exists; remove it, or name another folder with --out")
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{out}: is in the folder of the classes; name another folder with --out")
-    shown = read_pictures(folder)
+    shown = read_pictures(folder, stored.entry.side)
     for note in shown.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
     held = hold_out(shown.labels, shown.groups, seed)
