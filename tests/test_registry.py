@@ -58,7 +58,7 @@ def test_frugal_has_the_fewest_macs_within_five_points():
 @pytest.mark.parametrize(
     ("cheap", "why"),
     [
-        (0.43, "the fewest MACs of all 2; no other is within 5 points of 55.00% on real"),
+        (0.43, "the highest top-1 with fewer MACs, none of them within 5 points of 55.00% on real"),
         (0.51, "the fewest MACs of 2 within 5 points of 55.00% on real"),
     ],
 )

@@ -1,4 +1,4 @@
-"""params.yaml → frozen objects. The only reader of params.yaml; every stage but `compare` calls it first."""
+"""params.yaml → frozen objects. The only reader of params.yaml; every stage calls it first."""
 
 import json
 from collections import Counter
@@ -18,6 +18,7 @@ from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchCon
 from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
 from frugalnet.metrics.config import MeasureConfig
+from frugalnet.recommendation import Budget
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
 from frugalnet.training.config import TeacherConfig, TrainConfig
@@ -58,6 +59,7 @@ class Params(Config):
     export: ExportConfig
     robustness: RobustnessConfig
     adapt: AdaptConfig
+    budget: Budget
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
 
     @field_validator("teacher")

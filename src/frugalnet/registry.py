@@ -125,6 +125,11 @@ class Network:
     def version(self) -> Version:
         return self.seeds[min(self.seeds)]
 
+    @property
+    def candidate(self) -> recommendation.Candidate:
+        version = self.version
+        return recommendation.Candidate(f"{version.name} {version.number}", self.top1, version.macs)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -142,12 +147,15 @@ def choose_versions(versions: Sequence[Version]) -> dict[str, Choice]:
     newest = max(versions, key=lambda version: (not version.is_sample, version.created))
     compared = [version for version in versions if version.images == newest.images]
     networks = _networks(compared)
-    top1 = [network.top1 for network in networks]
-    best = max(networks, key=lambda network: (network.top1, -network.version.macs))
-    frugal = networks[recommendation.frugal(top1, [network.version.macs for network in networks])]
-    near = len(recommendation.near(top1))
+    candidates = {network.candidate: network for network in networks}
+    best = recommendation.ranked(candidates)[0]
+    frugal = recommendation.frugal([*candidates])
+    near = recommendation.near(candidates)
     within = f"within {100 * recommendation.NEAR:g} points of {best.top1:.2%}"
-    fewest = f"{near} {within}" if near > 1 else f"all {len(networks)}; no other is {within}"
+    if frugal in near:
+        cheap = f"the fewest MACs of {len(near)} {within}"
+    else:
+        cheap = f"the highest top-1 with fewer MACs, none of them {within}"
 
     def choice(network: Network, why: str) -> Choice:
         seeds = f"{len(network.seeds)} seed{'s' if len(network.seeds) > 1 else ''}"
@@ -155,8 +163,8 @@ def choose_versions(versions: Sequence[Version]) -> dict[str, Choice]:
         return Choice(network.version, f"{figures}; {why} on {newest.data}")
 
     return {
-        "champion": choice(best, f"the highest top-1 of {len(networks)}"),
-        "frugal": choice(frugal, f"the fewest MACs of {fewest}"),
+        "champion": choice(candidates[best], f"the highest top-1 of {len(networks)}"),
+        "frugal": choice(candidates[frugal], cheap),
     }
 
 

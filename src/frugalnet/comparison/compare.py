@@ -98,7 +98,7 @@ def compare(
         raise UserError(f"no network was evaluated on the present data (hash {data_sha256[:12]}); found: {others}")
     models = dict.fromkeys(record.model for record in kept)
     rows = [row([record for record in kept if record.model == model]) for model in models]
-    rows.sort(key=lambda row: (-row.top1.mean, row.model))
+    rows.sort(key=lambda row: (-row.top1.mean, row.macs, row.model))
     pairs = [(a, b) for i, a in enumerate(rows) for b in rows[i + 1 :]]
     differences = [difference(a.records, b.records) for a, b in pairs]
     return Comparison(rows, differences, left_out, _notes(rows), images)

@@ -174,6 +174,26 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A cost that the reader may limit: what each choice costs (None: not measured), in the unit beside the field."""
+
+    title: str
+    unit: str
+    costs: Sequence[float | None]
+    most: float | None = None  # the limit to begin with
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Networks, the best first, and limits to try: the page names the best network within them, and greys out the rows
+    and points of the others. Markdown does not show it."""
+
+    networks: Sequence[str]
+    figures: Sequence[str]  # what is said of each
+    limits: Sequence[Limit]
+
+
+@dataclass(frozen=True)
 class Fold:
     """One network's part of a section, side by side; can be folded."""
 
@@ -198,6 +218,7 @@ class Document:
     title: str
     scope: str  # what it is about, in a sentence
     answer: Sequence[str]  # sentences, the most important first
+    chooser: Chooser | None
     chart: Chart
     terms: str
     sections: Sequence[Section]

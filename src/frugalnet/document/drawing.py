@@ -86,7 +86,8 @@ def _point_trace(point: Point) -> dict[str, Any]:
         if error
     }
     return (
-        {"type": "scatter", "mode": "markers", "x": [point.x], "y": [point.y], "hovertemplate": hover}
+        {"type": "scatter", "mode": "markers", "name": _escaped(point.name), "hovertemplate": hover}
+        | {"x": [point.x], "y": [point.y]}
         | {"cliponaxis": False, "marker": {"size": 10, "color": fill, "line": {"width": 2, "color": point.colour}}}
         | bars
     )

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+from dataclasses import asdict
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,6 +33,7 @@ def write_document(document: Document, folder: Path) -> None:
     environment.filters |= {"markdown": markdown, "data_url": drawing.data_url}
     context = {
         "document": document,
+        "chooser": asdict(document.chooser) if document.chooser else None,
         "not_measured": NOT_MEASURED,
         "plotly_js": base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
         # plotly's JSON writes "<" as an escape, so that no figure can end the script element that it is in.

@@ -14,6 +14,7 @@ from frugalnet.files import atomic, write_json, write_table
 from frugalnet.paper import section as paper
 from frugalnet.study import accuracy, cost, equal_cost, tables, training
 from frugalnet.study import classes as of_classes
+from frugalnet.study.advice import chooser
 from frugalnet.study.experiments import measured, unmeasured
 from frugalnet.study.findings import Findings
 
@@ -90,6 +91,7 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
         title=QUESTION,
         scope=findings.scope,
         answer=findings.recommendation,
+        chooser=chooser(findings.evidence, findings.budget),
         chart=cost.cost_chart(comparison.rows, cost.ANSWER),
         terms=TERMS,
         sections=[*of_networks, paper.section(findings.claims, comparison), *further, *of_experiments],
