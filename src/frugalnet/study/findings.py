@@ -50,13 +50,12 @@ class Findings:
 def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
     """The conclusions from a comparison and its experiments. budget: what a network may cost that is recommended."""
     comparison = evidence.comparison
-    answer = [equal_cost.sentences(comparison), advise(evidence, budget)]
-    if budget.limits:  # whoever sets one asks for it first
-        answer.reverse()
+    of_families = equal_cost.sentences(comparison)
+    advice = advise(evidence, budget)
     return Findings(
         evidence=evidence,
         scope=_scope(comparison),
-        recommendation=sum(answer, []),
+        recommendation=[*advice, *of_families] if budget.limits else [*of_families, *advice],
         budget=budget,
         facts=_facts(comparison),
         claims=judge(evidence),
