@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import StrictUndefined, Template
 
+from frugalnet import models
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset
 from frugalnet.document import wording
@@ -115,7 +116,7 @@ def card(stored: Stored, record: Path) -> str:
     template: Template = Template(text, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return template.render(
         stored=stored,
-        about=import_module(f"frugalnet.models.{stored.entry.model}").__doc__,
+        about=import_module(f"frugalnet.models.{models.parse(stored.entry.model).architecture}").__doc__,
         record=record,
         run=read_json(record / "run.json"),
         joules=read_json(record / "timing.json")["epoch_joules"],
