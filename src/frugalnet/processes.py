@@ -2,11 +2,12 @@
 
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -87,3 +88,11 @@ def _ancestors() -> list[int]:
     except OSError:  # no /proc: macOS, whose zsh replaces itself
         return [parent]
     return [parent, int(fields.split()[1])] if name.endswith("sh") else [parent]
+
+
+def cpu_model_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
