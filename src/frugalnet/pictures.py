@@ -112,9 +112,9 @@ def why_no_picture(head: bytes) -> str | None:
 
 
 def walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
-    """The files below a folder, sorted, whatever they hold. Links are followed, but no folder is entered twice.
+    """The files below a folder, sorted, whatever they hold, and the empty folders.
 
-    Raises OSError for a folder that can't be read.
+    Links are followed, but no folder is entered twice. Raises OSError for a folder that can't be read.
     """
     entered: set[tuple[int, int]] = set()
     for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
@@ -128,9 +128,11 @@ def walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
         for name in sorted(hidden):
             left_out.add(os.path.join(root, name), "hidden, or a system's")  # noqa: PTH118  # faster
         folders[:] = sorted(name for name in folders if name not in hidden)
-        for name in sorted(files):
-            if name not in hidden:
-                yield Path(root, name)
+        taken = sorted(name for name in files if name not in hidden)
+        if not folders and not taken:
+            yield Path(root)
+        for name in taken:
+            yield Path(root, name)
 
 
 def _raise(error: OSError) -> None:
@@ -166,7 +168,7 @@ def find_pictures(names: list[str], left_out: LeftOut) -> Iterator[str | UserErr
 def why_not_file(path: Path) -> str | None:
     """Why this file is no picture that can be read; None if it is. Raises OSError if the file can't be read."""
     if not path.is_file():  # a pipe may never end
-        return "not a regular file"
+        return "an empty folder" if path.is_dir() else "not a regular file"
     with path.open("rb", buffering=0) as file:
         return why_no_picture(file.read(HEAD_BYTES))
 
