@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from frugalnet import models
 from frugalnet.adaptation.config import AdaptConfig
 from frugalnet.compute_config import ComputeConfig
-from frugalnet.data.config import AugmentConfig, DownloadConfig, NormaliseConfig
+from frugalnet.data.config import AugmentConfig, DownloadConfig, FolderConfig, NormaliseConfig
 from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
@@ -34,7 +34,7 @@ def _once(values: list[T]) -> list[T]:
     return values
 
 
-class DataConfig(DownloadConfig, NormaliseConfig):
+class DataConfig(DownloadConfig, FolderConfig, NormaliseConfig):
     """Where the archive comes from, and which of its images become arrays."""
 
 

@@ -1,17 +1,22 @@
 """What the stages download, normalise and augment can be told. Every stage reads it, so it imports nothing heavy."""
 
-from typing import Annotated, Literal
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from frugalnet.schema import Config, Name
 
+RESERVED = ("tiny-imagenet", "sample", "weights")  # how names of other data sets, and of none, begin
+
 
 class DownloadConfig(Config):
     """Where the archive comes from, and how to know that it is the right one."""
 
-    source: Literal["url", "sample"]
+    source: Literal["url", "sample", "folder"]
     url: str | None  # http(s)://, file:// or a plain path
     size_bytes: PositiveInt | None
     md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None
@@ -28,6 +33,42 @@ class DownloadConfig(Config):
         if self.source == "url" and not (self.url and self.size_bytes and self.md5):
             raise ValueError("source 'url' needs url, size_bytes and md5, all three")
         return self
+
+
+class FolderConfig(Config):
+    """A person's own pictures, which `source` "folder" stands for."""
+
+    path: str | None  # a folder, a zip, a tar or a table; relative to the project
+    holdout_share: Annotated[float, Field(gt=0, lt=1)]  # of each class, where no split is given
+    leaks: Literal["error", "drop"]  # training pictures that are in the validation split too: refuse or leave out
+    # Which of DVC's stages sees a change: none but `sources` for an archive with a checksum; for a folder, `watch`.
+    watched: list[Literal["folder"]]
+    known_by: Literal["sources", "watched"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_path(cls, values: Any) -> Any:
+        """Without a name, the data set has that of the folder or file; never one that is another data set's."""
+        if not isinstance(values, dict) or values.get("source") != "folder" or values.get("name") is not None:
+            return values
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(str(values.get("path"))).stem).strip("-._")
+        is_taken = not stem or stem.lower().startswith(RESERVED)
+        return values | {"name": (f"my-{stem}" if is_taken else stem)[:64].strip("-")}
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "FolderConfig":
+        is_folder = getattr(self, "source", "folder") == "folder"
+        if is_folder and not self.path:
+            raise ValueError("source 'folder' needs data.path: a folder, a zip, a tar, or a table of pictures")
+        if not is_folder and self.path:
+            raise ValueError("data.path is for pictures of your own: add -S data=folder")
+        if is_folder != bool(self.watched) or is_folder != (self.known_by == "watched"):
+            raise ValueError("watched and known_by belong to the source: choose it with -S data=folder, full or sample")
+        return self
+
+    def absolute_path(self, project: Path) -> Path:
+        assert self.path
+        return project / os.path.expanduser(self.path)  # noqa: PTH111  # doesn't raise
 
 
 class NormaliseConfig(Config):

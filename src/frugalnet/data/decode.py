@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from frugalnet.data import IMAGE_SHAPE
-from frugalnet.data.layout import open_archive, read_member
+from frugalnet.data.members import open_archive, read_member
 from frugalnet.errors import UserError
 from frugalnet.processes import cores, init_worker, starting_workers
 

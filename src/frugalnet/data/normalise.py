@@ -34,7 +34,7 @@ def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample
         description = {
             "name": config.name,
             "is_sample": is_sample,
-            "validated_on": "hold-out of the training split" if config.holdout else "validation split",
+            "validated_on": layout.validated_on,
             "class_ids": layout.class_ids,
             "class_names": layout.class_names,
             "mean": mean,

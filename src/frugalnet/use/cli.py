@@ -160,8 +160,9 @@ def _predict(arguments: argparse.Namespace) -> int:
         network = runtime.load(_chosen_network(arguments), where)
     predictions: list[dict[str, Any]] = []
     failed = 0
+    left_out = pictures.LeftOut()
     with _while_output_is_read():
-        for name in pictures.find_pictures(arguments.pictures):
+        for name in pictures.find_pictures(arguments.pictures, left_out):
             try:
                 picture = pictures.open_file(name)
             except UserError as error:
@@ -182,6 +183,8 @@ def _predict(arguments: argparse.Namespace) -> int:
                 print(_text(predictions[-1]))
         if arguments.json:
             print(json.dumps(predictions, indent=2))
+    if left_out:
+        print(f"frugalnet: {printable(left_out)}", file=sys.stderr)
     return int(failed > 0)
 
 

@@ -39,7 +39,8 @@ def export_with_pictures(stored: Stored, names: Sequence[str], out: Path) -> str
     """
     if out.exists():  # said at once, and again when the lock is held
         raise UserError(f"{out}: already exists; remove it, or name another folder")
-    images = np.stack([pictures.open_file(name).pixels for name in pictures.find_pictures([*names])])
+    left_out = pictures.LeftOut()
+    images = np.stack([pictures.open_file(name).pixels for name in pictures.find_pictures([*names], left_out)])
     config = ExportConfig(calibration_images=len(images), max_loss_points=0.0)
     lines = [f"{stored.name}, compared on {len(images)} pictures:"]
     with atomic(out, is_new=True) as folder:
@@ -52,4 +53,6 @@ def export_with_pictures(stored: Stored, names: Sequence[str], out: Path) -> str
             path = file.path if kind == "pytorch" else out / file.path.name
             size = file.path.stat().st_size
             lines.append(f"  {printable(path)}: {size:,} bytes, not PyTorch's class on {others}")
+    if left_out:
+        lines.append(printable(left_out))
     return "\n".join(lines)

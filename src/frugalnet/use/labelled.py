@@ -43,9 +43,10 @@ def read_pictures(folder: Path, side: int) -> LabelledPictures:
     classes = _class_folders(folder)
     first: dict[bytes, tuple[str, int]] = {}  # the file and label of each picture, by its pixels
     notes: list[str] = []
+    left_out = pictures.LeftOut()
     for label, path in enumerate(classes):
         before = len(first)
-        for file in pictures.find_pictures([str(path)]):
+        for file in pictures.find_pictures([str(path)], left_out):
             try:
                 picture = pictures.open_file(file, side)
             except UserError as error:
@@ -57,8 +58,10 @@ def read_pictures(folder: Path, side: int) -> LabelledPictures:
             if known != picture.name:
                 notes.append(f"left out: {picture.name}: the same pixels as {known}")
         if (count := len(first) - before) < FEWEST:
-            left_out = "".join(f"; {note}" for note in notes[:SHOWN])
-            raise UserError(f"{path}: {count} pictures are too few; expected at least {FEWEST}{left_out}")
+            reasons = "; ".join([*notes[:SHOWN], *([str(left_out)] if left_out else [])])
+            raise UserError(f"{path}: {count} pictures are too few; expected at least {FEWEST}; {reasons}".rstrip("; "))
+    if left_out:
+        notes.append(str(left_out))
     files, labels = zip(*first.values(), strict=True)
     pixels = np.stack([np.frombuffer(of_picture, np.uint8).reshape(side, side, 3) for of_picture in first])
     pairs = near_copies(pixels)
@@ -73,7 +76,7 @@ def read_pictures(folder: Path, side: int) -> LabelledPictures:
 def _class_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not pictures.is_systems(path.name))
     if len(classes) < 2:
         present = f"only '{classes[0].name}'" if classes else "none"
         raise UserError(f"{folder}: expected at least two folders, each with the pictures of a class; found {present}")
