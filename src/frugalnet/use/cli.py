@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from frugalnet import streams
 from frugalnet.errors import UserError, in_one_line, printable
 
 
 def main() -> None:
+    streams.make_usable()
     parser = argparse.ArgumentParser(
         prog="frugalnet", description="Classify pictures with a trained network, fine-tune it, export it, or serve it."
     )
