@@ -23,7 +23,7 @@ def main() -> None:
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     is_remote = server.startswith("http")
     if is_remote:
-        address = re.sub("//.*@", "//", server).rstrip("/")  # without a password
+        address = without_password(server)
     else:
         address = f"http://{host}:{port}"
         check_address(host, port)
@@ -39,6 +39,11 @@ def main() -> None:
         # Not an argument, which all users of the machine can read: it may hold a password.
         os.environ["MLFLOW_BACKEND_STORE_URI"] = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
         become_server(host, port)
+
+
+def without_password(server: str) -> str:
+    """The address of a server, as it may be printed; a password may hold slashes."""
+    return re.sub("//.*@", "//", server.partition("?")[0]).rstrip("/")
 
 
 def open_page(health: str, page: str, server: str) -> None:
