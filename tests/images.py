@@ -10,18 +10,30 @@ from pathlib import Path
 
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 WORK = "/home/frugal/frugalnet"
-ENGINES = {
-    "docker": ["docker"],
-    "podman": ["podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc"],
-}
+# runc, but a container keeps this machine's limits: without CAP_SYS_RESOURCE, podman's own cannot be set.
+RUNTIME = """#!/usr/bin/python3
+import json, os, sys
+if "--bundle" in sys.argv:
+    path = sys.argv[sys.argv.index("--bundle") + 1] + "/config.json"
+    config = json.load(open(path))
+    config["process"].pop("rlimits", None)
+    json.dump(config, open(path, "w"))
+os.execvp("runc", ["runc", *sys.argv[1:]])
+"""
 
 
 class Engine:
-    """Docker or podman; the same words for both."""
+    """Docker or podman; the same words for both. folder: for files that it needs."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         self.name = name
-        self.command = ENGINES[name]
+        self.folder = folder
+        self.command = [name]
+        if name == "podman":
+            runtime = folder / "runtime"
+            runtime.write_text(RUNTIME)
+            runtime.chmod(0o755)
+            self.command += ["--cgroup-manager", "cgroupfs", "--runtime", str(runtime)]
 
     def call(self, *words: str, code: int = 0) -> str:
         """Run a command of the engine; all that it printed."""
@@ -34,8 +46,8 @@ class Engine:
         if self.name == "docker":
             subprocess.run(["docker", "build", "--tag", tag, project], check=True)
             return
-        self._make_base(project.parent / "base")
-        settings = project.parent / "pip.conf"
+        self._make_base(self.folder / "base")
+        settings = self.folder / "pip.conf"
         mounts = _write_pip_settings(settings)
         command = ["buildah", "bud", "--layers", "--isolation", "chroot", "--pull-never", "--network", "host"]
         for source, target in mounts.items():
@@ -56,8 +68,7 @@ class Engine:
     @contextmanager
     def running(self, image: str, words: Sequence[str], options: Sequence[str] = ()) -> Iterator[str]:
         """A container that runs these words, by its id; it is removed at the end."""
-        limits = ["--ulimit", "host"] if self.name == "podman" else []
-        identity = self.call("run", "--detach", *limits, "--network", "host", *options, image, *words).split()[-1]
+        identity = self.call("run", "--detach", "--network", "host", *options, image, *words).split()[-1]
         try:
             yield identity
         finally:

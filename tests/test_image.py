@@ -67,7 +67,7 @@ needs_an_engine = pytest.mark.skipif(not ENGINE, reason="IMAGE_ENGINE is not set
 @pytest.fixture(scope="module")
 def engine(project: Path) -> Engine:
     """The engine, with the image built."""
-    engine = Engine(ENGINE)
+    engine = Engine(ENGINE, project.parent)
     engine.build(project, IMAGE)
     return engine
 
@@ -97,7 +97,7 @@ def wait_for(engine: Engine, container: str, *texts: str) -> str:
 
 
 def run(engine: Engine, *words: str) -> str:
-    return engine.call("run", "--rm", *(["--ulimit", "host"] if ENGINE == "podman" else []), IMAGE, *words)
+    return engine.call("run", "--rm", IMAGE, *words)
 
 
 @needs_an_engine
