@@ -44,12 +44,11 @@ def connect(root: Path, name: str = EXPERIMENT) -> "tuple[MlflowClient, str]":
     """
     import mlflow
 
-    store = root / "mlruns"
+    store = root.absolute() / "mlruns"
     store.mkdir(parents=True, exist_ok=True)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri or f"sqlite:///{store / 'mlflow.db'}")
-    database = re.match(r"sqlite:///([^?]+)", uri or "")
-    shared = Path(database[1]) if database else store / "mlflow.db"
+    shared = _local_database(store)
     shared.parent.mkdir(parents=True, exist_ok=True)
     with shared.with_name(f".{shared.name}.lock").open("w") as lock, in_words("MLflow does not answer"):
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -63,9 +62,27 @@ def connect(root: Path, name: str = EXPERIMENT) -> "tuple[MlflowClient, str]":
         return client, experiment.experiment_id
 
 
+def connect_to_present(root: Path) -> "tuple[MlflowClient, str]":
+    """As `connect`, for reading: creates no database. Raises UserError, naming the folder, where there is none."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    database = _local_database(root.absolute() / "mlruns")
+    if (not uri or uri.startswith("sqlite:")) and not database.is_file():
+        raise UserError(
+            f"{database}: no such file; nothing was logged here. Call this in the project's folder, after `dvc repro`, "
+            "or set MLFLOW_TRACKING_URI"
+        )
+    return connect(root)
+
+
+def _local_database(store: Path) -> Path:
+    """The SQLite file that `MLFLOW_TRACKING_URI` names, or else the one in this folder."""
+    named = re.match(r"sqlite:///([^?]+)", os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return Path(named[1]) if named else store / "mlflow.db"
+
+
 def artifact(root: Path, run_id: str, name: str) -> Any:
     """The JSON file of that name among a run's artifacts. Raises UserError if there is no such run or file."""
-    client, _ = connect(root)
+    client, _ = connect_to_present(root)
     with in_words(f"MLflow: run '{run_id}'"):
         listed = client.list_artifacts(run_id)
         for folder in [file for file in listed if file.is_dir]:

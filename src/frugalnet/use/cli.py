@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from frugalnet import streams
 from frugalnet.errors import UserError, in_one_line, printable
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    streams.make_usable()
     parser = argparse.ArgumentParser(
         prog="frugalnet", description="Classify pictures with a trained network, fine-tune it, export it, or serve it."
     )
