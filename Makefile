@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test default-tests test-all coverage torture team-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install demo test default-tests test-all coverage torture team-test train-all bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-all: lint ## run linters, type check and all tests
 
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (five minutes)
 	python -m benchmarks.training
+
+train-all: .venv/installed ## train and evaluate the matrix in parallel on Ray (EXTRAS=cluster; docs/cluster.md); then: dvc repro
+	@exec python -m frugalnet.train_all
 
 bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
 	python -m benchmarks.serving
