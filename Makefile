@@ -11,9 +11,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,team
+install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=cluster,device,team
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
-		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, team" >&2; exit 1; }; \
+		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: cluster, device, team" >&2; exit 1; }; \
 		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
 	done
 
@@ -99,7 +99,7 @@ lock: ## update the lock files from pyproject.toml (needs uv): versions and hash
 	$(COMPILE) $(STUDY) -o requirements.lock
 	cp requirements.lock extras.partial # the versions to prefer
 	$(COMPILE) --group dev --all-extras -o extras.partial
-	for extra in device team; do \
+	for extra in cluster device team; do \
 		cp extras.partial requirements-$$extra.lock && $(COMPILE) $(STUDY) --extra $$extra -o requirements-$$extra.lock || exit 1; \
 	done # the extras agree on every version, so they can be installed together and in any order
 	cp requirements.lock requirements-base.lock && $(COMPILE) -o requirements-base.lock

@@ -41,6 +41,9 @@ def is_own(job: Job, workspace: Path) -> bool:
 
 
 def _is_shared(job: Job) -> bool:
+    """Whether this node sees the folder in which the command runs, and is not told to use a clone."""
+    if "FRUGALNET_PROJECT" in os.environ:
+        return False
     try:
         return (job.root / TOKEN).read_text(encoding="utf-8") == job.token
     except OSError:
@@ -94,12 +97,13 @@ def _fetch(folder: Path, item: Item, remote: str | None) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    needs = [str(folder / path) for path in item.needs]
     with Repo(str(folder), _wait_for_lock=True) as repo:
         try:
             if remote:
-                repo.pull(list(item.needs), remote=remote)
+                repo.pull(needs, remote=remote)
             else:
-                repo.checkout(list(item.needs))
+                repo.checkout(needs)
         except DvcException as error:
             where = f"the remote '{remote}'" if remote else f"its DVC cache, {repo.cache.local.path}"
             what = "; share DVC's cache.dir between the machines, or set cluster.remote" if not remote else ""
