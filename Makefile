@@ -6,14 +6,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repository demo test default-tests test-all coverage torture team-test image-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install repository demo test default-tests test-all coverage torture team-test image-test train-all bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,team
+install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=cluster,device,team
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
-		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, team" >&2; exit 1; }; \
+		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: cluster, device, team" >&2; exit 1; }; \
 		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
 	done
 
@@ -42,6 +42,9 @@ test-all: lint ## run linters, type check and all tests
 
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (five minutes)
 	python -m benchmarks.training
+
+train-all: .venv/installed ## train and evaluate the matrix in parallel on Ray (EXTRAS=cluster; docs/cluster.md); then: dvc repro
+	@exec python -m frugalnet.train_all
 
 bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
 	python -m benchmarks.serving
@@ -106,7 +109,7 @@ lock: ## update the lock files from pyproject.toml (needs uv): versions and hash
 	$(COMPILE) $(STUDY) -o requirements.lock
 	cp requirements.lock extras.partial # the versions to prefer
 	$(COMPILE) --group dev --all-extras -o extras.partial
-	for extra in device team; do \
+	for extra in cluster device team; do \
 		cp extras.partial requirements-$$extra.lock && $(COMPILE) $(STUDY) --extra $$extra -o requirements-$$extra.lock || exit 1; \
 	done # the extras agree on every version, so they can be installed together and in any order
 	cp extras.partial requirements-image.lock && $(COMPILE) --extra study --extra team -o requirements-image.lock

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from frugalnet import models
 from frugalnet.adaptation.config import AdaptConfig
+from frugalnet.cluster.config import ClusterConfig
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.data.config import AugmentConfig, DownloadConfig, FolderConfig, NormaliseConfig
 from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig
@@ -55,6 +56,7 @@ class Params(Config):
     distributed: DistributedConfig
     launch: LaunchConfig
     compute: ComputeConfig
+    cluster: ClusterConfig
     measure: MeasureConfig
     export: ExportConfig
     robustness: RobustnessConfig

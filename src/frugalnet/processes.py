@@ -1,8 +1,10 @@
 """How the processes of a stage start and end. Imported by every worker, so it imports neither torch nor OpenCV."""
 
+import math
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import threading
 import time
@@ -12,9 +14,45 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 
-def cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+def cores(process: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The number of processor cores that this process may use: its affinity, or a container's CPU quota rounded up.
+
+    process: lists the process's control groups, of version 1 and 2. groups: where their files are.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    quota = min(_cpu_quotas(process, groups), default=float(allowed))
+    return max(1, min(allowed, math.ceil(quota)))
+
+
+def _cpu_quotas(process: Path, groups: Path) -> Iterator[float]:
+    """The CPU quotas, in cores, of a process's control groups and of the groups that hold them."""
+    for line in process.read_text().splitlines() if process.exists() else []:
+        _, controllers, name = line.split(":", 2)
+        top = groups / controllers
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = top / name.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                yield from _cpu_quota(folder)
+
+
+def _cpu_quota(folder: Path) -> Iterator[float]:
+    """The quota of one control group, if it has one. In a container, a group above its own cannot be read."""
+    with suppress(OSError):
+        quota, period = (folder / "cpu.max").read_text().split()  # version 2
+        if quota != "max":
+            yield int(quota) / int(period)
+    with suppress(OSError):
+        quota = (folder / "cpu.cfs_quota_us").read_text()  # version 1
+        if int(quota) > 0:
+            yield int(quota) / int((folder / "cpu.cfs_period_us").read_text())
+
+
+def asked_threads() -> int | None:
+    """The number of threads that OMP_NUM_THREADS asks for, or None."""
+    asked = re.match(r"\s*0*([1-9]\d{0,3})\b", os.environ.get("OMP_NUM_THREADS", ""))
+    return int(asked[1]) if asked else None
 
 
 @contextmanager

@@ -193,7 +193,7 @@ class TrackedRun:
 
         After a failure that took long, such as waiting for a server, calls are left out for a while.
         """
-        if time.monotonic() < TrackedRun._retry_at:
+        if time.monotonic() < TrackedRun._retry_at or os.environ.get("FRUGALNET_TRACKING") == "off":
             return
         started = time.monotonic()
         try:

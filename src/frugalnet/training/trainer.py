@@ -101,7 +101,7 @@ class Trainer:
             "history": vars(self.history),
             **{name: getattr(self, name) for name in (*_COUNTS, "losses", "correct")},
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, object]) -> None:
@@ -114,7 +114,8 @@ class Trainer:
             setattr(self, name, state[name])
         self.losses, self.correct = (state[name].to(self.device) for name in ("losses", "correct"))  # type: ignore[attr-defined]
         torch.set_rng_state(state["random"])  # type: ignore[arg-type]
-        torch.cuda.set_rng_state_all(state["random_cuda"]) if state["random_cuda"] else None  # type: ignore[arg-type]
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)  # type: ignore[arg-type]
 
     @property
     def result(self) -> nn.Module:
