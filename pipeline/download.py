@@ -14,7 +14,7 @@ def main() -> None:
     archive = Path("data/archive.zip")
     if is_verified(archive, params.data):
         return
-    check_policy(params.augment.policy)  # this and the networks before the download, not after it
+    check_policy(params.augment.policy, params.data.side)  # this and the networks before the download, not after it
     config.check_architectures(params)
     # DVC deletes outputs before it reruns a stage: a partial download is kept elsewhere.
     fetch(params.data, archive, Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / "download")

@@ -62,6 +62,17 @@ class Params(Config):
     budget: Budget
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
 
+    @field_validator("train")
+    @classmethod
+    def _fits_the_images(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        data = info.data.get("data")
+        if data and max(train.resolutions) > data.side:
+            raise ValueError(
+                f"resolutions {train.resolutions} enlarge the images, data.side is {data.side}: "
+                f"set train.resolutions=[{data.side}]"
+            )
+        return train
+
     @field_validator("teacher")
     @classmethod
     def _is_listened_to(cls, teacher: TeacherConfig, info: ValidationInfo) -> TeacherConfig:
@@ -127,7 +138,7 @@ def check_architectures(params: Params) -> None:
 
     for key, name in _architectures(params):
         with _naming(key):
-            check_architecture(name, params.train.resolutions)
+            check_architecture(name, {params.data.side, *params.train.resolutions})
 
 
 def _architectures(params: Params) -> list[tuple[str, str]]:

@@ -1,4 +1,3 @@
 """Archive → arrays → views."""
 
 ROOT = "tiny-imagenet-200"  # the archive's only top folder
-IMAGE_SHAPE = (64, 64, 3)  # of every image: height, width, RGB
