@@ -91,15 +91,21 @@ class Params(Config):
             raise ValueError(
                 f"a period of {distributed.period} epochs is longer than the run, train.epochs={train.epochs}"
             )
-        if (
-            distributed.kind != "none"
-            and train
-            and (train.ema_decay or train.distillation or train.optimiser == "muon")
-        ):
-            raise ValueError(
-                "several workers support neither train.ema_decay, train.distillation nor muon: use one process"
-            )
+        if distributed.kind != "none" and train and (unsupported := _of_one_process(train)):
+            raise ValueError(f"several workers do not support {', '.join(unsupported)}: use one process")
         return distributed
+
+
+def _of_one_process(train: TrainConfig) -> list[str]:
+    """The settings of a recipe that several workers do not support."""
+    settings = {
+        "train.ema_decay": train.ema_decay > 0,
+        "train.distillation": train.distillation > 0,
+        "muon": train.optimiser == "muon",
+        "train.balance": train.balance != "none",
+        "train.start": train.start != "random",
+    }
+    return [name for name, is_set in settings.items() if is_set]
 
 
 def _json(path: Path) -> str:

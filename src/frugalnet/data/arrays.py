@@ -42,7 +42,7 @@ class Dataset:
     @property
     def side(self) -> int:
         """The size of every image: so many pixels a side."""
-        return self.train.images.shape[1]
+        return int(self.train.images.shape[1])
 
 
 def read_dataset(folder: Path) -> Dataset:

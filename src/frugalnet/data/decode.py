@@ -24,6 +24,8 @@ from frugalnet.processes import cores, init_worker, starting_workers
 
 CHUNK_PIXELS = 500 * 64 * 64  # of a task: what a process holds; their counts are exact in calcHist's float32
 
+_TOLD = 5  # damaged members in one message
+
 
 def decode(data: bytes, name: str, side: int = SIDE) -> NDArray[np.uint8]:
     """The (side, side, 3) uint8 RGB pixels of an image file, scaled and centre-cropped as `read_picture` does.
@@ -147,7 +149,16 @@ def _start_worker(archive: Path, offsets: Mapping[Path, int], side: int) -> None
 
 
 def _decode_task(task: _Task) -> NDArray[np.int64]:
-    images = np.stack([decode(read_member(_zip_file, member), member, _side) for member in task.members])
+    images = np.empty((len(task.members), _side, _side, 3), np.uint8)
+    damaged: list[UserError] = []
+    for image, member in zip(images, task.members, strict=True):
+        try:
+            image[:] = decode(read_member(_zip_file, member), member, _side)
+        except UserError as error:
+            damaged.append(error)
+    if damaged:
+        more = f"; and {len(damaged) - _TOLD} more" if len(damaged) > _TOLD else ""
+        raise UserError("; ".join(map(str, damaged[:_TOLD])) + more) from damaged[0]
     descriptor, offset = _outputs[task.output]
     # Written, not mapped: on a full disk a write fails with an error, a mapped page with SIGBUS.
     with open(descriptor, "wb", closefd=False) as file:

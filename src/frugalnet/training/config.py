@@ -31,6 +31,9 @@ class TrainConfig(OptimConfig):
     distillation: float = Field(ge=0, le=1)  # the teacher's share of the loss; 0: no teacher
     temperature: float = Field(gt=0, le=100)  # that softens the teacher's predictions and the network's
     resolutions: list[Annotated[int, Field(ge=24, le=256)]] = Field(min_length=1)  # pixels a side
+    # Not in a run's record at these defaults: records of earlier versions have neither.
+    balance: Literal["none", "weights", "sampling"] = "none"  # of classes with unequal numbers of images
+    start: Literal["random", "committed"] = "random"  # weights: random, or those of weights/ where there are some
 
     @field_validator("resolutions")
     @classmethod
