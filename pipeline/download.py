@@ -16,7 +16,7 @@ def main() -> None:
     archive = Path("data/archive.zip")
     if is_verified(archive, params.data):
         return
-    check_policy(params.augment.policy)  # this and the networks before the download, not after it
+    check_policy(params.augment.policy, params.data.side)  # this and the networks before the download, not after it
     config.check_architectures(params)
     if params.data.source == "folder":
         path = params.data.absolute_path(project_root())

@@ -27,7 +27,7 @@ def main(model: str, seed: int) -> None:
         arenas = write_stored(stored, data.train.images, params.export, folder)
         result = measure_accuracy(runnables(stored, folder), data, params.export)
         write_json(folder / "export.json", result.model_dump())
-    costs = measure_costs(runnables(stored, out), arenas, params.measure)
+    costs = measure_costs(runnables(stored, out), arenas, params.measure, data.side)
     write_json(Path("results/export_timing") / name / "timing.json", costs.model_dump())
 
     run, timing = (read_json(Path("results/train") / name / f"{part}.json") for part in ("run", "timing"))

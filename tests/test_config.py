@@ -43,6 +43,15 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         check_policy(params.augment.policy)
 
 
+@pytest.mark.parametrize("augment", ["views", "light"])
+@pytest.mark.parametrize("side", [32, 96, 256])
+def test_crop_and_full_resolution_follow_the_side(tmp_path, side, augment):
+    chosen = [f"data.side={side}", f"augment={augment}"]
+    params = config.read_params(compose(tmp_path / "params.yaml", *chosen))
+    assert params.train.resolutions == [side]
+    check_policy(params.augment.policy, params.data.side)
+
+
 @pytest.mark.parametrize(
     ("override", "key", "reason"),
     [
@@ -63,6 +72,9 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("compute.device='cuda:'", "compute.device", "auto|cpu|cuda(:"),
         ("data.md5=abc", "data.md5", "pattern"),
         ("data.classes=1", "data.classes", "greater than or equal to 2"),
+        ("data.side=31", "data.side", "greater than or equal to 32"),
+        ("data.side=257", "data.side", "less than or equal to 256"),
+        ("data.side=32 train=speedrun", "train", "48, 32] enlarge the images, data.side is 32"),
         ("train=speedrun train.epochs=3", "train.resolutions", "4 sizes for 3 epochs"),
         ("~augment.views", "augment.views", "required"),
         ("~measure.rounds", "measure.rounds", "required"),

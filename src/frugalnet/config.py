@@ -64,6 +64,17 @@ class Params(Config):
     budget: Budget
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
 
+    @field_validator("train")
+    @classmethod
+    def _fits_the_images(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        data = info.data.get("data")
+        if data and max(train.resolutions) > data.side:
+            raise ValueError(
+                f"resolutions {train.resolutions} enlarge the images, data.side is {data.side}: "
+                f"set train.resolutions=[{data.side}]"
+            )
+        return train
+
     @field_validator("teacher")
     @classmethod
     def _is_listened_to(cls, teacher: TeacherConfig, info: ValidationInfo) -> TeacherConfig:
@@ -82,15 +93,21 @@ class Params(Config):
             raise ValueError(
                 f"a period of {distributed.period} epochs is longer than the run, train.epochs={train.epochs}"
             )
-        if (
-            distributed.kind != "none"
-            and train
-            and (train.ema_decay or train.distillation or train.optimiser == "muon")
-        ):
-            raise ValueError(
-                "several workers support neither train.ema_decay, train.distillation nor muon: use one process"
-            )
+        if distributed.kind != "none" and train and (unsupported := _of_one_process(train)):
+            raise ValueError(f"several workers do not support {', '.join(unsupported)}: use one process")
         return distributed
+
+
+def _of_one_process(train: TrainConfig) -> list[str]:
+    """The settings of a recipe that several workers do not support."""
+    settings = {
+        "train.ema_decay": train.ema_decay > 0,
+        "train.distillation": train.distillation > 0,
+        "muon": train.optimiser == "muon",
+        "train.balance": train.balance != "none",
+        "train.start": train.start != "random",
+    }
+    return [name for name, is_set in settings.items() if is_set]
 
 
 def _json(path: Path) -> str:
@@ -129,7 +146,7 @@ def check_architectures(params: Params) -> None:
 
     for key, name in _architectures(params):
         with _naming(key):
-            check_architecture(name, params.train.resolutions)
+            check_architecture(name, {params.data.side, *params.train.resolutions})
 
 
 def _architectures(params: Params) -> list[tuple[str, str]]:

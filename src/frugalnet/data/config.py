@@ -91,6 +91,7 @@ class NormaliseConfig(Config):
     name: Name
     classes: Annotated[int, Field(ge=2)] | None  # the first so many of wnids.txt
     train_per_class: PositiveInt | None  # the first so many training images of each
+    side: Annotated[int, Field(ge=32, le=256)]  # pixels of an image, which is square
     holdout: NonNegativeInt  # training images, equally many of each class, that replace the validation split
     max_unpacked_bytes: PositiveInt
 

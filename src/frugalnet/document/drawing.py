@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ _TEXT_WIDTH = 2.0  # beside a gallery's images, each 1 wide
 _STEP = 1.12  # from one image to the next
 _ROW_HEIGHT = 1.4
 MOST_NAMES = 30  # more classes leave no room for their names
+MOST_NUMBERS = 9  # more classes leave no room for numbers within a heatmap
+LARGE_PIXELS = 600  # a side, of a heatmap of very many classes: at least; then one pixel a class
 _PRINTED = {"@muted": "#666666", "@ink": "#222222"}
 
 
@@ -128,8 +130,23 @@ def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
     axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category", "dtick": 1}
     x = axis | {"title": {"text": "predicted class", "standoff": 8}, "tickangle": 90}
     y = axis | {"title": {"text": "true class", "standoff": 8}, "autorange": "reversed"}
-    # The background is the diagonal's colour, which holds no number.
-    return {"data": [trace], "layout": _layout(x, y, 12) | {"plot_bgcolor": "@rule"}}
+    numbers = [
+        {"x": names[column], "y": names[row], "text": text, "showarrow": False, "bgcolor": "@paper", "borderpad": 3}
+        for row, column, text in _numbers(chart)
+    ]
+    # The background is the diagonal's colour.
+    layout = _layout(x, y, 12) | {"plot_bgcolor": "@rule"} | ({"annotations": numbers} if numbers else {})
+    return {"data": [trace], "layout": layout}
+
+
+def _numbers(chart: Heatmap) -> Iterator[tuple[int, int, str]]:
+    """The row, column and percentage of every cell, where classes are few; none of 0 % but on the diagonal."""
+    if chart.right is None or len(chart.class_names) > MOST_NUMBERS:
+        return
+    for (row, column), value in np.ndenumerate(chart.percent):
+        percent = float(chart.right[row] if row == column else value)
+        if row == column or percent > 0:
+            yield row, column, f"{percent:.0f} %"
 
 
 def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
@@ -149,7 +166,12 @@ def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
 
 def png(figure: Chart | Heatmap | Gallery, path: Path) -> None:
     """Draw a figure as PNG, whole or not at all, the same bytes every time."""
-    drawn = _png_gallery(figure) if isinstance(figure, Gallery) else _png_of(figure)
+    if isinstance(figure, Gallery):
+        drawn = _png_gallery(figure)
+    elif isinstance(figure, Heatmap) and figure.is_large:
+        drawn = _png_large_heatmap(figure)
+    else:
+        drawn = _png_of(figure)
     with atomic(path) as partial:
         drawn.savefig(partial, format="png", metadata={"Software": None})  # no matplotlib version in the bytes
 
@@ -213,6 +235,26 @@ def _png_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:
         names = [_shortened(name, 24) for name in chart.class_names]
         axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
         axes.set_yticks(range(len(names)), names, parse_math=False)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for row, column, text in _numbers(chart):
+        axes.text(column, row, text, ha="center", va="center", fontsize=10, path_effects=halo)
+
+
+def _png_large_heatmap(chart: Heatmap) -> Figure:
+    """Every class at least a pixel: where an axes fits itself into a figure, it would drop some."""
+    classes = len(chart.class_names)
+    size = classes * max(1, round(LARGE_PIXELS / classes))
+    left, bottom, right, top = 50, 50, 110, 20
+    width, height = left + size + right, bottom + size + top
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((left / width, bottom / height, size / width, size / height))
+    axes.set_facecolor("#c8c8c8")
+    drawn = axes.imshow(chart.percent, cmap="magma_r", interpolation="nearest", vmin=0)
+    bar = figure.add_axes(((left + size + 20) / width, (bottom + size / 4) / height, 16 / width, size / 2 / height))
+    figure.colorbar(drawn, cax=bar, label="% of the true class")
+    axes.set(xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])
+    return figure
 
 
 def _png_gallery(gallery: Gallery) -> Figure:

@@ -1,6 +1,6 @@
 """A trained network as files for other runtimes: ONNX, ONNX of eight-bit integers, ExecuTorch.
 
-Every file takes uint8 RGB images (N, 64, 64, 3) and gives logits (N, classes): the normalisation is part of it. The
+Every file takes uint8 RGB images (N, side, side, 3) and gives logits (N, classes): the normalisation is part of it. The
 ExecuTorch program takes one image at a time.
 """
 
@@ -26,16 +26,16 @@ def write_files(
 ) -> dict[Format, int | None]:
     """Write the files of FILES into `folder`, ExecuTorch's only where it is installed; the same bytes every time.
 
-    network: on the CPU, (N, 64, 64, 3) uint8 RGB → (N, classes), as `nn.Sequential(normaliser, network)` is; its memory
-    format becomes the default one. images: (N, 64, 64, 3) uint8 RGB, from which int8's ranges are taken: training
-    images. Returns the bytes that a runtime plans for its arena, by format, as far as they are known.
+    network: on the CPU, (N, side, side, 3) uint8 RGB → (N, classes), as `nn.Sequential(normaliser, network)` is; its
+    memory format becomes the default one. images: (N, side, side, 3) uint8 RGB, from which int8's ranges are taken:
+    training images. Returns the bytes that a runtime plans for its arena, by format, as far as they are known.
     """
     network = network.to(memory_format=torch.contiguous_format).eval()
     spaced = np.linspace(0, len(images) - 1, min(config.calibration_images, len(images)))
     with _quiet():
-        _write_onnx(network, folder / FILES["onnx"])
+        _write_onnx(network, images.shape[1], folder / FILES["onnx"])
         _write_int8(folder / FILES["onnx"], folder / FILES["int8"], images[spaced.astype(np.int64)])
-        arena = _write_executorch(network, folder / FILES["executorch"]) if has_executorch() else None
+        arena = _write_executorch(network, images.shape[1], folder / FILES["executorch"]) if has_executorch() else None
     return {"executorch": arena}
 
 
@@ -51,10 +51,10 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _write_onnx(module: nn.Module, path: Path) -> None:
+def _write_onnx(module: nn.Module, side: int, path: Path) -> None:
     import onnx
 
-    images = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    images = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         module,
         (images,),
@@ -98,12 +98,12 @@ def _write_int8(path: Path, out: Path, images: NDArray[np.uint8]) -> None:
     prepared.unlink()
 
 
-def _write_executorch(module: nn.Module, path: Path) -> int:
+def _write_executorch(module: nn.Module, side: int, path: Path) -> int:
     """Returns the bytes of the arena that the program plans for its activations."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    exported = torch.export.export(module, (torch.zeros(1, 64, 64, 3, dtype=torch.uint8),))
+    exported = torch.export.export(module, (torch.zeros(1, side, side, 3, dtype=torch.uint8),))
     program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
     path.write_bytes(program.buffer)
     return sum(program.executorch_program.execution_plan[0].non_const_buffer_sizes)

@@ -84,13 +84,14 @@ def _class_losses(pytorch: NDArray[np.float32], int8: NDArray[np.float32], data:
 
 
 def measure_costs(
-    files: Mapping[Format, Runnable], arenas: Mapping[Format, int | None], config: MeasureConfig
+    files: Mapping[Format, Runnable], arenas: Mapping[Format, int | None], config: MeasureConfig, side: int = 64
 ) -> ExportCosts:
     """What each format, PyTorch's among them, costs here on one thread.
 
-    Each round measures all formats, in alternating order. arenas: what `write_files` returned.
+    Each round measures all formats, in alternating order. arenas: what `write_files` returned. side: of
+    the image, in pixels.
     """
-    image: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    image: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     runs = {kind: file.open() for kind, file in files.items()}
 
     def forward() -> None:

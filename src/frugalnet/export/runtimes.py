@@ -1,6 +1,6 @@
 """The runtimes that run a network's files, each on one thread of the CPU, and the memory of a process that runs one.
 
-python -m frugalnet.export.runtimes onnx results/export/depthwise-0/model.onnx
+python -m frugalnet.export.runtimes onnx results/export/depthwise-0/model.onnx 64
 """
 
 import json
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from frugalnet.errors import UserError
 from frugalnet.export.formats import FILES, Format
 
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, 64, 64, 3) RGB → (N, classes) logits
+Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, side, side, 3) RGB → (N, classes) logits
 _BATCH = 500  # images a call
 
 
@@ -43,12 +43,12 @@ class Runnable:
     command: list[str]
 
 
-def runnable_files(folder: Path) -> dict[Format, Runnable]:
-    """The files of FILES that there are in a folder."""
+def runnable_files(folder: Path, side: int) -> dict[Format, Runnable]:
+    """The files of FILES that there are in a folder. side: of the images that they take, in pixels."""
     module = [sys.executable, "-m", "frugalnet.export.runtimes"]
     paths = {kind: folder / name for kind, name in FILES.items()}
     return {
-        kind: Runnable(path, partial(open_runtime, kind, path), [*module, kind, str(path)])
+        kind: Runnable(path, partial(open_runtime, kind, path), [*module, kind, str(path), str(side)])
         for kind, path in paths.items()
         if path.is_file()
     }
@@ -114,11 +114,11 @@ def peak_memory(runnable: Runnable) -> Memory:
     return Memory(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def print_memory(opened: Callable[[], Run]) -> None:
-    """Open a network, run it, and print this process's memory, for `peak_memory`."""
+def print_memory(opened: Callable[[], Run], side: int) -> None:
+    """Open a network, run it on images of that side, and print this process's memory, for `peak_memory`."""
     before = _peak_bytes()
     run = opened()
-    image: NDArray[np.uint8] = np.zeros((1, 64, 64, 3), np.uint8)
+    image: NDArray[np.uint8] = np.zeros((1, side, side, 3), np.uint8)
     for _ in range(20):
         run(image)
     print(json.dumps({"peak": _peak_bytes(), "before": before}))
@@ -134,4 +134,4 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    print_memory(partial(open_runtime, cast(Format, sys.argv[1]), Path(sys.argv[2])))
+    print_memory(partial(open_runtime, cast(Format, sys.argv[1]), Path(sys.argv[2])), int(sys.argv[3]))

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from frugalnet.adaptation import section as adaptation
 from frugalnet.comparison.compare import Comparison, Evidence, compare
 from frugalnet.comparison.records import read_records
@@ -33,6 +35,7 @@ class Experiment(Protocol):
         """Every figure of the section that holds no time, ready for JSON."""
 
 
+MOST_UNEQUAL = 1.5  # the largest class, in smallest ones, up to which top-1 ranks the networks
 EXPERIMENTS: tuple[Any, ...] = (robustness, export, adaptation)  # each an Experiment; in the order of the report
 
 
@@ -42,9 +45,20 @@ def gather(results: Path, data: Dataset) -> Evidence:
     Raises UserError if there is no such network, or if a file is missing or damaged.
     """
     records = read_records(results)
-    comparison = compare(records, sha256_of(data.sha256), data.validated_on, data.validation.images)
+    sizes = unequal_sizes(data)
+    comparison = compare(records, sha256_of(data.sha256), data.validated_on, data.validation.images, sizes)
     loaded = (experiment.load(results, comparison) for experiment in EXPERIMENTS)
     return Evidence(comparison, tuple(result for result in loaded if result is not None))
+
+
+def unequal_sizes(data: Dataset) -> tuple[int, int] | None:
+    """The numbers of images of the smallest and the largest class, if their ratio exceeds `MOST_UNEQUAL`; else None.
+
+    Of both splits together: a hold-out of a few images of each class rounds.
+    """
+    counts = sum(np.bincount(split.labels, minlength=len(data.class_ids)) for split in (data.train, data.validation))
+    smallest, largest = int(np.min(counts)), int(np.max(counts))
+    return (smallest, largest) if largest > MOST_UNEQUAL * smallest else None
 
 
 def measured(evidence: Evidence) -> Iterator[tuple[Experiment, Any]]:

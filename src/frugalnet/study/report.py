@@ -33,6 +33,9 @@ SECTIONS = (
     of_classes.confusion_section,
     cost.layers_section,
 )
+MACRO_TERM = (
+    "Macro accuracy: the mean of the classes’ accuracies, so that a rare class counts as much as a frequent one. "
+)
 SAMPLE_BANNER = "sample data: not Tiny ImageNet"
 
 
@@ -83,6 +86,7 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     comparison = findings.comparison
     at_equal_cost = equal_cost.section(comparison)
     of_networks = [*filter(None, [at_equal_cost]), *(section(comparison) for section in SECTIONS)]
+    of_paper = [paper.section(findings.claims, comparison)] if comparison.is_of_the_paper else []
     of_experiments = [experiment.section(result, comparison) for experiment, result in measured(findings.evidence)]
     missing = unmeasured(findings.evidence)
     not_measured = [f"{experiment.TITLE}: not measured. Rerun with -S {experiment.CHOICE}." for experiment in missing]
@@ -93,8 +97,8 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
         answer=findings.recommendation,
         chooser=chooser(findings.evidence, findings.budget),
         chart=cost.cost_chart(comparison.rows, cost.ANSWER),
-        terms=TERMS,
-        sections=[*of_networks, paper.section(findings.claims, comparison), *further, *of_experiments],
+        terms=TERMS if comparison.class_sizes is None else MACRO_TERM + TERMS,
+        sections=[*of_networks, *of_paper, *further, *of_experiments],
         facts=findings.facts,
         notes=[*comparison.notes, *left_out, *not_measured],
         colours=colours(comparison.rows),
@@ -110,7 +114,8 @@ def _name(record: Record) -> dict[str, Any]:
 
 def _csv_row(row: Row) -> dict[str, Any]:
     interval = {"top1_low": row.top1_interval.low, "top1_high": row.top1_interval.high}
-    figures = {key: column.value(row) for key, column in tables.BY_KEY.items()}
+    hidden = {"top5"} if row.has_few_classes else set()
+    figures = {key: column.value(row) for key, column in tables.BY_KEY.items() if key not in hidden}
     return {"model": row.model, "seeds": len(row.seeds), **interval, **figures}
 
 

@@ -151,7 +151,7 @@ def _within(low: int, high: int) -> Callable[[str], int]:
 
 def _predict(arguments: argparse.Namespace) -> int:
     """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
-    centre-cropped and scaled to 64×64 pixels. Exits with 1 if a picture cannot be classified; the others still are."""
+    centre-cropped and scaled to the size that the network takes. Exits with 1 if a picture cannot be classified; the others still are."""
     from frugalnet import pictures  # here: --help needs none of it
     from frugalnet.use import runtime
 
@@ -166,7 +166,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     with _while_output_is_read():
         for name in pictures.find_pictures(arguments.pictures, left_out):
             try:
-                picture = pictures.open_file(name)
+                picture = pictures.open_file(name, network.side)
             except UserError as error:
                 failed += 1
                 print(f"frugalnet: {error}", file=sys.stderr)

@@ -28,7 +28,8 @@ def write_stored(
 
 def runnables(stored: Stored, folder: Path) -> dict[Format, Runnable]:
     """The weights, for PyTorch, and the network's files for other runtimes in `folder`."""
-    return {"pytorch": runnable_weights(stored.path), **runnable_files(folder)}
+    side = stored.entry.side
+    return {"pytorch": runnable_weights(stored.path, side), **runnable_files(folder, side)}
 
 
 def export_with_pictures(stored: Stored, names: Sequence[str], out: Path) -> str:
@@ -40,7 +41,8 @@ def export_with_pictures(stored: Stored, names: Sequence[str], out: Path) -> str
     if out.exists():  # said at once, and again when the lock is held
         raise UserError(f"{out}: already exists; remove it, or name another folder")
     left_out = pictures.LeftOut()
-    images = np.stack([pictures.open_file(name).pixels for name in pictures.find_pictures([*names], left_out)])
+    found = pictures.find_pictures([*names], left_out)
+    images = np.stack([pictures.open_file(name, stored.entry.side).pixels for name in found])
     config = ExportConfig(calibration_images=len(images), max_loss_points=0.0)
     lines = [f"{stored.name}, compared on {len(images)} pictures:"]
     with atomic(out, is_new=True) as folder:

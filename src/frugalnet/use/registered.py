@@ -28,7 +28,7 @@ def register(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / stored.name
         write_weights(folder, [stored])
-        for kind, file in runnable_files(exported).items():
+        for kind, file in runnable_files(exported, data.side).items():
             if kind != "int8" or int8_accepted:
                 shutil.copyfile(file.path, folder / file.path.name)
         how = [run.get(key) for key in ("train", "views_sha256", "teacher", "distributed")]
