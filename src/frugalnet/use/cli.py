@@ -151,7 +151,8 @@ def _within(low: int, high: int) -> Callable[[str], int]:
 
 def _predict(arguments: argparse.Namespace) -> int:
     """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
-    centre-cropped and scaled to the size that the network takes. Exits with 1 if a picture cannot be classified; the others still are."""
+    centre-cropped and scaled to the size that the network takes. Exits with 1 if a picture cannot be classified; the
+    others still are."""
     from frugalnet import pictures  # here: --help needs none of it
     from frugalnet.use import runtime
 
