@@ -96,6 +96,9 @@ def test_crop_and_full_resolution_follow_the_side(tmp_path, side, augment):
         ("train.recipe=../modern", "train.recipe", "pattern"),
         ("launch.timeout_minutes=1e300", "launch.timeout_minutes", "less than or equal to 100000"),
         ("launch.timeout_minutes=1e-9", "launch.timeout_minutes", "greater than or equal to 0.01"),
+        ("budget.macs=0", "budget.macs", "greater than 0"),
+        ("budget.macs=4Mi", "budget.macs", "expected a number, as 4000000, 4M, 100k or 1.5G; found '4Mi'"),
+        ("+budget.joules=1", "budget.joules", "not permitted"),
         ("augment.policy.0.p=1.5", "augment.policy.0.p", "less than or equal to 1"),
     ],
 )
@@ -106,6 +109,12 @@ def test_a_wrong_parameter_is_refused_by_its_name_with_the_reason(tmp_path, over
     assert key in str(refusal.value)
     assert reason in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_budget_may_be_written_with_prefixes(tmp_path):
+    params = config.read_params(compose(tmp_path / "params.yaml", "budget.macs=4M", "budget.latency_ms=0.5"))
+    assert params.budget.limits == {"macs": 4e6, "latency_ms": 0.5}
+    assert config.read_params(compose(tmp_path / "params.yaml")).budget.limits == {}
 
 
 def test_an_unknown_choice_is_refused_with_the_valid_ones(tmp_path):
