@@ -22,11 +22,13 @@ from PIL import Image
 from frugalnet.config import DataConfig
 from frugalnet.data.arrays import Dataset, read_dataset
 from frugalnet.data.config import FolderConfig
+from frugalnet.data.copies import NearCopies, NearCopy, copies_between, near_copies
 from frugalnet.data.layout import Layout, read_layout
 from frugalnet.data.normalise import normalise
 from frugalnet.data.pack import pack
 from frugalnet.data.watch import state
 from frugalnet.errors import UserError
+from frugalnet.files import read_record
 
 FOLDER = {"path": "x", "holdout_share": 0.2, "leaks": "error", "watched": ["folder"], "known_by": "watched"}
 CLASSES = ("bolt", "nut")
@@ -625,3 +627,51 @@ def test_the_data_set_is_called_as_its_folder_and_never_as_another() -> None:
     }
     for path, name in names.items():
         assert DataConfig.model_validate_json(json.dumps(values | {"path": path})).name == name
+
+
+# Near copies
+
+
+def noise(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((64, 64)))
+
+
+def saved(pixels: np.ndarray, kind: str, side: int = 64, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((side, side)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_near_copies_in_both_splits_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {
+        f"train/{label}/{n}.png": saved(noise(10 * k + n), "PNG") for k, label in enumerate("ab") for n in range(5)
+    }
+    files |= {
+        f"val/{label}/{n}.png": saved(noise(100 + 10 * k + n), "PNG") for k, label in enumerate("ab") for n in (0, 1)
+    }
+    files |= {"val/b/copy.jpg": saved(noise(3), "JPEG", quality=80), "val/a/same.bmp": saved(noise(12), "BMP")}
+    normalise(packed(write(tmp_path / "mine", files)), tmp_path / "arrays", config(), is_sample=False, processes=1)
+    copies = read_record(tmp_path / "arrays/near_copies.json", NearCopies)
+    assert copies
+    same, compressed = copies.pairs
+    assert same == NearCopy(validation="val/a/same.bmp", train="train/b/2.png", difference=0.0)
+    assert (compressed.validation, compressed.train) == ("val/b/copy.jpg", "train/a/3.png")
+    assert 0 < compressed.difference < 0.15
+    assert "2 validation pictures look like a training picture, as val/a/same.bmp" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("side", [48, 64, 96])
+def test_no_near_copy_is_missed_by_the_coarse_comparison(side: int) -> None:
+    """Against `near_copies`, which compares all pairs in full."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (300, 1, 1, 3)) + rng.normal(0, 20, (300, 4, 4, 3)).repeat(side // 4, 1).repeat(
+        side // 4, 2
+    )
+    pixels[150:] = pixels[:150] + rng.uniform(0, 6, (150, 1, 1, 1)) * rng.normal(0, 1, (150, side, side, 3))
+    images = pixels.clip(0, 255).astype(np.uint8)
+    pairs = {(i, j - 150) for i, j in near_copies(images) if i < 150 <= j}
+    assert len(pairs) > 50
+    found = {(i, j) for i, j, _ in copies_between(images[:150], images[150:])}
+    assert {i for i, _ in found} == {i for i, _ in pairs}
+    assert found <= pairs

@@ -1,7 +1,4 @@
-"""Which files are pictures, and any picture → the square of RGB pixels that the networks take.
-
-The only importer of Pillow.
-"""
+"""Which files are pictures, and any picture → the square of RGB pixels that the networks take."""
 
 import io
 import os

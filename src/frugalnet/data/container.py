@@ -112,6 +112,8 @@ def _folder(path: Path) -> Container:
             container.left_out.add(name, "a pipe, a device or a broken link")
         elif found.setdefault(name, file) is not file:
             raise UserError(f"data.path {path}: {name} is there twice, its accents in two forms; rename one")
+    first = container.left_out.first
+    first.update((reason, name.removeprefix(f"{path}/")) for reason, name in first.items())
     container.files.update((name, _file(found[name])) for name in sorted(found, key=natural))
     return container
 

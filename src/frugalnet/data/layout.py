@@ -18,7 +18,7 @@ from frugalnet.errors import UserError
 class Layout:
     """The members of each class's images, in the order of the classes, each list in the images' numeric order.
 
-    `validated_on`: what the validation images are.
+    `validated_on`: what the validation images are. `is_packed`: by `pack`, from a person's own pictures.
     """
 
     class_ids: list[str]
@@ -26,6 +26,7 @@ class Layout:
     train: list[list[str]]
     validation: list[list[str]]
     validated_on: str = "validation split"
+    is_packed: bool = False
 
 
 def read_layout(archive: Path, max_unpacked_bytes: int) -> Layout:
@@ -63,7 +64,8 @@ def _packed_layout(zip_file: zipfile.ZipFile, files: Iterable[str]) -> Layout:
             members[split].setdefault(unquote(label), []).append(file)
     labels = sorted(members["train"], key=natural)
     train, validation = ([of_split[label] for label in labels] for of_split in members.values())
-    return Layout(labels, labels, train, validation, json.loads(read_member(zip_file, DESCRIPTION))["validated_on"])
+    validated_on = json.loads(read_member(zip_file, DESCRIPTION))["validated_on"]
+    return Layout(labels, labels, train, validation, validated_on, is_packed=True)
 
 
 def quoted(part: str) -> str:

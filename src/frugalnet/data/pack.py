@@ -74,9 +74,10 @@ def _found(
         f"{container.path}: {arrangement.layout}, {len(counts):,} classes, {total['train']:,} pictures to train on and "
         f"{total['val']:,} to validate on ({arrangement.validated_on})"
     ]
-    width = max(len(label) for label in counts)
+    width = max(len(label) for label in (*counts, "class"))
     labels = sorted(counts, key=natural)
-    lines += [f"  {label:{width}} {counts[label]['train']:7,} {counts[label]['val']:7,}" for label in labels[:ROWS]]
+    lines.append(f"  {'class':{width}}   train validate")
+    lines += [f"  {label:{width}} {counts[label]['train']:7,} {counts[label]['val']:8,}" for label in labels[:ROWS]]
     if len(labels) > ROWS:
         trained = [counts[label]["train"] for label in labels]
         lines.append(

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from frugalnet import pictures
+from frugalnet.data.copies import near_copies
 from frugalnet.errors import UserError
 
 FEWEST = 5  # pictures of a class: one of them is held out
 HELD_OUT = 0.2  # of each class
-NEAR = 0.15  # difference of near copies, as a fraction of their contrast: JPEG at quality 80 gives up to 0.14
-_AREA = Image.Resampling.BOX
 SHOWN = 3  # of the pictures left out, or of the pairs of near copies
 
 
@@ -83,28 +81,6 @@ def _class_folders(folder: Path) -> list[Path]:
     if odd := [path for path in classes if os.fsencode(path.name).decode(errors="replace") != path.name]:
         raise UserError(f"{odd[0]}: this folder's name, the name of a class, is not UTF-8; rename it")
     return classes
-
-
-def near_copies(pixels: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """The pairs of (N, side, side, 3) pictures that look the same: the same picture saved in another size or quality.
-
-    Their root-mean-square difference at 32×32 pixels is below 15 % of the contrast (the deviation from the mean
-    colour) of either. So line drawings, icons and dark pictures, in which few or faint pixels tell one from another,
-    are not taken for copies. A dark picture's copy in low quality is missed: the difference is as large as the content.
-    """
-    small = np.stack([np.asarray(Image.fromarray(picture).resize((32, 32), _AREA)) for picture in pixels])
-    deviations = small - small.mean(axis=(1, 2), keepdims=True)
-    contrast = np.maximum(np.sqrt((deviations**2).mean(axis=(1, 2, 3))), 1.0)
-    flat = small.reshape(len(small), -1).astype(np.float64)
-    squares = (flat**2).sum(axis=1)
-    pairs = []
-    for start in range(0, len(flat), 256):  # bounds memory
-        rows = slice(start, start + 256)
-        distances = squares[rows, None] + squares - 2 * flat[rows] @ flat.T
-        limits = NEAR * np.minimum(contrast[rows, None], contrast)
-        near = np.argwhere(distances / flat.shape[1] < limits**2)
-        pairs += [(start + int(i), int(j)) for i, j in near if start + i < j]
-    return pairs
 
 
 def _groups(pairs: list[tuple[int, int]], count: int) -> NDArray[np.int64]:
