@@ -28,7 +28,7 @@ from mlflow.types.schema import AnyType
 
 from frugalnet import recommendation
 from frugalnet.errors import UserError
-from frugalnet.mlflow_store import connect, in_words
+from frugalnet.mlflow_store import connect_to_present, in_words
 from frugalnet.tracking import TrackedRun
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -178,7 +178,7 @@ def _networks(versions: Sequence[Version]) -> list[Network]:
 @in_words("MLflow")
 def versions(root: Path) -> list[Version]:
     """All versions that `register` made."""
-    stored = connect(root)[0].search_model_versions()
+    stored = connect_to_present(root)[0].search_model_versions()
     return [_version(each) for each in stored if each.name.startswith(PREFIX) and "trained_sha256" in each.tags]
 
 
@@ -207,7 +207,7 @@ def _version(stored: ModelVersion) -> Version:
 @in_words("MLflow")
 def find_version(root: Path, alias: str) -> tuple[str, str]:
     """The registered model that has the alias, and its version. Raises UserError if none has."""
-    client, _ = connect(root)
+    client, _ = connect_to_present(root)
     for name in _registered(client):
         if (version := client.get_registered_model(name).aliases.get(alias)) is not None:
             return name, str(version)
@@ -219,7 +219,7 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
 
     Raises UserError if there is no such run, or if it has registered none.
     """
-    client, _ = connect(root)
+    client, _ = connect_to_present(root)
     with in_words(f"MLflow: run '{run_id}'"):
         of_run = client.search_model_versions(f"run_id = '{client.get_run(run_id).info.run_id}'")
         registered = [version for version in of_run if version.name.startswith(PREFIX)]
@@ -258,7 +258,7 @@ def serve_model(what: str, model: Path, host: str, port: int) -> None:
 @in_words("MLflow")
 def promote(root: Path) -> list[str]:
     """Move the aliases as `choose_versions` says. Returns a line for each: what it names, and why."""
-    client, _ = connect(root)
+    client, _ = connect_to_present(root)
     chosen = choose_versions(versions(root))
     lines = []
     for alias, choice in chosen.items():
