@@ -37,7 +37,7 @@ def main() -> None:
             subprocess.Popen([sys.executable, "-m", "tools.ui", f"{address}/health", page, str(os.getpid())])
     if not is_remote:
         # Not an argument, which all users of the machine can read: it may hold a password.
-        os.environ["MLFLOW_BACKEND_STORE_URI"] = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = mlflow_store.address(Path())
         become_server(host, port)
 
 

@@ -5,11 +5,13 @@ everything, and a later stage logs from them what the run lacks. mlflow takes a 
 the first run is opened.
 """
 
+import getpass
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -93,6 +95,13 @@ def comparison_run(root: Path, models: Sequence[str], data: str, runs_sha256: st
         experiment=COMPARISONS,
     )
     return TrackedRun(root, description)
+
+
+def user() -> str:
+    """Who makes a run: the user on MLflow's server, else the login."""
+    with suppress(KeyError, OSError):  # a container's user may have no name
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    return str(os.getuid())
 
 
 def _source(stage: str) -> dict[str, str]:
@@ -221,7 +230,8 @@ class TrackedRun:
 
         described = self.description
         self._client, self._experiment_id = connect(self.root, described.experiment)
-        run = self._find() or self._client.create_run(self._experiment_id, run_name=described.name)
+        made_by = {"mlflow.user": user()}  # which MLflow's client leaves out, unlike its fluent API
+        run = self._find() or self._client.create_run(self._experiment_id, run_name=described.name, tags=made_by)
         run_id: str = run.info.run_id
         tags = self.identity | described.tags | self._experiments(run.data.tags)
         # A training without weights yet cannot claim a run that has some.
