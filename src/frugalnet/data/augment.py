@@ -80,7 +80,7 @@ def write_views(images: Path, folder: Path, config: AugmentConfig, *, processes:
     size = config.views * images.stat().st_size
     free = shutil.disk_usage(images.parent).free
     if size > free:
-        raise UserError(f"{folder}: {config.views} views take {size / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free")
+        raise UserError(f"{folder}: {config.views} views take {size:,} bytes, only {free:,} are free")
     with atomic(folder) as partial:
         partial.mkdir()
         paths = [partial / f"view_{view}.npy" for view in range(config.views)]
