@@ -261,7 +261,7 @@ def test_an_impossible_value_is_refused(values: dict[str, Any], key: str) -> Non
 
 def test_too_small_a_disk_is_refused_before_any_work(tmp_path: Path) -> None:
     images = saved(tmp_path / "images.npy", 5)
-    with pytest.raises(UserError, match=r"views: \d+ views take \d+\.\d GB, only \d+\.\d GB are free"):
+    with pytest.raises(UserError, match=r"views: \d+ views take [\d,]+ bytes, only [\d,]+ are free"):
         write_views(images, tmp_path / "views", augmentation(views=10**12), processes=1)
     assert not (tmp_path / "views").exists()
 

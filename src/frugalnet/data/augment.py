@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +22,7 @@ from frugalnet.data.config import AugmentConfig
 from frugalnet.data.policy import build_policy, reason
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
-from frugalnet.processes import cores, init_worker, starting_workers
+from frugalnet.processes import cores, init_worker, starting_workers, worker_pool
 
 if TYPE_CHECKING:
     import albumentations
@@ -80,7 +80,7 @@ def write_views(images: Path, folder: Path, config: AugmentConfig, *, processes:
     size = config.views * images.stat().st_size
     free = shutil.disk_usage(images.parent).free
     if size > free:
-        raise UserError(f"{folder}: {config.views} views take {size / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free")
+        raise UserError(f"{folder}: {config.views} views take {size:,} bytes, only {free:,} are free")
     with atomic(folder) as partial:
         partial.mkdir()
         paths = [partial / f"view_{view}.npy" for view in range(config.views)]
@@ -110,7 +110,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: in
     # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["frugalnet.data.albumentations_alone", __name__])
-    executor = ProcessPoolExecutor(min(processes, len(paths) * len(starts)), context, init_worker)
+    executor = worker_pool(min(processes, len(paths) * len(starts)), context, init_worker)
     try:
         with starting_workers():
             tasks = {

@@ -5,7 +5,6 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from frugalnet.data.members import open_archive, read_member
 from frugalnet.errors import UserError
 from frugalnet.pictures import SIDE, read_picture
-from frugalnet.processes import cores, init_worker, starting_workers
+from frugalnet.processes import cores, init_worker, starting_workers, worker_pool
 
 CHUNK_PIXELS = 500 * 64 * 64  # of a task: what a process holds; their counts are exact in calcHist's float32
 
@@ -117,12 +116,8 @@ def decode_members(
         tasks += [_Task(path, start, names[start : start + chunk]) for start in range(0, len(names), chunk)]
 
     counts = {path: np.zeros((3, 256), np.int64) for path in members}
-    executor = ProcessPoolExecutor(
-        min(processes or cores(), len(tasks)),
-        multiprocessing.get_context("spawn"),  # a fork would copy locks that threads hold
-        _start_worker,
-        (archive, offsets, side),
-    )
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
+    executor = worker_pool(min(processes or cores(), len(tasks)), context, _start_worker, archive, offsets, side)
     try:
         with starting_workers():
             histograms = executor.map(_decode_task, tasks)
