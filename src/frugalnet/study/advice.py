@@ -135,7 +135,8 @@ def _beyond(comparison: Comparison, networks: Sequence[Candidate], choice: Choic
             return f"{higher}: {_reached(comparison, choice.next)}."
         gain = comparison.difference(choice.next.name, best.name)
         if gain.excludes_zero:
-            return f"{higher}: {percent(choice.next.top1)} {comparison.measure.name}, {points(gain)} more than {best.name}."
+            reached = f"{percent(choice.next.top1)} {comparison.measure.name}"
+            return f"{higher}: {reached}, {points(gain)} more than {best.name}."
         return f"{higher}, which is not significantly different from {best.name}: {points(gain)} more."
     if best is None or len(networks) == 1:
         return ""

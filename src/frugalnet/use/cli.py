@@ -163,7 +163,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     with _while_output_is_read():
         for name in pictures.find_pictures(arguments.pictures):
             try:
-                picture = pictures.open_file(name, network.stored.entry.side)
+                picture = pictures.open_file(name, network.side)
             except UserError as error:
                 failed += 1
                 print(f"frugalnet: {error}", file=sys.stderr)
