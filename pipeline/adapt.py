@@ -27,13 +27,14 @@ def main(model: str, name: str) -> None:
     data = arrays.read_dataset(Path("data/arrays"))
     views = Views(Path("data/views"))
     result = None
-    if params.adapt.draws and (lacks := lacking(params.adapt, data)):
+    lacks = lacking(params.adapt, data) if params.adapt.draws else None
+    if lacks:
         print(f"adapt: nothing is measured: {lacks}")
     elif params.adapt.draws:
         network = trained(model, params, data) if scenario == "seen" else pretrained(model, params, data, views)
         torch.set_num_threads(1)
         result = measure(Experiment(network, model, scenario, data, views, params.adapt))
-    write_network(result, Path("results"), f"{model}-{scenario}")
+    write_network(result, Path("results"), f"{model}-{scenario}", lacks)
 
 
 def trained(model: str, params: config.Params, data: Dataset) -> nn.Module:

@@ -11,6 +11,7 @@ from jinja2 import StrictUndefined, Template
 from frugalnet import models
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset
+from frugalnet.datasets import is_tiny_imagenet
 from frugalnet.document import wording
 from frugalnet.errors import UserError
 from frugalnet.export import section as device
@@ -125,6 +126,7 @@ def card(stored: Stored, record: Path) -> str:
         exported=read_exported(record.parent, stored.entry.model, stored.entry.seed),
         device=device,
         wording=wording,
+        is_tiny_imagenet=is_tiny_imagenet,
         listed=lambda settings: wording.markdown(", ".join(f"{key} {value}" for key, value in settings.items())),
     )
 

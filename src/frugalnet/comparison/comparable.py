@@ -56,7 +56,7 @@ def recipe(record: Record) -> dict[str, Any]:
         for key, value in record.run.get("distributed", {}).items()
     }
     start = record.run.get("start")
-    began = {"start": f"{start['file']} of {start['data']}" if start else "random weights"}
+    began = {"start": f"weights trained on {start['data']}" if start else "random weights"}
     began = began if "start" in record.run["train"] else {}
     return {**record.run["train"], **began, **taught, **distributed}
 

@@ -1,8 +1,8 @@
 """Records to a comparison of networks: their rows, paired differences, and what limits it. Pure functions."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -170,10 +170,14 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A comparison and what the experiments measured of the networks in it."""
+    """A comparison and what the experiments measured of the networks in it.
+
+    lacking: by the ID of an experiment that measured nothing, what the data lack for it.
+    """
 
     comparison: Comparison
     results: tuple[object, ...] = ()  # one of each experiment that measured something
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def result(self, kind: type[R]) -> R | None:
         """The result of that class, or None if that experiment measured nothing."""

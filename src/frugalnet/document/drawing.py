@@ -26,6 +26,7 @@ _STEP = 1.12  # from one image to the next
 _ROW_HEIGHT = 1.4
 MOST_NAMES = 30  # more classes leave no room for their names
 MOST_NUMBERS = 9  # more classes leave no room for numbers within a heatmap
+SHOWN_PIXELS = 128  # a side, of an example
 LARGE_PIXELS = 600  # a side, of a heatmap of very many classes: at least; then one pixel a class
 _PRINTED = {"@muted": "#666666", "@ink": "#222222"}
 
@@ -288,7 +289,9 @@ def _draw_image(axes: Axes, example: Example, corner: tuple[float, float], title
 
 
 def data_url(image: NDArray[np.uint8], kind: Literal["jpeg", "png"] = "jpeg") -> str:
-    """A picture (H, W, 3) uint8 RGB for the page."""
+    """A picture (H, W, 3) uint8 RGB for the page; as JPEG no larger than it is shown on a dense screen."""
+    if kind == "jpeg" and len(image) > SHOWN_PIXELS:
+        image = cv2.resize(image, (SHOWN_PIXELS, SHOWN_PIXELS), interpolation=cv2.INTER_AREA).astype(np.uint8)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if kind == "jpeg" else []
     encoded, data = cv2.imencode(f".{kind}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
     assert encoded

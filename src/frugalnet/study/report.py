@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frugalnet.comparison.compare import Evidence
 from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.comparison.records import Record
@@ -15,7 +16,7 @@ from frugalnet.paper import section as paper
 from frugalnet.study import accuracy, cost, equal_cost, tables, training
 from frugalnet.study import classes as of_classes
 from frugalnet.study.advice import chooser
-from frugalnet.study.experiments import measured, unmeasured
+from frugalnet.study.experiments import Experiment, measured, unmeasured
 from frugalnet.study.findings import Findings
 
 QUESTION = "How much accuracy does a network’s computation buy?"
@@ -88,8 +89,10 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     of_networks = [*filter(None, [at_equal_cost]), *(section(comparison) for section in SECTIONS)]
     of_paper = [paper.section(findings.claims, comparison)] if comparison.is_of_the_paper else []
     of_experiments = [experiment.section(result, comparison) for experiment, result in measured(findings.evidence)]
-    missing = unmeasured(findings.evidence)
-    not_measured = [f"{experiment.TITLE}: not measured. Rerun with -S {experiment.CHOICE}." for experiment in missing]
+    not_measured = [
+        f"{experiment.TITLE}: not measured{_why(experiment, findings.evidence)}."
+        for experiment in unmeasured(findings.evidence)
+    ]
     left_out = [f"Left out: {record.name}, {record.reason}." for record in comparison.left_out]
     return Document(
         title=QUESTION,
@@ -106,6 +109,11 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
         banner=SAMPLE_BANNER if comparison.first.run["is_sample"] else "",
         attached=of_classes.figures_of_records(comparison),
     )
+
+
+def _why(experiment: Experiment, evidence: Evidence) -> str:
+    lacking = evidence.lacking.get(experiment.ID)
+    return f", as the data do not suffice: {lacking}" if lacking else f". Rerun with -S {experiment.CHOICE}"
 
 
 def _name(record: Record) -> dict[str, Any]:
