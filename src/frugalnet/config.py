@@ -123,7 +123,7 @@ def _json(path: Path) -> str:
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read all parameters: a stage refuses wrong ones, and names of networks that there are not, before any work.
 
-    The first stages try the policy and the networks as well. Raises UserError, naming each wrong key.
+    What takes longer is what `check.check` tries. Raises UserError, naming each wrong key.
     """
     try:
         params = Params.model_validate_json(_json(path))
@@ -134,29 +134,20 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         ]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
         raise UserError(f"{path}: " + "; ".join(wrong[:_MAX_TOLD]) + more) from error
-    for key, name in _architectures(params):
-        with _naming(f"{path}: {key}"):
+    for key, name in named_networks(params):
+        with naming(f"{path}: {key}"):
             models.find(name)
     return params
 
 
-def check_architectures(params: Params) -> None:
-    """Try every network that the parameters name, which takes a second and torch. Raises UserError, naming the file."""
-    from frugalnet.models.check import check_architecture
-
-    for key, name in _architectures(params):
-        with _naming(key):
-            check_architecture(name, {params.data.side, *params.train.resolutions})
-
-
-def _architectures(params: Params) -> list[tuple[str, str]]:
+def named_networks(params: Params) -> list[tuple[str, str]]:
     """The networks that are trained, and the teacher: the parameter and the name of each."""
     named = [("model.names", name) for name in params.model.names]
     return [*named, ("teacher.model", params.teacher.model)] if params.teacher.model else named
 
 
 @contextmanager
-def _naming(key: str) -> Iterator[None]:
+def naming(key: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
