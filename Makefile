@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test default-tests test-all coverage torture team-test train-all bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install demo test default-tests test-all coverage torture team-test cluster-test train-all bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,7 +77,10 @@ verify: .venv/installed ## evaluate the committed weights; RETRAIN=residual-0 re
 	esac
 
 team-test: .venv/installed ## test a team's set-up with real PostgreSQL, MLflow, SSH and S3 servers (as root; EXTRAS=team)
-	pytest -m slow tests/test_team.py
+	TEST_REQUIRED=1 pytest -m slow tests/test_team.py
+
+cluster-test: .venv/installed ## test `make train-all` on simulated clusters: killed workers, lost nodes (EXTRAS=cluster)
+	TEST_REQUIRED=1 pytest -m '' tests/test_cluster.py
 
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
 	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
