@@ -393,8 +393,9 @@ def test_nodes_with_a_clone_of_their_own_get_data_from_a_shared_cache_or_a_remot
         assert "Running stage" not in run(third, "dvc", "repro", "--pull", *(f"train@{name}" for name in NAMES))
 
 
-def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_is_said(stub, capsys):
+def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_is_said(stub, capsys, monkeypatch):
     project = stub
+    monkeypatch.chdir(project)
     lock = (project / "dvc.lock").read_bytes()
     for path in Pipeline(project, None).needs("train@depthwise-0"):
         (project / path).parent.mkdir(parents=True, exist_ok=True)
