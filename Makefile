@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repository demo test default-tests test-all coverage torture team-test image-test train-all bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install repository demo test default-tests test-all coverage torture team-test cluster-test image-test train-all bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,7 +80,10 @@ verify: .venv/installed ## evaluate the committed weights; RETRAIN=residual-0 re
 	esac
 
 team-test: .venv/installed ## test a team's set-up with real PostgreSQL, MLflow, SSH and S3 servers (as root; EXTRAS=team)
-	pytest -m slow tests/test_team.py
+	TEST_REQUIRED=1 pytest -m slow tests/test_team.py
+
+cluster-test: .venv/installed ## test `make train-all` on simulated clusters: killed workers, lost nodes (EXTRAS=cluster)
+	TEST_REQUIRED=1 pytest -m '' tests/test_cluster.py
 
 image-test: .venv/installed ## build the Docker image and test it, by Docker or (as root) buildah, podman, debootstrap: 15 minutes
 	@engine=$$(docker info >/dev/null 2>&1 && echo docker || echo podman); \

@@ -611,6 +611,14 @@ def test_other_workers_restart_with_the_same_bits(tmp_path, capfd, two, name, po
 
 
 @pytest.mark.slow
+def test_an_asynchronous_worker_that_is_killed_costs_no_epoch(tmp_path, capfd):
+    how = LAUNCH.model_copy(update={"restarts": 1})
+    again = run(tmp_path, {"run": Training(config=ASYNCHRONOUS, fault=KILLED)}, how=how)
+    assert "resuming from the checkpoint" in capfd.readouterr().err
+    assert [row["epoch"] for row in again["run"][0]["rows"]] == [1, 2, 3]
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_once_too_often_ends_the_run_in_one_line(tmp_path):
     with pytest.raises(UserError, match=rf"^{FAILED}.*SIGKILL.*$"):
         run(tmp_path, {"run": Training(config=GLOBAL_NET, fault=KILLED)})

@@ -1,6 +1,7 @@
 """Items on Ray: placed where there is room, placed again when a worker or a node is lost, ended in order."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,20 +32,25 @@ _STOP_SECONDS = 90  # in which all items have to end after a signal
 def connected() -> Iterator[str]:
     """Ray for the block: the cluster at RAY_ADDRESS, else one of this machine's cores and GPUs. Yields its name."""
     address = os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": None}
+    own: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": cores()}
     try:
         if address:
-            quiet.pop("include_dashboard")
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", **quiet | {"include_dashboard": False, "num_cpus": cores()})
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            _check_reachable(address)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **own)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = printable(" ".join(str(error).split()))[:200]
         raise UserError(f"no Ray cluster at {address or 'this machine'} (RAY_ADDRESS): {reason}") from error
     try:
         yield address or "this machine"
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing answers at host:port: Ray itself tries for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), timeout=10).close()
 
 
 def nodes() -> list[Mapping[str, float]]:

@@ -20,8 +20,9 @@ PLACED = ("train", "evaluate")  # of the matrix; the other stages record times, 
 
 
 class Pipeline:
-    """The stages of dvc.yaml in a project. All methods wait while another DVC process holds the project.
+    """The stages of dvc.yaml in the project's folder, `root`, which has to be the working directory: DVC assumes it.
 
+    All methods wait while another DVC process holds the project.
     remote: where results that are missing here are looked for, and finished ones are put.
     """
 
@@ -68,7 +69,7 @@ class Pipeline:
                         file=sys.stderr,
                     )
                 return False
-        self.repo.commit(self._target(name), force=True)
+        self.repo.commit(name, force=True)
         return True
 
     def outs(self, name: str) -> tuple[str, ...]:
@@ -93,7 +94,7 @@ class Pipeline:
     def commit(self, name: str) -> None:
         """Take a stage's outputs into DVC's cache and dvc.lock, as `dvc repro` does. Raises UserError."""
         try:
-            self.repo.commit(self._target(name), force=True)
+            self.repo.commit(name, force=True)
         except DvcException as error:
             raise UserError(f"{name}: DVC could not commit it ({' '.join(str(error).split())})") from error
 
@@ -104,7 +105,7 @@ class Pipeline:
         entry without its files trains again, and says nothing.
         """
         try:
-            self.repo.push([self._target(name) for name in names], remote=self.remote)
+            self.repo.push(list(names), remote=self.remote)
         except DvcException as error:
             reason = " ".join(str(error).split())
             raise UserError(f"cluster.remote: '{self.remote}' could not be pushed to ({reason})") from error
@@ -126,10 +127,6 @@ class Pipeline:
 
     def _stage(self, name: str) -> Any:
         return next(stage for stage in self.repo.index.stages if getattr(stage, "name", None) == name)
-
-    def _target(self, name: str) -> str:
-        """A stage as DVC takes it from any working directory."""
-        return f"{self.root / 'dvc.yaml'}:{name}"
 
     def _made_by_items(self) -> set[str]:
         return {out.def_path for stage in self.repo.index.stages if _is_placed(stage.name) for out in stage.outs}
