@@ -27,7 +27,8 @@ _ROW_HEIGHT = 1.4
 MOST_NAMES = 30  # more classes leave no room for their names
 MOST_NUMBERS = 9  # more classes leave no room for numbers within a heatmap
 SHOWN_PIXELS = 128  # a side, of an example
-LARGE_PIXELS = 600  # a side, of a heatmap of very many classes: at least; then one pixel a class
+LARGE_PIXELS = 600  # a side, about, of a heatmap of very many classes
+MOST_SQUARES = 300  # a side, of the same
 _PRINTED = {"@muted": "#666666", "@ink": "#222222"}
 
 
@@ -126,6 +127,8 @@ def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
     shown = len(names) <= MOST_NAMES
     trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
     trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "zmin": 0}
+    if len(names) <= MOST_NUMBERS:  # plotly takes zmin only with zmax; of many classes there is a 0 anyway
+        trace["zmax"] = max(float(np.nan_to_num(chart.percent).max()), 1)
     trace |= {"colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0}}
     trace |= {"hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>"}
     axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category", "dtick": 1}
@@ -242,19 +245,30 @@ def _png_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:
 
 
 def _png_large_heatmap(chart: Heatmap) -> Figure:
-    """Every class at least a pixel: where an axes fits itself into a figure, it would drop some."""
+    """Squares of so many classes that there are at most MOST_SQUARES a side, each of whole pixels: in an axes that fits
+    itself into a figure, single mistakes would vanish."""
     classes = len(chart.class_names)
-    size = classes * max(1, round(LARGE_PIXELS / classes))
+    each = -(-classes // MOST_SQUARES)
+    squares = -(-classes // each)
+    percent = np.zeros((squares * each, squares * each), np.float32)
+    percent[:classes, :classes] = np.nan_to_num(chart.percent)
+    percent = percent.reshape(squares, each, squares, each).max(axis=(1, 3))
+    percent[percent == 0] = np.nan  # not drawn
+    size = squares * max(1, round(LARGE_PIXELS / squares))
     left, bottom, right, top = 50, 50, 110, 20
     width, height = left + size + right, bottom + size + top
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / width, bottom / height, size / width, size / height))
-    axes.set_facecolor("#c8c8c8")
-    drawn = axes.imshow(chart.percent, cmap="magma_r", interpolation="nearest", vmin=0)
+    drawn = axes.imshow(percent, cmap="YlOrRd", interpolation="nearest", vmin=-20)  # so that small ones are not pale
     bar = figure.add_axes(((left + size + 20) / width, (bottom + size / 4) / height, 16 / width, size / 2 / height))
-    figure.colorbar(drawn, cax=bar, label="% of the true class")
-    axes.set(xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])
+    label = "% of the true class" + (f", the most of {each}×{each}" if each > 1 else "")
+    figure.colorbar(drawn, cax=bar).set_label(label, fontsize=13)
+    bar.set_ylim(0, max(float(np.nan_to_num(percent).max()), 1))
+    axes.plot([-0.5, squares - 0.5], [-0.5, squares - 0.5], color="#c8c8c8", linewidth=1)
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel("predicted class", fontsize=13)
+    axes.set_ylabel("true class", fontsize=13)
     return figure
 
 

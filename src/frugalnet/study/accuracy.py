@@ -10,7 +10,7 @@ from frugalnet.study import tables
 def section(comparison: Comparison) -> Section:
     """The main table, more on accuracy, and every difference of two networks."""
     rows = comparison.rows
-    blocks: list[Block] = [tables.networks(rows, "Accuracy and cost", tables.SUMMARY), SUMMARY_NOTE]
+    blocks: list[Block] = [tables.networks(rows, "Accuracy and cost", tables.SUMMARY), summary_note(rows[0])]
     blocks += [tables.networks(rows, "More on accuracy", tables.ACCURACY), accuracy_note(rows[0])]
     blocks += [differences(comparison), PAIRED] if comparison.differences else []
     return Section("table", "Accuracy and cost", blocks)
@@ -33,7 +33,13 @@ def differences(comparison: Comparison) -> Table:
 
 def accuracy_note(row: Row) -> str:
     """What the columns of the table mean."""
-    return f"{MACRO_ACCURACY} {ACCURACY_NOTE}" if row.has_few_classes else f"{TOP5} {MACRO_ACCURACY} {ACCURACY_NOTE}"
+    terms = [] if row.has_few_classes else [TOP5]
+    terms += [] if row.macro_interval else [MACRO_ACCURACY]
+    return " ".join([*terms, ACCURACY_NOTE])
+
+
+def summary_note(row: Row) -> str:
+    return SUMMARY_NOTE.replace("Top-1 has its", "Accuracies have their") if row.macro_interval else SUMMARY_NOTE
 
 
 SUMMARY_NOTE = (

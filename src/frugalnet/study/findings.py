@@ -10,7 +10,7 @@ from frugalnet.document.wording import count
 from frugalnet.paper.claims import Claim, judge
 from frugalnet.pictures import SIDE
 from frugalnet.recommendation import NO_LIMIT, Budget
-from frugalnet.study import equal_cost
+from frugalnet.study import equal_cost, starts
 from frugalnet.study.advice import advise
 from frugalnet.study.experiments import measured
 
@@ -52,7 +52,7 @@ def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
     """The conclusions from a comparison and its experiments. budget: what a network may cost that is recommended."""
     comparison = evidence.comparison
     of_families = equal_cost.sentences(comparison)
-    advice = advise(evidence, budget)
+    advice = [*starts.sentences(comparison), *advise(evidence, budget)]
     return Findings(
         evidence=evidence,
         scope=_scope(comparison),
@@ -106,12 +106,12 @@ def _scope(comparison: Comparison) -> str:
     run = comparison.first.run
     rows = comparison.rows
     data = "the sample data, which say nothing about Tiny ImageNet" if run["is_sample"] else run["data"]
-    sizes = f" of {side(comparison)} pixels" if run.get("side") or not comparison.is_of_the_paper else ""
+    sizes = f" ({side(comparison)} pixels)" if run.get("side") or not comparison.is_of_the_paper else ""
     trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
     seeds = dict.fromkeys(count(len(row.seeds), "seed") for row in rows)
     return (
-        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {run['n_validation']:,} images of the "
-        f"{run['validated_on']}{sizes}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
+        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {run['n_validation']:,} images{sizes} of the "
+        f"{run['validated_on']}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
     ) + _unequal(comparison)
 
 
