@@ -9,7 +9,7 @@ import pytest
 import trained
 from PIL import Image
 
-from frugalnet import models
+from frugalnet import models, pictures
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
@@ -21,7 +21,7 @@ from frugalnet.export.result import ExportCosts, ExportResult
 from frugalnet.export.runtimes import Runnable
 from frugalnet.files import read_record, write_json
 from frugalnet.metrics.config import MeasureConfig
-from frugalnet.use import exported, pictures, weights
+from frugalnet.use import exported, weights
 
 CONFIG = ExportConfig(calibration_images=50, max_loss_points=2.0)
 needs_executorch = pytest.mark.skipif(not runtimes.has_executorch(), reason="the extra `device` is not installed")

@@ -17,11 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import frugalnet
+from frugalnet import pictures
 from frugalnet.data import arrays
 from frugalnet.data.decode import decode
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256, write_json
-from frugalnet.use import cli, pictures, weights
+from frugalnet.use import cli, weights
 from tools import networks, publish
 
 ROOT = Path(__file__).parents[1]

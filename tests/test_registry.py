@@ -20,14 +20,14 @@ import servers
 import trained
 
 import frugalnet
-from frugalnet import mlflow_store, registry, tracking
+from frugalnet import mlflow_store, pictures, registry, tracking
 from frugalnet.comparison.compare import Evidence
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
 from frugalnet.registry import Version, choose_versions
 from frugalnet.study.findings import conclude
-from frugalnet.use import cli, pictures, registered, weights
+from frugalnet.use import cli, registered, weights
 
 NAMES = ("depthwise-0", "alexnet-0")
 

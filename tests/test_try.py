@@ -16,8 +16,9 @@ from playwright.sync_api import Page, sync_playwright
 from test_report_browser import _FLAGS, EXECUTABLE
 
 import frugalnet
+from frugalnet import pictures
 from frugalnet.data import arrays
-from frugalnet.use import pictures, weights
+from frugalnet.use import weights
 
 has_gradio = find_spec("gradio") is not None
 in_browser = pytest.mark.skipif(

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from frugalnet import pictures
 from frugalnet.adaptation.config import Part, Rates, TuningConfig
 from frugalnet.adaptation.finetuning import fine_tune, for_classes
 from frugalnet.data.augment import augment
@@ -25,7 +26,7 @@ from frugalnet.files import atomic, sha256, sha256_of
 from frugalnet.metrics import accuracy, counts
 from frugalnet.metrics.statistics import wilson_interval
 from frugalnet.training.inference import infer, save_weights
-from frugalnet.use import pictures, weights
+from frugalnet.use import weights
 from frugalnet.use.weights import Classes, Entry, Stored
 
 FEWEST = 5  # pictures of a class: one of them is held out

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalnet import pictures
 from frugalnet.errors import UserError
 from frugalnet.training.inference import infer
-from frugalnet.use import pictures
 from frugalnet.use.weights import Classes, Stored, load_network
 
 

@@ -85,7 +85,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     with _imports_kept():
         import torch  # here: --help needs none of it
 
-        from frugalnet.use import classifier, pictures, weights
+        from frugalnet import pictures
+        from frugalnet.use import classifier, weights
 
     torch.set_num_threads(1)  # one small picture: more threads only wait for one another
     if arguments.run and arguments.weights:

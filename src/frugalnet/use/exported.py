@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from frugalnet import pictures
 from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
 from frugalnet.export.files import write_files
@@ -14,7 +15,6 @@ from frugalnet.export.formats import Format
 from frugalnet.export.runtimes import Runnable, runnable_files
 from frugalnet.files import atomic
 from frugalnet.metrics.accuracy import predict
-from frugalnet.use import pictures
 from frugalnet.use.pytorch import runnable_weights
 from frugalnet.use.weights import Stored, load_network
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from frugalnet import pictures
 from frugalnet.data.sample import write_sample
 from frugalnet.errors import UserError
-from frugalnet.use import pictures
 from frugalnet.use.classifier import Classifier
 from frugalnet.use.weights import Stored
 

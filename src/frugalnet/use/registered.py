@@ -12,8 +12,8 @@ from frugalnet import registry
 from frugalnet.data.arrays import Dataset
 from frugalnet.export.runtimes import runnable_files
 from frugalnet.files import sha256, sha256_of
+from frugalnet.pictures import encode_png
 from frugalnet.tracking import TrackedRun
-from frugalnet.use.pictures import encode_png
 from frugalnet.use.weights import Stored, write_weights
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from frugalnet import registry
+from frugalnet import pictures, registry
 from frugalnet.errors import UserError
-from frugalnet.use import pictures, weights
+from frugalnet.use import weights
 from frugalnet.use.classifier import Classifier
 
 

@@ -1,4 +1,4 @@
-"""Any picture → the 64×64 RGB pixels that the networks take. The only importer of Pillow."""
+"""Any picture → the square of RGB pixels that the networks take. The only importer of Pillow."""
 
 import io
 import sys
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from frugalnet.errors import UserError
 from frugalnet.files import read_regular
 
-SIDE = 64
+SIDE = 64  # of the committed networks' pictures, in pixels
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # of Pillow's, some of which start other programs
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}  # taken from a folder
 MIN_SIDE = 8
@@ -24,7 +24,7 @@ MAX_BYTES = 2**27  # of a file
 
 @dataclass(frozen=True)
 class Picture:
-    """`pixels`: (64, 64, 3) uint8 RGB; `changes`: what was done to the picture to get them, in words."""
+    """`pixels`: (side, side, 3) uint8 RGB; `changes`: what was done to the picture to get them, in words."""
 
     name: str
     pixels: NDArray[np.uint8]
@@ -51,7 +51,7 @@ def find_pictures(names: list[str]) -> Iterator[str | UserError]:
             yield UserError(f"{name}: no picture in this folder; expected files named {', '.join(sorted(SUFFIXES))}")
 
 
-def open_file(name: str | UserError) -> Picture:
+def open_file(name: str | UserError, side: int = SIDE) -> Picture:
     """The picture in a file, or in standard input if `name` is "-". Raises UserError if there is none.
 
     Also raises the error that `find_pictures` gives instead of a name.
@@ -60,17 +60,17 @@ def open_file(name: str | UserError) -> Picture:
         raise name
     try:
         if name == "-":
-            return read_picture(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
-        return read_picture(read_regular(Path(name), MAX_BYTES), name)
+            return read_picture(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input", side)
+        return read_picture(read_regular(Path(name), MAX_BYTES), name, side)
     except OSError as error:
         raise UserError(f"{name}: {error.strerror or error}") from error
 
 
-def read_picture(data: bytes, name: str) -> Picture:
-    """The picture in the bytes of an image file, with its EXIF orientation applied, centre-cropped and scaled to 64×64.
+def read_picture(data: bytes, name: str, side: int = SIDE) -> Picture:
+    """The picture in the bytes of an image file, with its EXIF orientation applied, centre-cropped and scaled.
 
-    A picture of 64×64 pixels keeps its pixels. Raises UserError, with `name`, for a file that is not a picture, is cut
-    off, or is too small or too large.
+    `side`: of the pixels returned. A picture of that size keeps its pixels. Raises UserError, with `name`, for a file
+    that is not a picture, is cut off, or is too small or too large.
     """
     if not data:
         raise UserError(f"{name}: empty, not a picture")
@@ -81,7 +81,7 @@ def read_picture(data: bytes, name: str) -> Picture:
             warnings.simplefilter("ignore")  # on metadata, and on sizes, which are checked below
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.width, image.height, name)
-                return _prepare(image, name)
+                return _prepare(image, name, side)
     except UserError:
         raise
     except Image.DecompressionBombError as error:
@@ -108,12 +108,12 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise UserError(f"{name}: {width}×{height} pixels are more than {limit} million; scale the picture down")
 
 
-def _prepare(image: Image.Image, name: str) -> Picture:
+def _prepare(image: Image.Image, name: str, side: int) -> Picture:
     changes = []
     if getattr(image, "n_frames", 1) > 1:
         changes.append("first frame only")
     size = f"{image.width}×{image.height}"
-    image.draft("RGB", (4 * SIDE, 4 * SIDE))  # a large JPEG is decoded at a fraction of its size
+    image.draft("RGB", (4 * side, 4 * side))  # a large JPEG is decoded at a fraction of its size
     turned = ImageOps.exif_transpose(image)
     if image.getexif().get(0x0112, 1) != 1:
         changes.append("EXIF orientation applied")
@@ -126,8 +126,8 @@ def _prepare(image: Image.Image, name: str) -> Picture:
         turned = turned.convert("RGBA")
         turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
     rgb = turned.convert("RGB")
-    if rgb.size != (SIDE, SIDE):
+    if rgb.size != (side, side):
         done = "scaled" if rgb.width == rgb.height else "centre-cropped and scaled"
-        changes.append(f"{done} from {size} to {SIDE}×{SIDE}")
-        rgb = ImageOps.fit(rgb, (SIDE, SIDE), Image.Resampling.BICUBIC)
+        changes.append(f"{done} from {size} to {side}×{side}")
+        rgb = ImageOps.fit(rgb, (side, side), Image.Resampling.BICUBIC)
     return Picture(name, np.array(rgb, dtype=np.uint8), tuple(changes))
