@@ -16,7 +16,7 @@ import servers
 
 from frugalnet.errors import UserError
 from frugalnet.use import adapt, exported, weights
-from frugalnet.use.classifier import Classifier
+from frugalnet.use.runtime import open_stored
 
 
 def draw(path: Path, hue: tuple[int, int, int], seed: int, side: int = 96) -> None:
@@ -65,7 +65,7 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert done.stdout.splitlines()[0] in card
 
     draw(tmp_path / "new.png", (40, 40, 220), 999)
-    (found,) = Classifier(stored).predict([tmp_path / "new.png"])
+    (found,) = open_stored(stored).predict([tmp_path / "new.png"])
     assert found.top(1)[0][0] == "red `things`"
 
     with pytest.raises(UserError, match=r"cut\.jpg"):  # what is no picture ends it, and nothing is left

@@ -19,7 +19,7 @@ from frugalnet.metrics import accuracy, classes
 from frugalnet.metrics.statistics import Interval, wilson_interval
 from frugalnet.paper.claims import PAPER_RECIPE
 from frugalnet.use import weights
-from frugalnet.use.classifier import Classifier
+from frugalnet.use.pytorch import open_network
 from frugalnet.use.weights import Stored
 from tools.records import RESULTS
 
@@ -146,7 +146,7 @@ def verify(stored: Stored, record: Path, data: Dataset) -> str:
             f"data/arrays holds other images than {stored.name} was evaluated on (SHA-256 {present[:12]}, expected "
             f"{stored.entry.data_sha256[:12]}); run `dvc repro normalise` with the parameters data=full"
         )
-    logits = Classifier(stored).logits(data.validation.images).astype(np.float16)  # as `evaluate` stores them
+    logits = open_network(stored)(data.validation.images).astype(np.float16)  # as `evaluate` stores them
     labels = np.array(data.validation.labels)
     metrics = accuracy.figures(logits, labels)
     expected = read_json(record / "metrics.json")

@@ -29,6 +29,20 @@ class UserError(Exception):
         super().__init__(printable(message))
 
 
+@contextmanager
+def needing_study(what: str) -> Iterator[None]:
+    """For the block that imports what only the extra `study` installs: raises UserError if it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "frugalnet":
+            raise
+        raise UserError(
+            f"{what} needs the package {error.name}, which is not installed; in the project's folder: pip install "
+            "'.[study]'"
+        ) from error
+
+
 class Interrupted(Exception):
     """A signal asked the process to stop, and what it had reached is saved."""
 

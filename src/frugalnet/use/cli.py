@@ -1,7 +1,6 @@
 """The command `frugalnet`: classify pictures with a trained network, fine-tune it, export it, or serve it."""
 
 import argparse
-import gc
 import json
 import os
 import signal
@@ -82,18 +81,14 @@ def _within(low: int, high: int) -> Callable[[str], int]:
 def _predict(arguments: argparse.Namespace) -> int:
     """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
     centre-cropped and scaled to 64×64 pixels. Exits with 1 if a picture cannot be classified; the others still are."""
-    with _imports_kept():
-        import torch  # here: --help needs none of it
+    from frugalnet import pictures  # here: --help needs none of it
+    from frugalnet.use import runtime
 
-        from frugalnet import pictures
-        from frugalnet.use import classifier, weights
-
-    torch.set_num_threads(1)  # one small picture: more threads only wait for one another
     if arguments.run and arguments.weights:
         raise UserError("--run and --weights: give one of them")
     with tempfile.TemporaryDirectory() as folder:
         where = _downloaded(arguments.run, Path(folder)) if arguments.run else arguments.weights
-        network = classifier.Classifier(weights.choose_network(arguments.model, where))
+        network = runtime.load(arguments.model, where)
     predictions: list[dict[str, Any]] = []
     failed = 0
     with _while_output_is_read():
@@ -108,7 +103,7 @@ def _predict(arguments: argparse.Namespace) -> int:
             predictions.append(
                 {
                     "file": picture.name,
-                    "network": network.stored.name,
+                    "network": network.name,
                     "changes": list(picture.changes),
                     "milliseconds": prediction.milliseconds,
                     "top": prediction.named(arguments.top),
@@ -119,18 +114,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(predictions, indent=2))
     return int(failed > 0)
-
-
-@contextmanager
-def _imports_kept() -> Iterator[None]:
-    """Keep what is imported here to the end: the garbage collector, which would take a third of the time that importing
-    torch and ending a process that has it take, does not look at it."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @contextmanager

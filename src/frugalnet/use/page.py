@@ -8,12 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from frugalnet import pictures
 from frugalnet.data.sample import write_sample
 from frugalnet.errors import UserError
-from frugalnet.use.classifier import Classifier
+from frugalnet.use.runtime import Network, open_stored
 from frugalnet.use.weights import Stored
 
 # Gradio reads these when it is imported: it sends nothing anywhere.
@@ -25,9 +23,8 @@ def serve_page(networks: Sequence[Stored], port: int) -> None:
     """Serve the page on 127.0.0.1 until Ctrl-C. Raises UserError without the extra `try`."""
     if find_spec("gradio") is None:
         raise UserError("the page needs the extra `try`; install it: make install EXTRAS=try")
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        page = build_page([Classifier(stored) for stored in networks], _examples(Path(folder)))
+        page = build_page([open_stored(stored) for stored in networks], _examples(Path(folder)))
         page.launch(
             server_name="127.0.0.1",
             server_port=port,
@@ -45,7 +42,7 @@ def _theme() -> Any:
     return gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts from the web
 
 
-def build_page(classifiers: Sequence[Classifier], examples: Sequence[Path]) -> Any:
+def build_page(classifiers: Sequence[Network], examples: Sequence[Path]) -> Any:
     """The page, a gradio.Blocks: a picture in, what each network says out."""
     import gradio
 
@@ -71,8 +68,9 @@ def build_page(classifiers: Sequence[Classifier], examples: Sequence[Path]) -> A
                 given = gradio.Image(label="Picture", type="filepath", image_mode=None, sources=["upload"], height=320)
                 gradio.Examples([[str(path)] for path in examples], given, label="Examples of the sample data")
             for classifier in classifiers:
+                assert classifier.stored is not None
                 entry = classifier.stored.entry
-                title = f"{classifier.stored.name}: {entry.top1:.1%} top-1, {entry.macs / 1e6:.2f} M MACs"
+                title = f"{classifier.name}: {entry.top1:.1%} top-1, {entry.macs / 1e6:.2f} M MACs"
                 with gradio.Column():
                     shown += [gradio.Label(label=title, num_top_classes=5), gradio.Textbox(label="Time, and changes")]
         given.change(classify, given, shown, show_progress="hidden")

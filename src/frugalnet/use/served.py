@@ -5,24 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from frugalnet import pictures, registry
 from frugalnet.errors import UserError
 from frugalnet.use import weights
-from frugalnet.use.classifier import Classifier
+from frugalnet.use.runtime import Network, open_stored
 
 
 def _load_pyfunc(path: str) -> "Served":
     """MLflow calls this."""
-    torch.set_num_threads(1)  # one request at a time, and one picture is too small for several threads
-    return Served(Classifier(weights.choose_network(None, Path(path))))
+    return Served(open_stored(weights.choose_network(None, Path(path))))
 
 
 class Served:
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
+    def __init__(self, network: Network) -> None:
+        self.network = network
 
     def predict(self, rows: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Classify the pictures of a DataFrame, each an image file's bytes (`image`) or 64×64×3 values (`pixels`).
@@ -38,7 +36,7 @@ class Served:
             if not given:  # also where every column has another name
                 raise UserError("no picture: expected dataframe_records, each with image or pixels")
             read = [_picture(row, f"picture {number}") for number, row in enumerate(given)]
-            predictions = self.classifier.predict([picture.pixels for picture in read])
+            predictions = self.network.predict([picture.pixels for picture in read])
         except UserError as error:
             raise registry.bad_request(str(error)) from error
         return [
