@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frugalnet.errors import UserError, in_one_line, printable
+from frugalnet.errors import UserError, in_one_line, needing_study, printable
 
 
 def main() -> None:
@@ -48,9 +48,15 @@ def main() -> None:
     export.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
     export.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
     export.add_argument("--weights", type=Path, help="a file or folder of weights to use instead")
-    export.add_argument(
-        "--pictures", nargs="+", required=True, help="pictures, or folders of them, from which int8's ranges are taken"
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--pictures",
+        nargs="+",
+        metavar="PICTURE",
+        help="from which int8's ranges are taken, and on which the files are compared: pictures, folders of them, or "
+        "the folder given to adapt",
     )
+    source.add_argument("--copy", action="store_true", help="copy the ONNX files that lie beside the weights")
     export.set_defaults(call=_export)
     serve = commands.add_parser("serve", help="answer HTTP requests", description=_serve.__doc__)
     serve.add_argument(
@@ -150,15 +156,23 @@ def _adapt(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    """Write a network as ONNX, as int8 ONNX and, if the extra `device` is installed, for ExecuTorch. Print for how many
-    of the pictures each file predicts a different class from PyTorch."""
-    import torch
+    """Write a folder that stands alone: a network as ONNX, as int8 ONNX and, if the extra `device` is installed, for
+    ExecuTorch and TensorFlow Lite Micro, with its classes, its preprocessing and a program that runs it. Print what
+    each file gives and costs."""
+    from frugalnet.use import weights
 
-    from frugalnet.use import exported, weights
-
-    torch.set_num_threads(1)
     stored = weights.choose_network(arguments.model, arguments.weights)
-    print(exported.export_with_pictures(stored, arguments.pictures, arguments.out))
+    if arguments.copy:
+        from frugalnet.use import copied
+
+        print(copied.copy_exported(stored, arguments.out))
+        return 0
+    with needing_study("export, unless --copy is given,"):
+        import torch
+
+        from frugalnet.use import tried
+    torch.set_num_threads(1)
+    print(tried.export_with_pictures(stored, arguments.pictures, arguments.out))
     return 0
 
 
