@@ -13,7 +13,7 @@ from frugalnet.data.arrays import Dataset
 from frugalnet.document import wording
 from frugalnet.errors import UserError
 from frugalnet.export import section as device
-from frugalnet.export.result import read_exported
+from frugalnet.export.records import read_exported
 from frugalnet.files import atomic, read_json, read_table, sha256_of
 from frugalnet.metrics import accuracy, classes
 from frugalnet.metrics.statistics import Interval, wilson_interval

@@ -2,7 +2,10 @@
 
 import multiprocessing
 import os
+import re
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +17,16 @@ from pathlib import Path
 def cores() -> int:
     """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held, resident, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux's ru_maxrss includes what the parent held when it started this process
+        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
+        return 1024 * int(kilobytes)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @contextmanager

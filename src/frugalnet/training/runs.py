@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from frugalnet import models
 from frugalnet.data import arrays
 from frugalnet.files import sha256, sha256_of, write_json, write_table
 from frugalnet.sources import weights_sha256
@@ -46,7 +47,7 @@ def describe(
         "validated_on": data.validated_on,
         "data_sha256": sha256_of(data.sha256),
         "views_sha256": sha256_of(job.views.sha256),
-        "source_sha256": weights_sha256(job.model),
+        "source_sha256": weights_sha256(models.parse(job.model).architecture),
         "num_classes": len(data.class_ids),
         "n_train": len(data.train.labels),
         "n_validation": len(data.validation.labels),
