@@ -24,7 +24,7 @@ def draw_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]], p
     image = Image.new("RGB", (side + 12, side + 12), "white")
     drawing = ImageDraw.Draw(image)
     drawing.text((8, margin - 26), "class", "black", font)
-    drawing.text((8, margin - 48), "predicted →", "black", font)
+    drawing.text((8, margin - 48), "predicted", "black", font)
     for row, i in enumerate(order):
         y = margin + CELL * row
         drawing.text((margin - 8, y + CELL // 2), names[row], "black", font, anchor="rm")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
@@ -56,7 +57,7 @@ class OnnxFile:
         self.path = path
         try:
             self._model = _kind("Model").FromString(path.read_bytes())
-        except ValueError as error:  # protobuf's DecodeError is one
+        except DecodeError as error:
             raise UserError(f"{path}: not an ONNX file ({error}); restore it") from error
         nodes = self._model.graph.node
         weighted = [node for node in nodes if node.op_type in ("Gemm", "Conv") and len(node.input) == 3]
