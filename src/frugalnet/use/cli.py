@@ -158,10 +158,8 @@ def _adapt(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     out = arguments.out or Path(f"{folder.resolve().name}-network")
     stored = weights.choose_network(arguments.model, arguments.weights)
-    why = "" if arguments.model else ", the most accurate network there is"
-    print(
-        f"Starting from {stored.name}{why}: {stored.entry.top1:.1%} of {stored.entry.data}, {stored.entry.macs:,} MACs"
-    )
+    why = "as asked" if arguments.model else "the most accurate network there is"
+    print(f"Starting from {stored.name}, {why}: {stored.entry.top1:.1%} top-1, {stored.entry.macs:,} MACs")
     options = adapt.Options(arguments.train, arguments.seed, arguments.balance)
     reached = adapt.adapt(folder, stored, out, options)
     print(reached.in_words)
