@@ -6,16 +6,19 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test default-tests test-all coverage torture team-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install repository demo test default-tests test-all coverage torture team-test image-test train-all bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,team
+install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=cluster,device,team
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
-		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, team" >&2; exit 1; }; \
+		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: cluster, device, team" >&2; exit 1; }; \
 		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
 	done
+
+repository: # checked before gigabytes are installed
+	@git rev-parse --quiet --verify HEAD >/dev/null || { echo "$(CURDIR): DVC needs a git repository with a commit: git clone the project, or git init && git add -A && git commit" >&2; exit 1; }
 
 demo: .venv/installed ## run the whole pipeline on the sample data, in a temporary copy of the project
 	dvc exp run --temp --force --name demo -S data=sample -S train=demo -S robustness=demo -S adapt=demo \
@@ -39,6 +42,9 @@ test-all: lint ## run linters, type check and all tests
 
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (five minutes)
 	python -m benchmarks.training
+
+train-all: .venv/installed ## train and evaluate the matrix in parallel on Ray (EXTRAS=cluster; docs/cluster.md); then: dvc repro
+	@exec python -m frugalnet.train_all
 
 bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
 	python -m benchmarks.serving
@@ -77,6 +83,13 @@ verify: .venv/installed ## evaluate the committed weights; RETRAIN=residual-0 re
 team-test: .venv/installed ## test a team's set-up with real PostgreSQL, MLflow, SSH and S3 servers (as root; EXTRAS=team)
 	pytest -m slow tests/test_team.py
 
+image-test: .venv/installed ## build the Docker image and test it, by Docker or (as root) buildah, podman, debootstrap: 15 minutes
+	@engine=$$(docker info >/dev/null 2>&1 && echo docker || echo podman); \
+	for program in $$([ $$engine = docker ] || echo buildah debootstrap podman runc conmon); do \
+		command -v $$program >/dev/null || { echo "$$program is missing: apt-get install buildah debootstrap podman runc conmon" >&2; exit 1; }; \
+	done; \
+	IMAGE_ENGINE=$$engine pytest -s -m '' tests/test_image.py
+
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
 	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
 
@@ -97,20 +110,21 @@ lock: ## update the lock files from pyproject.toml (needs uv): versions and hash
 	$(COMPILE) $(STUDY) -o requirements.lock
 	cp requirements.lock extras.partial # the versions to prefer
 	$(COMPILE) --group dev --all-extras -o extras.partial
-	for extra in device team; do \
+	for extra in cluster device team; do \
 		cp extras.partial requirements-$$extra.lock && $(COMPILE) $(STUDY) --extra $$extra -o requirements-$$extra.lock || exit 1; \
 	done # the extras agree on every version, so they can be installed together and in any order
+	cp extras.partial requirements-image.lock && $(COMPILE) --extra study --extra team -o requirements-image.lock
 	cp requirements.lock requirements-base.lock && $(COMPILE) -o requirements-base.lock
 	rm extras.partial
 
 COMPILE = uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header pyproject.toml
-STUDY = --extra study --group dev
+STUDY = --extra study --group dev # what only developers need is not in the image
 
 .venv/installed: .venv/locked pyproject.toml
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/locked: requirements.lock
+.venv/locked: requirements.lock | repository
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frugalnet needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock

@@ -13,7 +13,7 @@ def main() -> None:
     from frugalnet import config
 
     params = config.read_params()
-    check_policy(params.augment.policy)
+    check_policy(params.augment.policy, params.data.side)
     images = Path("data/arrays/train_images.npy")
     views = Path("data/views")
     write_views(images, views, params.augment, processes=params.compute.processes)

@@ -544,7 +544,8 @@ def test_an_impossible_configuration_is_refused_in_one_line(tmp_path, overrides,
         ({"workers": 17}, CPU, 160, "17 workers are too many for batches of 32 images, .*; use at most 16 workers"),
         ({"workers": 4, "batch": "whole"}, CPU, 7, "4 workers are too many for batches of 7 images"),
         ({"backend": "nccl"}, CPU, 160, "backend: 'nccl' is not available for cpu; use auto"),
-        ({}, torch.device("mps"), 160, "not on mps; set compute.device=cpu"),
+        ({}, torch.device("mps"), 160, "not on mps; set compute.device to cpu or cuda"),
+        ({}, torch.device("cuda:1"), 160, "each on a GPU of its own, not on cuda:1"),
     ],
 )
 def test_what_this_machine_or_the_data_cannot_do_is_refused_in_one_line(changes, device, count, reason):

@@ -58,7 +58,7 @@ def test_frugal_has_the_fewest_macs_within_five_points():
 @pytest.mark.parametrize(
     ("cheap", "why"),
     [
-        (0.43, "the fewest MACs of all 2; no other is within 5 points of 55.00% on real"),
+        (0.43, "the highest top-1 with fewer MACs, none of them within 5 points of 55.00% on real"),
         (0.51, "the fewest MACs of 2 within 5 points of 55.00% on real"),
     ],
 )
@@ -109,8 +109,8 @@ def project(tmp_path_factory, sample_archive) -> Path:
     return folder
 
 
-def register(folder: Path, name: str) -> None:
-    run = read_json(folder / "results/train" / name / "run.json")
+def register(folder: Path, name: str, **changes: Any) -> None:
+    run = read_json(folder / "results/train" / name / "run.json") | changes
     stored, data = weights.of_run(folder, name), arrays.read_dataset(folder / "data/arrays")
     out = folder / "results/export" / name
     out.mkdir(parents=True, exist_ok=True)
@@ -174,6 +174,23 @@ def test_the_command_moves_the_aliases_and_says_why(project, monkeypatch, capsys
     assert registry.find_version(project, "frugal") == ("frugalnet-depthwise", "1")
     assert "frugal" not in client.get_registered_model("frugalnet-alexnet").aliases
     assert registry.promote(project)[1].startswith("frugal: frugalnet-depthwise version 1 (as before): ")
+
+
+def test_other_data_have_models_and_aliases_of_their_own_and_take_none_from_these(project):
+    before = {alias: registry.find_version(project, alias) for alias in ("champion", "frugal")}
+    register(project, "depthwise-0", data="parts", is_sample=False, fingerprint="of the parts")
+    client, _ = mlflow_store.connect(project)
+    (of_parts,) = client.search_model_versions("name = 'frugalnet-parts-depthwise'")
+    lines = registry.promote(project)
+    assert [line.split(":")[0] for line in lines] == ["champion", "frugal", "champion of parts", "frugal of parts"]
+    for alias, version in before.items():
+        assert registry.find_version(project, alias, "sample") == version
+        assert registry.find_version(project, alias, "parts") == ("frugalnet-parts-depthwise", str(of_parts.version))
+        with pytest.raises(UserError, match=f"networks on parts, sample have the alias {alias}: say on which data"):
+            registry.find_version(project, alias)
+    with pytest.raises(UserError, match="no network has the alias champion on other: run"):
+        registry.find_version(project, "champion", "other")
+    client.delete_registered_model("frugalnet-parts-depthwise")  # for the tests below
 
 
 def test_predict_takes_the_network_of_a_run(project, tmp_path, monkeypatch, capsys):

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 from jinja2 import StrictUndefined, Template
 
-from frugalnet import config
+from frugalnet import config, models
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset
+from frugalnet.datasets import is_tiny_imagenet
 from frugalnet.document import wording
 from frugalnet.errors import UserError
 from frugalnet.export import section as device
@@ -158,7 +159,7 @@ def card(stored: Stored, record: Path) -> str:
     template: Template = Template(text, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return template.render(
         stored=stored,
-        about=import_module(f"frugalnet.models.{stored.entry.model}").__doc__,
+        about=import_module(f"frugalnet.models.{models.parse(stored.entry.model).architecture}").__doc__,
         record=record,
         run=read_json(record / "run.json"),
         joules=read_json(record / "timing.json")["epoch_joules"],
@@ -167,6 +168,7 @@ def card(stored: Stored, record: Path) -> str:
         exported=read_exported(record.parent, stored.entry.model, stored.entry.seed),
         device=device,
         wording=wording,
+        is_tiny_imagenet=is_tiny_imagenet,
         listed=lambda settings: wording.markdown(", ".join(f"{key} {value}" for key, value in settings.items())),
     )
 

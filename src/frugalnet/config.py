@@ -1,4 +1,4 @@
-"""params.yaml → frozen objects. The only reader of params.yaml; every stage but `compare` calls it first."""
+"""params.yaml → frozen objects. The only reader of params.yaml; every stage calls it first."""
 
 import json
 from collections import Counter
@@ -12,12 +12,14 @@ from ruamel.yaml import YAML
 
 from frugalnet import models
 from frugalnet.adaptation.config import AdaptConfig
+from frugalnet.cluster.config import ClusterConfig
 from frugalnet.compute_config import ComputeConfig
-from frugalnet.data.config import AugmentConfig, DownloadConfig, NormaliseConfig
+from frugalnet.data.config import AugmentConfig, DownloadConfig, FolderConfig, NormaliseConfig
 from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
 from frugalnet.metrics.config import MeasureConfig
+from frugalnet.recommendation import Budget
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
 from frugalnet.training.config import TeacherConfig, TrainConfig
@@ -33,7 +35,7 @@ def _once(values: list[T]) -> list[T]:
     return values
 
 
-class DataConfig(DownloadConfig, NormaliseConfig):
+class DataConfig(DownloadConfig, FolderConfig, NormaliseConfig):
     """Where the archive comes from, and which of its images become arrays."""
 
 
@@ -54,11 +56,24 @@ class Params(Config):
     distributed: DistributedConfig
     launch: LaunchConfig
     compute: ComputeConfig
+    cluster: ClusterConfig
     measure: MeasureConfig
     export: ExportConfig
     robustness: RobustnessConfig
     adapt: AdaptConfig
+    budget: Budget
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
+
+    @field_validator("train")
+    @classmethod
+    def _fits_the_images(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        data = info.data.get("data")
+        if data and max(train.resolutions) > data.side:
+            raise ValueError(
+                f"resolutions {train.resolutions} enlarge the images, data.side is {data.side}: "
+                f"set train.resolutions=[{data.side}]"
+            )
+        return train
 
     @field_validator("teacher")
     @classmethod
@@ -78,15 +93,21 @@ class Params(Config):
             raise ValueError(
                 f"a period of {distributed.period} epochs is longer than the run, train.epochs={train.epochs}"
             )
-        if (
-            distributed.kind != "none"
-            and train
-            and (train.ema_decay or train.distillation or train.optimiser == "muon")
-        ):
-            raise ValueError(
-                "several workers support neither train.ema_decay, train.distillation nor muon: use one process"
-            )
+        if distributed.kind != "none" and train and (unsupported := _of_one_process(train)):
+            raise ValueError(f"several workers do not support {', '.join(unsupported)}: use one process")
         return distributed
+
+
+def _of_one_process(train: TrainConfig) -> list[str]:
+    """The settings of a recipe that several workers do not support."""
+    settings = {
+        "train.ema_decay": train.ema_decay > 0,
+        "train.distillation": train.distillation > 0,
+        "muon": train.optimiser == "muon",
+        "train.balance": train.balance != "none",
+        "train.start": train.start != "random",
+    }
+    return [name for name, is_set in settings.items() if is_set]
 
 
 def _json(path: Path) -> str:
@@ -125,7 +146,7 @@ def check_architectures(params: Params) -> None:
 
     for key, name in _architectures(params):
         with _naming(key):
-            check_architecture(name, params.train.resolutions)
+            check_architecture(name, {params.data.side, *params.train.resolutions})
 
 
 def _architectures(params: Params) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ WITHOUT_EFFECT = frozenset(
         "schema.py",
         "sources.py",
         "stage.py",
+        "streams.py",
         "tracking.py",
     }
     | {"use/registered.py"}

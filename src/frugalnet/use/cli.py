@@ -10,13 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from frugalnet import streams
 from frugalnet.errors import UserError, in_one_line, needing_study, printable
 from frugalnet.processes import peak_bytes
 
+if TYPE_CHECKING:
+    from frugalnet.recommendation import Budget
+
 
 def main() -> None:
+    streams.make_usable()
     parser = argparse.ArgumentParser(
         prog="frugalnet", description="Classify pictures with a trained network, fine-tune it, export it, or serve it."
     )
@@ -25,6 +30,7 @@ def main() -> None:
     predict.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, a folder, or - for standard input")
     predict.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
     predict.add_argument("--weights", type=Path, help="a .safetensors file, or a folder of weights, to use instead")
+    _add_limits(predict)
     predict.add_argument("--run", metavar="RUN_ID", help="the exported network of an MLflow run")
     predict.add_argument(
         "--top", type=_within(1, 1000), default=5, metavar="N", help="how many classes to name (default: 5)"
@@ -35,6 +41,7 @@ def main() -> None:
     adapt.add_argument("folder", type=Path, metavar="FOLDER", help="holds a folder of pictures for each class")
     adapt.add_argument("--model", help="the network to start from (default: the most accurate)")
     adapt.add_argument("--weights", type=Path, help="a file or folder of weights to start from instead")
+    _add_limits(adapt)
     adapt.add_argument(
         "--train",
         choices=("classifier", "norms", "blocks", "all"),
@@ -56,6 +63,7 @@ def main() -> None:
     export.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
     export.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
     export.add_argument("--weights", type=Path, help="a file or folder of weights to use instead")
+    _add_limits(export)
     source = export.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--pictures",
@@ -78,9 +86,72 @@ def main() -> None:
     page.add_argument("--weights", type=Path, help="a folder of weights to use instead")
     page.add_argument("--port", type=_within(1, 65535), default=7860, help="default: 7860")
     page.set_defaults(call=_try)
+    networks = commands.add_parser("networks", help="list networks that fit a device", description=_networks.__doc__)
+    networks.add_argument("--weights", type=Path, help="a folder of weights to list instead of the project's")
+    _add_limits(networks)
+    networks.add_argument("--measure", action="store_true", help="time the networks on this machine first")
+    networks.add_argument("--json", action="store_true", help="print one JSON array instead of text")
+    networks.set_defaults(call=_networks)
     arguments = parser.parse_args()
     with in_one_line("frugalnet"):
         sys.exit(arguments.call(arguments))
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """The options that name the most accurate network within a budget."""
+    parser.add_argument("--max-macs", type=_amount, metavar="N", help="MACs of one picture, for example 4M")
+    parser.add_argument("--max-bytes", type=_amount, metavar="N", help="bytes of the file, for example 100k")
+    parser.add_argument("--max-ms", type=_amount, metavar="N", help="milliseconds of one picture")
+    parser.add_argument("--format", choices=("onnx", "int8"), help="of the file (default: whichever fits)")
+
+
+def _amount(text: str) -> float:
+    from frugalnet import recommendation
+
+    try:
+        return recommendation.amount(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _chosen_network(arguments: argparse.Namespace) -> str | None:
+    """The network to use: as --model names it, or the most accurate one within the limits, which is said on stderr."""
+    budget = _budget(arguments)
+    if not budget.limits and not arguments.format:
+        return str(arguments.model) if arguments.model else None
+    if arguments.model:
+        raise UserError("--model and limits: give one of them")
+    from frugalnet.use import choice
+
+    found, _ = choice.read_options(arguments.weights)
+    option = choice.fitting(choice.of_format(found, arguments.format), budget)[0]
+    print(f"frugalnet: {choice.why(option)}", file=sys.stderr)
+    return option.stored.name
+
+
+def _budget(arguments: argparse.Namespace) -> "Budget":
+    from frugalnet.recommendation import Budget
+
+    limits = {"macs": arguments.max_macs, "weights_bytes": arguments.max_bytes, "latency_ms": arguments.max_ms}
+    return Budget.model_validate(limits)
+
+
+def _networks(arguments: argparse.Namespace) -> int:
+    """List the networks in a folder of weights, best first, each with its files for ONNX Runtime: top-1 with its 95 %%
+    interval, MACs, bytes and latency; with limits, those within them."""
+    from frugalnet.use import choice
+
+    found, measured = choice.read_options(arguments.weights)
+    found = choice.of_format(found, arguments.format)
+    if arguments.measure:
+        measured = choice.measure(found)
+        found = choice.with_latencies(found, measured)
+    found = choice.fitting(found, _budget(arguments))
+    if arguments.json:
+        print(json.dumps([option.described() for option in found], indent=2))
+    else:
+        print(choice.table(found, measured))
+    return 0
 
 
 def _within(low: int, high: int) -> Callable[[str], int]:
@@ -94,8 +165,8 @@ def _within(low: int, high: int) -> Callable[[str], int]:
 
 def _predict(arguments: argparse.Namespace) -> int:
     """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
-    centre-cropped and scaled to the network's size. Exits with 1 if a picture cannot be classified; the others still
-    are."""
+    centre-cropped and scaled to the size that the network takes. Exits with 1 if a picture cannot be classified; the
+    others still are."""
     from frugalnet import pictures  # here: --help needs none of it
     from frugalnet.use import runtime
 
@@ -103,11 +174,12 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise UserError("--run and --weights: give one of them")
     with tempfile.TemporaryDirectory() as folder:
         where = _downloaded(arguments.run, Path(folder)) if arguments.run else arguments.weights
-        network = runtime.load(arguments.model, where)
+        network = runtime.load(_chosen_network(arguments), where)
     predictions: list[dict[str, Any]] = []
     failed = 0
+    left_out = pictures.LeftOut()
     with _while_output_is_read():
-        for name in pictures.find_pictures(arguments.pictures):
+        for name in pictures.find_pictures(arguments.pictures, left_out):
             try:
                 picture = pictures.open_file(name, network.side)
             except UserError as error:
@@ -128,6 +200,8 @@ def _predict(arguments: argparse.Namespace) -> int:
                 print(_text(predictions[-1]))
         if arguments.json:
             print(json.dumps(predictions, indent=2))
+    if left_out:
+        print(f"frugalnet: {printable(left_out)}", file=sys.stderr)
     return int(failed > 0)
 
 
@@ -157,8 +231,10 @@ def _adapt(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder: Path = arguments.folder
     out = arguments.out or Path(f"{folder.resolve().name}-network")
-    stored = weights.choose_network(arguments.model, arguments.weights)
-    why = "as asked" if arguments.model else "the most accurate network there is"
+    chosen = _chosen_network(arguments)
+    stored = weights.choose_network(chosen, arguments.weights)
+    limits = "within the limits" if chosen else "there is"
+    why = "as asked" if arguments.model else f"the most accurate network {limits}"
     print(f"Starting from {stored.name}, {why}: {stored.entry.top1:.1%} top-1, {stored.entry.macs:,} MACs")
     options = adapt.Options(arguments.train, arguments.seed, arguments.balance)
     reached = adapt.adapt(folder, stored, out, options)
@@ -177,7 +253,7 @@ def _export(arguments: argparse.Namespace) -> int:
     each file gives and costs."""
     from frugalnet.use import weights
 
-    stored = weights.choose_network(arguments.model, arguments.weights)
+    stored = weights.choose_network(_chosen_network(arguments), arguments.weights)
     if arguments.copy:
         from frugalnet.use import copied
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from frugalnet import pictures
 from frugalnet.data.arrays import Dataset, Split
-from frugalnet.errors import UserError
+from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
 from frugalnet.export.formats import FILES, NAMES, Format
 from frugalnet.export.measure import measure_accuracy, measure_latencies
@@ -84,7 +84,10 @@ def read_shown(stored: Stored, names: Sequence[str]) -> Shown:
     """The pictures of the command line. Raises UserError for a file that is not a picture."""
     if len(names) == 1 and _holds_folders(Path(names[0])):
         return _of_classes(stored, Path(names[0]))
-    files = list(pictures.find_pictures([*names]))
+    left_out = pictures.LeftOut()
+    files = list(pictures.find_pictures([*names], left_out))
+    if left_out:
+        print(f"frugalnet: {printable(left_out)}", file=sys.stderr)
     side = stored.entry.side
     bar = tqdm(files, desc="Reading", unit="picture", disable=not sys.stderr.isatty(), leave=False)
     pixels = np.stack([pictures.open_file(file, side).pixels for file in bar])

@@ -52,6 +52,7 @@ class Export(Config):
 
     file: Annotated[str, _PLAIN]
     sha256: str
+    top1: float | None = None  # where it was measured on its own
 
 
 class Entry(Config):
