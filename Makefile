@@ -59,6 +59,7 @@ bench-gpu: .venv/installed ## measure training on a CUDA GPU: eager, compiled, C
 results: .venv/installed ## copy results and weights to docs/results/RECIPE, weights/ and docs/models/, to be committed
 	python -m tools.publish results
 	python -m tools.publish weights
+	python -m tools.publish exports
 	python -m tools.publish cards
 
 readme: .venv/installed ## fill the README's tables and draw its charts from docs/results

@@ -117,7 +117,7 @@ def register(folder: Path, name: str, **changes: Any) -> None:
     for file in ("model.onnx", "model.int8.onnx"):
         (out / file).write_bytes(file.encode())
     with tracking.training_run(folder, run, {}) as tracked:
-        registered.register(tracked, stored, run, data, out, name == NAMES[0])
+        registered.register(tracked, stored, run, data, out, ["onnx", "int8"] if name == NAMES[0] else ["onnx"])
 
 
 def test_a_version_leads_to_its_run_its_figures_its_data_and_its_files(project, tmp_path):

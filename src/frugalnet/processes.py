@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import platform
 import re
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,6 +101,16 @@ def _check_room(threads: int) -> None:
         done.set()
         for thread in waiting[:started]:
             thread.join()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held, resident, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux's ru_maxrss includes what the parent held when it started this process
+        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
+        return 1024 * int(kilobytes)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @contextmanager

@@ -4,51 +4,60 @@ python -m frugalnet.export.runtimes onnx results/export/depthwise-0/model.onnx 6
 """
 
 import json
-import re
-import resource
+import os
 import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
 from frugalnet.export.formats import FILES, Format
+from frugalnet.processes import peak_bytes
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, side, side, 3) RGB → (N, classes) logits
 _BATCH = 500  # images a call
 
 
 def has_executorch() -> bool:
-    """Whether the optional extra `device` is installed."""
+    """Whether the optional extra `device` is installed, as far as ExecuTorch needs it."""
     return find_spec("executorch") is not None
+
+
+def has_tflite() -> bool:
+    """Whether the optional extra `device` is installed, as far as TFLite files need it."""
+    return all(find_spec(name) for name in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert", "tflite_micro"))
 
 
 @dataclass(frozen=True)
 class Runnable:
     """A file of a network, and what runs it.
 
-    open: gives the network, ready to run. command: of a process that runs it and ends with `print_memory`.
+    open: gives the network, ready to run. command: of a process that runs it and ends with `print_memory`. side: of the
+    square pictures that it takes, in pixels.
     """
 
     path: Path
     open: Callable[[], Run]
     command: list[str]
+    side: int
 
 
 def runnable_files(folder: Path, side: int) -> dict[Format, Runnable]:
-    """The files of FILES that there are in a folder. side: of the images that they take, in pixels."""
+    """The files of FILES that there are in a folder, of a network that takes pictures of that side."""
     module = [sys.executable, "-m", "frugalnet.export.runtimes"]
     paths = {kind: folder / name for kind, name in FILES.items()}
     return {
-        kind: Runnable(path, partial(open_runtime, kind, path), [*module, kind, str(path), str(side)])
+        kind: Runnable(path, partial(open_runtime, kind, path), [*module, kind, str(path), str(side)], side)
         for kind, path in paths.items()
         if path.is_file()
     }
@@ -56,7 +65,8 @@ def runnable_files(folder: Path, side: int) -> dict[Format, Runnable]:
 
 def open_runtime(kind: Format, path: Path) -> Run:
     """The network in a file, in the runtime of its format: one of FILES."""
-    return _executorch(path) if kind == "executorch" else _onnx(path)
+    runtime = {"executorch": _executorch, "tflite": _tflite}.get(kind, _onnx)
+    return runtime(path)
 
 
 def _onnx(path: Path) -> Run:
@@ -94,6 +104,38 @@ def _executorch(path: Path) -> Run:
     return run
 
 
+def _tflite(path: Path) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with standard_error():  # that it chose XNNPACK
+        interpreter = Interpreter(str(path), num_threads=1)
+        interpreter.allocate_tensors()
+    (given,) = interpreter.get_input_details()
+    (result,) = interpreter.get_output_details()
+    scale, zero_point = result["quantization"]
+
+    def logits(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        interpreter.set_tensor(given["index"], (image ^ 0x80).view(np.int8)[None])  # less 128
+        interpreter.invoke()
+        values: NDArray[np.int8] = interpreter.get_tensor(result["index"])
+        return np.asarray((values.astype(np.float32) - zero_point) * scale, np.float32)
+
+    return lambda images: np.concatenate([logits(image) for image in images])  # the file takes one image
+
+
+@contextmanager
+def standard_error() -> Iterator[IO[bytes]]:
+    """A file that gets what this process, C++ code included, prints to standard error."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
 class Memory(NamedTuple):
     """Resident bytes of a process. peak: the most it ever held; before: before the runtime was loaded."""
 
@@ -115,22 +157,13 @@ def peak_memory(runnable: Runnable) -> Memory:
 
 
 def print_memory(opened: Callable[[], Run], side: int) -> None:
-    """Open a network, run it on images of that side, and print this process's memory, for `peak_memory`."""
-    before = _peak_bytes()
+    """Open a network, run it on pictures of that side, and print this process's memory, for `peak_memory`."""
+    before = peak_bytes()
     run = opened()
     image: NDArray[np.uint8] = np.zeros((1, side, side, 3), np.uint8)
     for _ in range(20):
         run(image)
-    print(json.dumps({"peak": _peak_bytes(), "before": before}))
-
-
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux's ru_maxrss includes what the parent held when it started this process
-        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
-        return 1024 * int(kilobytes)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    print(json.dumps({"peak": peak_bytes(), "before": before}))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from frugalnet.document.blocks import Block, Cell, Chart, Point, Section, Table,
 from frugalnet.document.charts import scatter
 from frugalnet.document.wording import BYTES, MILLISECONDS, human, percent, scale, signed_points
 from frugalnet.export.formats import Format
-from frugalnet.export.result import Exported, ExportResult, read_exported
+from frugalnet.export.records import Exported, read_exported
+from frugalnet.export.result import ExportResult
 from frugalnet.metrics.statistics import wilson_interval
 
 ID = "export"

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from frugalnet import streams
 from frugalnet.errors import UserError, in_one_line, needing_study, printable
+from frugalnet.processes import peak_bytes
 
 if TYPE_CHECKING:
     from frugalnet.recommendation import Budget
@@ -49,6 +51,12 @@ def main() -> None:
     adapt.add_argument(
         "--seed", type=_within(0, 2**32 - 1), default=0, help="seed of the hold-out and the training (default: 0)"
     )
+    adapt.add_argument(
+        "--balance",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether each class counts as much as another in training, however many pictures it has (default: yes)",
+    )
     adapt.add_argument("--out", type=Path, help="the folder of weights to write (default: FOLDER-network)")
     adapt.set_defaults(call=_adapt)
     export = commands.add_parser("export", help="write a network for other runtimes", description=_export.__doc__)
@@ -56,9 +64,15 @@ def main() -> None:
     export.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
     export.add_argument("--weights", type=Path, help="a file or folder of weights to use instead")
     _add_limits(export)
-    export.add_argument(
-        "--pictures", nargs="+", required=True, help="pictures, or folders of them, from which int8's ranges are taken"
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--pictures",
+        nargs="+",
+        metavar="PICTURE",
+        help="from which int8's ranges are taken, and on which the files are compared: pictures, folders of them, or "
+        "the folder given to adapt",
     )
+    source.add_argument("--copy", action="store_true", help="copy the ONNX files that lie beside the weights")
     export.set_defaults(call=_export)
     serve = commands.add_parser("serve", help="answer HTTP requests", description=_serve.__doc__)
     serve.add_argument(
@@ -224,30 +238,47 @@ def _downloaded(run_id: str, folder: Path) -> Path:
 
 def _adapt(arguments: argparse.Namespace) -> int:
     """Fine-tune a trained network on the pictures in FOLDER, a folder for each class, on the CPU. A fifth of the
-    pictures is held out to measure the accuracy. Writes a folder of weights for predict, export and serve."""
-    import torch
+    pictures is held out to measure the accuracy, class by class. Writes a folder of weights for predict, export and
+    serve."""
+    from frugalnet.use import adapt, outcome, weights
 
-    from frugalnet.use import adapt, weights
-
-    torch.set_num_threads(1)
+    start = time.perf_counter()
     folder: Path = arguments.folder
     out = arguments.out or Path(f"{folder.resolve().name}-network")
-    stored = weights.choose_network(_chosen_network(arguments), arguments.weights)
-    print(adapt.adapt(folder, stored, arguments.train, out, arguments.seed))
-    print(f"Weights and card: {printable(out)}")
+    chosen = _chosen_network(arguments)
+    stored = weights.choose_network(chosen, arguments.weights)
+    limits = "within the limits" if chosen else "there is"
+    why = "as asked" if arguments.model else f"the most accurate network {limits}"
+    print(f"Starting from {stored.name}, {why}: {stored.entry.top1:.1%} top-1, {stored.entry.macs:,} MACs")
+    options = adapt.Options(arguments.train, arguments.seed, arguments.balance)
+    reached = adapt.adapt(folder, stored, out, options)
+    print(reached.in_words)
+    for line in outcome.as_text(reached, shown=20).splitlines():
+        print(printable(line))
+    seconds = time.perf_counter() - start
+    print(f"Trained {arguments.train} in {seconds:.1f} s; peak memory of the process: {peak_bytes() / 1e6:.0f} MB")
+    print(f"Weights, card and table of confusions: {printable(out)}")
     return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    """Write a network as ONNX, as int8 ONNX and, if the extra `device` is installed, for ExecuTorch. Print for how many
-    of the pictures each file predicts a different class from PyTorch."""
-    import torch
+    """Write a folder that stands alone: a network as ONNX, as int8 ONNX and, if the extra `device` is installed, for
+    ExecuTorch and TensorFlow Lite Micro, with its classes, its preprocessing and a program that runs it. Print what
+    each file gives and costs."""
+    from frugalnet.use import weights
 
-    from frugalnet.use import exported, weights
-
-    torch.set_num_threads(1)
     stored = weights.choose_network(_chosen_network(arguments), arguments.weights)
-    print(exported.export_with_pictures(stored, arguments.pictures, arguments.out))
+    if arguments.copy:
+        from frugalnet.use import copied
+
+        print(copied.copy_exported(stored, arguments.out))
+        return 0
+    with needing_study("export, unless --copy is given,"):
+        import torch
+
+        from frugalnet.use import tried
+    torch.set_num_threads(1)
+    print(tried.export_with_pictures(stored, arguments.pictures, arguments.out))
     return 0
 
 

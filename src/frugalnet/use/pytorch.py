@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def runnable_weights(path: Path, side: int) -> Runnable:
-    """The weights of a network in a file that `weights.of_file` knows. side: of the images that it takes, in pixels."""
+    """The weights of a network in a file that `weights.of_file` knows; it takes pictures of that side."""
     command = [sys.executable, "-m", "frugalnet.use.pytorch", str(path), str(side)]
-    return Runnable(path, partial(open_weights, path), command)
+    return Runnable(path, partial(open_weights, path), command, side)
 
 
 def open_weights(path: Path) -> Run:
