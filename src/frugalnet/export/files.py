@@ -59,7 +59,9 @@ def write_files(
     micro = None
     with _quiet():
         _write_onnx(network, images.shape[1], onnx)
+        _check_batches("onnx", onnx, images[:_CHECKED])
         onnx_files.quantise(onnx, int8, images)
+        _check_batches("int8", int8, images[:_CHECKED])
         onnx_files.finish(onnx, metadata, keep_weights_names=True)
         onnx_files.finish(int8, metadata, keep_weights_names=False)
         if has_executorch():
@@ -70,8 +72,6 @@ def write_files(
             tflite.write_tflite(network, images, folder / FILES["tflite"])
             micro = tflite.describe(folder / FILES["tflite"])
             arenas["tflite"] = micro.arena_bytes
-    for kind in ("onnx", "int8"):
-        _check_batches(kind, folder / FILES[kind], images[:_CHECKED])
     return Written(arenas, micro)
 
 
