@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test default-tests test-all coverage torture team-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install demo test default-tests test-all coverage torture team-test bench bench-devices bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,8 +14,8 @@ help: ## list the targets
 install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,team,try
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
 		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, team, try" >&2; exit 1; }; \
-		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
-	done
+		.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-$$extra.lock || exit 1; \
+	done # --no-deps: a lock holds all that is needed, not all that litert-torch asks for
 
 demo: .venv/installed ## run the whole pipeline on the sample data, in a temporary copy of the project
 	dvc exp run --temp --force --name demo -S data=sample -S train=demo -S robustness=demo -S adapt=demo \
@@ -39,6 +39,9 @@ test-all: lint ## run linters, type check and all tests
 
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (five minutes)
 	python -m benchmarks.training
+
+bench-devices: .venv/installed ## export the committed networks; accuracy, bytes, latency by format (needs data/arrays)
+	python -m benchmarks.devices
 
 bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
 	python -m benchmarks.serving
