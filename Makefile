@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repository demo test default-tests test-all coverage torture team-test cluster-test image-test train-all bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install repository demo test default-tests test-all coverage torture team-test cluster-test image-test train-all bench bench-devices bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,8 +14,8 @@ help: ## list the targets
 install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=cluster,device,team
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
 		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: cluster, device, team" >&2; exit 1; }; \
-		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
-	done
+		.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-$$extra.lock || exit 1; \
+	done # --no-deps: a lock holds all that is needed, not all that litert-torch asks for
 
 repository: # checked before gigabytes are installed
 	@git rev-parse --quiet --verify HEAD >/dev/null || { echo "$(CURDIR): DVC needs a git repository with a commit: git clone the project, or git init && git add -A && git commit" >&2; exit 1; }
@@ -45,6 +45,9 @@ bench: .venv/installed ## compare training speed and memory with the step alone 
 
 train-all: .venv/installed ## train and evaluate the matrix in parallel on Ray (EXTRAS=cluster; docs/cluster.md); then: dvc repro
 	@exec python -m frugalnet.train_all
+
+bench-devices: .venv/installed ## export the committed networks; accuracy, bytes, latency by format (needs data/arrays)
+	python -m benchmarks.devices
 
 bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
 	python -m benchmarks.serving

@@ -46,8 +46,9 @@ def preprocessing(side: int) -> list[Step]:
         Step(
             step="scale",
             how=f"To {side}×{side} with the bicubic filter (a = −0.5), the filter widened by the factor of reduction "
-            "(antialiased), first along rows, then along columns, both rounded to 8 bits. Pillow's BICUBIC is this. "
-            f"A picture of {side}×{side} keeps its pixels.",
+            "(antialiased), first along rows, then along columns, both rounded to 8 bits. At the edges of the square "
+            "the filter reads the pixels beyond it; at the edges of the picture it is cut off, and its weights are "
+            f"divided by their sum. Pillow's BICUBIC is this. A picture of {side}×{side} keeps its pixels.",
         ),
         Step(step="order", how="Rows from the top, pixels from the left, channels R, G, B; values 0 to 255."),
     ]

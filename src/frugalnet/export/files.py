@@ -4,13 +4,9 @@ ONNX files and the ExecuTorch program take uint8 RGB images (N, side, side, 3) a
 normalisation is part of them. ExecuTorch and TFLite take one image at a time, TFLite int8 pixels (`tflite.py`).
 """
 
-import contextlib
 import copy
-import io
 import itertools
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +21,7 @@ from frugalnet.export import onnx_files
 from frugalnet.export.config import ExportConfig
 from frugalnet.export.description import Micro
 from frugalnet.export.formats import FILES, Format
+from frugalnet.export.quiet import quiet
 from frugalnet.export.runtimes import has_executorch, has_tflite, open_runtime
 
 _CHECKED = 8  # images on which a batch is compared with its images one at a time
@@ -57,9 +54,11 @@ def write_files(
     onnx, int8 = folder / FILES["onnx"], folder / FILES["int8"]
     arenas: dict[Format, int] = {}
     micro = None
-    with _quiet():
+    with quiet():
         _write_onnx(network, images.shape[1], onnx)
+        _check_batches("onnx", onnx, images[:_CHECKED])
         onnx_files.quantise(onnx, int8, images)
+        _check_batches("int8", int8, images[:_CHECKED])
         onnx_files.finish(onnx, metadata, keep_weights_names=True)
         onnx_files.finish(int8, metadata, keep_weights_names=False)
         if has_executorch():
@@ -70,8 +69,6 @@ def write_files(
             tflite.write_tflite(network, images, folder / FILES["tflite"])
             micro = tflite.describe(folder / FILES["tflite"])
             arenas["tflite"] = micro.arena_bytes
-    for kind in ("onnx", "int8"):
-        _check_batches(kind, folder / FILES[kind], images[:_CHECKED])
     return Written(arenas, micro)
 
 
@@ -105,18 +102,6 @@ def _check_batches(kind: Format, path: Path, images: NDArray[np.uint8]) -> None:
             f"{path.name}: an image's logits depend on the other images in its batch (by {difference:.2g}; the largest "
             f"logit is {largest:.2g}); the network must compute each image by itself"
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' chatter on deprecations and optimisation passes."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _write_onnx(module: nn.Module, side: int, path: Path) -> None:

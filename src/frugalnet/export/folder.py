@@ -68,7 +68,7 @@ def complete(folder: Path, subject: Subject, tflite: Micro | None = None) -> Non
     }
     write_json(folder / EXAMPLE.logits, {"logits": logits})
     if tflite is not None:
-        (folder / HEADER).write_text(_header(folder / FILES["tflite"], subject, tflite), encoding="utf-8")
+        (folder / HEADER).write_text(header(folder / FILES["tflite"], subject, tflite), encoding="utf-8")
 
 
 def describe(
@@ -103,7 +103,7 @@ def drawn() -> NDArray[np.uint8]:
     return np.stack([red, green, blue], axis=-1).astype(np.uint8)
 
 
-def _header(path: Path, subject: Subject, tflite: Micro) -> str:
+def header(path: Path, subject: Subject, tflite: Micro) -> str:
     """The TFLite file and what its caller needs to know, as a C header."""
     data = path.read_bytes()
     rows = [data[start : start + _BYTES_A_LINE] for start in range(0, len(data), _BYTES_A_LINE)]

@@ -4,24 +4,22 @@ python -m frugalnet.export.runtimes onnx results/export/depthwise-0/model.onnx 6
 """
 
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
 from frugalnet.export.formats import FILES, Format
+from frugalnet.export.quiet import standard_error
 from frugalnet.processes import peak_bytes
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, side, side, 3) RGB → (N, classes) logits
@@ -121,19 +119,6 @@ def _tflite(path: Path) -> Run:
         return np.asarray((values.astype(np.float32) - zero_point) * scale, np.float32)
 
     return lambda images: np.concatenate([logits(image) for image in images])  # the file takes one image
-
-
-@contextmanager
-def standard_error() -> Iterator[IO[bytes]]:
-    """A file that gets what this process, C++ code included, prints to standard error."""
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield file
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 class Memory(NamedTuple):

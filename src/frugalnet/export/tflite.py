@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from frugalnet.export.description import Micro
-from frugalnet.export.runtimes import standard_error
+from frugalnet.export.quiet import quiet, standard_error
 from frugalnet.training.batches import Normaliser
 
 _INPUT = "serving_default_args_0"  # the converter's name of the first argument
@@ -54,7 +54,7 @@ def write_tflite(network: nn.Sequential, images: NDArray[np.uint8], path: Path) 
     normaliser, body = copy.deepcopy(network)
     assert isinstance(normaliser, Normaliser)
     _bound_biases(body)
-    with standard_error():  # progress bars, and advice to those who build the converter
+    with quiet(), standard_error():  # progress bars
         model = _convert(_FromFloats(normaliser, body).eval(), images)
     path.write_bytes(_slim(model))
 

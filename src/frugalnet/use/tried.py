@@ -178,7 +178,5 @@ def verdicts(figures: Mapping[Format, Figures]) -> list[str]:
     if size >= 1:
         return [f"int8 is not worth it: its file is no smaller than float32's ({size:.0%})."]
     if time > 1:
-        return [
-            f"int8 takes {time:.1f} times as long as float32 here: worth it only for its bytes, {size:.0%} of them."
-        ]
+        return [f"int8 takes {time:.1f} times as long as float32 here: worth it for its bytes alone, {size:.0%}."]
     return []
