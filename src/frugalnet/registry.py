@@ -10,7 +10,6 @@ the validation images would flatter the network.
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +202,10 @@ def find_version(root: Path, alias: str) -> tuple[str, str]:
     for name in _registered(client):
         if (version := client.get_registered_model(name).aliases.get(alias)) is not None:
             return name, str(version)
-    raise UserError(f"no network has the alias {alias}: run `dvc repro`, then `python -m frugalnet.promote`")
+    raise UserError(
+        f"no network has the alias {alias} in the registry of {root}: run `dvc repro` there, then "
+        "`python -m frugalnet.promote`"
+    )
 
 
 def download(root: Path, run_id: str, folder: Path) -> Path:
@@ -218,33 +220,25 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
         if not registered:
             raise UserError(f"MLflow: run '{run_id}' has no exported network; run `dvc repro` to export it")
         newest = max(registered, key=lambda version: int(version.creation_timestamp))
-        model = download_version(newest.name, newest.version, folder)
+        return _download(newest.name, newest.version, folder)
+
+
+@in_words("MLflow")
+def download_alias(root: Path, alias: str, folder: Path) -> Path:
+    """Copy the network that has the alias into `folder`; returns the folder of weights, or raises UserError."""
+    return _download(*find_version(root, alias), folder)
+
+
+def _download(name: str, version: str, folder: Path) -> Path:
+    model = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
     (described,) = model.glob("data/*/weights.json")
     return described.parent
 
 
-@in_words("MLflow")
-def download_version(name: str, version: str, folder: Path) -> Path:
-    """Copy a registered model's version into `folder`, for `serve`; returns its path."""
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
-
-
 def save(weights: Path, folder: Path) -> Path:
-    """Write a folder of weights as a model for `serve` into the new folder `folder`, and return that."""
+    """Write a folder of weights as a model for `mlflow models serve` into the new folder `folder`, and return that."""
     mlflow.pyfunc.save_model(folder, **_model(weights))
     return folder
-
-
-def serve_model(what: str, model: Path, host: str, port: int) -> None:
-    """Run MLflow's own server for the model, until Ctrl-C or whatever else ends this process. what: is printed."""
-    print(f"Serving {what}, at http://{host}:{port}/invocations (docs/serving.md)", flush=True)
-    scripts = str(Path(sys.executable).parent)  # where MLflow finds uvicorn
-    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
-    from mlflow.cli import cli  # two seconds
-
-    # In this process: MLflow's server, its child, then ends with it.
-    words = ["--model-uri", str(model), "--env-manager", "local", "--host", host, "--port", str(port)]
-    cli(["models", "serve", *words])
 
 
 @in_words("MLflow")
