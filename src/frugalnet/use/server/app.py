@@ -53,6 +53,7 @@ def build_app(service: Service, hosts: Hosts, examples: Sequence[Path]) -> FastA
         summary="Small convolutional networks that name what is in a picture.",
         docs_url=None,  # FastAPI's pages load code from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(Guard, hosts=hosts, metrics=service.metrics)
     app.add_exception_handler(api.Refusal, _refused)

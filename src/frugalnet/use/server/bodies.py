@@ -50,6 +50,8 @@ def _of_form(body: bytes, boundary: bytes | None) -> list[File]:
     fields: list[object] = []
     if not boundary:
         raise Refusal(400, "multipart/form-data: expected a boundary in the Content-Type")
+    if not body.rstrip().endswith(b"--" + boundary + b"--"):  # which the parser leaves open
+        raise Refusal(400, "multipart/form-data: damaged (it does not end with its boundary)")
     in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}  # a body is held already, and a file on disk could outlive it
     try:
         parser = FormParser("multipart/form-data", fields.append, files.append, boundary=boundary, config=in_memory)

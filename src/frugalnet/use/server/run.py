@@ -5,10 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvicorn
+from fastapi import FastAPI
+
 from frugalnet.errors import UserError
 from frugalnet.processes import cores
 from frugalnet.use import runtime, weights
 from frugalnet.use.runtime import Network
+from frugalnet.use.server.app import build_app
+from frugalnet.use.server.hosts import Hosts
+from frugalnet.use.server.metrics import Metrics
+from frugalnet.use.server.service import Service
 
 EXAMPLES = "examples"  # a folder of pictures beside weights
 _SHOWN = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}  # by browsers
@@ -61,40 +68,38 @@ def _pictures(folder: Path) -> list[Path]:
 
 def serve(networks: Sequence[Network], address: Address, examples: Sequence[Path]) -> None:
     """Serve until SIGTERM or Ctrl-C; what runs then is finished. Raises UserError if the address cannot be used."""
-    import uvicorn  # here, with the application: half a second
-
-    from frugalnet.use.server.app import build_app
-    from frugalnet.use.server.hosts import Hosts
-    from frugalnet.use.server.metrics import Metrics
-    from frugalnet.use.server.service import Service
-
-    with _listening(address) as listening:
+    with listen(address) as listening:
         service = Service(networks, Metrics(), cores())
         app = build_app(service, Hosts([address.host, *address.names]), examples)
-        config = uvicorn.Config(
-            app,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=_END_SECONDS,
-        )
         names = ", ".join(network.name for network in networks)
         print(f"{names}: {address.url} (API: {address.url}/docs; Ctrl-C ends it)", flush=True)
         try:
-            uvicorn.Server(config).run([listening])
+            uvicorn.Server(configuration(app)).run([listening])
         finally:
             service.stop()
 
 
-def _listening(address: Address) -> socket.socket:
+def configuration(app: FastAPI) -> uvicorn.Config:
+    """How the application is served. What a client did is counted, not logged."""
+    return uvicorn.Config(
+        app,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_END_SECONDS,
+    )
+
+
+def listen(address: Address) -> socket.socket:
+    """A socket at the address. Raises UserError if it cannot be used, for example because another process uses it."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         listening = socket.create_server((address.host, address.port), family=family)
-        # Inherited by connections. Without it an answer's second packet waits for the first one's receipt, 40 ms.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listening
     except OSError as error:
         hint = f"choose another with --port, for example {address.port % 65535 + 1}"
         raise UserError(f"{address.host}, port {address.port}: {error.strerror}; {hint}") from error
+    # Inherited by connections. Without it an answer's second packet waits for the first one's receipt, 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
