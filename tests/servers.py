@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import uvicorn
 
 from frugalnet.use.runtime import Network
 from frugalnet.use.server.app import build_app
 from frugalnet.use.server.hosts import Hosts
 from frugalnet.use.server.metrics import Metrics
-from frugalnet.use.server.run import Address, configuration, listen
+from frugalnet.use.server.run import Address, Server, listen
 from frugalnet.use.server.service import Service
 
 
@@ -63,7 +62,7 @@ def in_this_process(networks: Sequence[Network], examples: Sequence[Path] = ()) 
     """frugalnet's own server in a thread, so that a test can hold its networks back. Yields its address."""
     service = Service(networks, Metrics(), threads=2)
     listening = listen(Address("127.0.0.1", 0))
-    server = uvicorn.Server(configuration(build_app(service, Hosts(), examples)))
+    server = Server(build_app(service, Hosts(), examples), service)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
@@ -71,5 +70,4 @@ def in_this_process(networks: Sequence[Network], examples: Sequence[Path] = ()) 
     finally:
         server.should_exit = True
         thread.join(60)
-        service.stop()
         assert not thread.is_alive()

@@ -197,41 +197,58 @@ def test_predict_takes_the_network_of_a_run(project, tmp_path, monkeypatch, caps
     assert "give one of them" in predict("--run", "0123", "--weights", "weights")
 
 
-# The server
+# The servers
+
+
+def environment(project: Path, **others: str) -> dict[str, str]:
+    return {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(trained.ROOT / "src"), **others}
 
 
 @pytest.fixture(scope="module")
-def server(project, tmp_path_factory) -> Iterator[str]:
-    """The address of `frugalnet serve` for the frugal network."""
+def frugal(project) -> str:
+    """The registered network that has the alias `frugal`, as MLflow names it."""
     client, _ = mlflow_store.connect(project)
     client.set_registered_model_alias("frugalnet-depthwise", "frugal", "1")
+    return "models:/frugalnet-depthwise@frugal"
+
+
+@pytest.fixture(scope="module")
+def server(project, frugal, tmp_path_factory) -> Iterator[str]:
+    """The address of MLflow's own server for the registered network."""
+    mlflow_store.connect(project)
     port = servers.free_port()
-    environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(trained.ROOT / "src")}
-    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", "frugal", "--port", str(port)]
-    with servers.started(command, port, tmp_path_factory.mktemp("server") / "log", "/ping", env=environment):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where MLflow finds uvicorn
+    options = environment(project, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri(), PATH=path)
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", frugal, "--env-manager", "local"]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with servers.started([*command, "--port", str(port)], port, log, "/ping", env=options):
         yield f"http://127.0.0.1:{port}/invocations"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    "options", [["--weights", "models/depthwise-0.safetensors"], ["--alias", "frugal"]], ids=["weights", "alias"]
-)
-def test_a_server_that_ends_leaves_neither_its_model_nor_a_process(project, tmp_path, number, options):
-    client, _ = mlflow_store.connect(project)
-    client.set_registered_model_alias("frugalnet-depthwise", "frugal", "1")
+def test_serve_fetches_the_network_of_an_alias_and_leaves_no_folder(project, frugal, tmp_path):
     port, temporary = servers.free_port(), tmp_path / "temporary"
     temporary.mkdir()
-    environment = {**os.environ, "DVC_ROOT": ".", "PYTHONPATH": str(trained.ROOT / "src"), "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", *options, "--port", str(port)]
-    with servers.started(command, port, tmp_path / "log", "/ping", env=environment, cwd=project) as server:
-        assert list(temporary.rglob("MLmodel"))
-        server.send_signal(number)
-        assert server.wait(30) != 0
-        assert list(temporary.iterdir()) == []
-        deadline = time.monotonic() + 30
-        while servers.answers(port, None):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    picture = pictures.encode_png(np.array(arrays.read_dataset(project / "data/arrays").validation.images[3]))
+    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", "frugal", "--port", str(port)]
+    options = environment(project, TMPDIR=str(temporary))
+    with servers.started(command, port, tmp_path / "log", "/health", env=options):
+        (answer,) = requests.post(f"http://127.0.0.1:{port}/predict", data=picture, timeout=60).json()["pictures"]
+        assert list(temporary.iterdir()) == []  # while it serves
+    (opinion,) = answer["predictions"]
+    (expected,) = stored_network(project).predict([pictures.read_picture(picture, "x").pixels])
+    assert opinion["network"] == "depthwise-0"
+    assert [one["id"] for one in opinion["top"]] == [one["id"] for one in expected.named(5)]
+
+
+def test_an_alias_that_nobody_has_is_said_with_the_place(tmp_path):
+    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", "champion"]
+    options = environment(tmp_path) | {"DVC_ROOT": str(tmp_path)}
+    done = subprocess.run(command, env=options, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"frugalnet: no network has the alias champion in the registry of {tmp_path}: run `dvc repro` there, then "
+        "`python -m frugalnet.promote`\n"
+    )
 
 
 def answer(server: str, body: object) -> tuple[int, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import base64
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,7 +15,9 @@ import requests
 import servers
 
 from frugalnet import pictures
-from frugalnet.use.server import service, work
+from frugalnet.use.server import api, run, service, work
+from frugalnet.use.server.bodies import File
+from frugalnet.use.server.classify import Abandoned, classify
 from frugalnet.use.server.hosts import Hosts
 
 RED, BLUE = networks.png((250, 10, 10)), networks.png((10, 10, 250))
@@ -224,7 +227,7 @@ def test_bodies_that_would_fill_the_memory_are_sent_away(server, monkeypatch):
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(server, monkeypatch):
-    monkeypatch.setattr(work, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(service, "BODY_SECONDS", 0.2)
     with socket.create_connection(("127.0.0.1", int(server.rpartition(":")[2]))) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nxx")
         assert connection.makefile("rb").readline().split()[1] == b"408"
@@ -238,11 +241,48 @@ def test_a_client_that_leaves_is_no_error(server, caplog):
     assert caplog.text == ""
 
 
-def test_a_request_that_takes_too_long_ends_between_two_pictures(server, monkeypatch):
-    monkeypatch.setattr(service, "WORK_SECONDS", 0.0)
-    response = predict(server, RED)
-    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-    assert "took longer than 0 s" in response.json()["detail"]
+def test_a_request_that_takes_too_long_is_answered_and_its_thread_is_free_again(monkeypatch):
+    monkeypatch.setattr(service, "WORK_SECONDS", 0.5)
+    gate = networks.Gate()
+    with servers.in_this_process([networks.network(run=gate)]) as url:
+        late = predict(url, RED)
+        assert (late.status_code, late.headers["Retry-After"]) == (503, "1")
+        assert "took too long" in late.json()["detail"]
+        gate.opened.set()
+        monkeypatch.undo()
+        assert best(predict(url, RED)) == ["red"]
+
+
+def test_work_that_nobody_waits_for_ends_between_two_pictures():
+    abandoned = threading.Event()
+    files = [File("first", RED)] * 3
+    assert len(classify([networks.network()], files, api.Wanted(), abandoned).pictures) == 3
+    abandoned.set()
+    with pytest.raises(Abandoned):
+        classify([networks.network()], files, api.Wanted(), abandoned)
+
+
+def test_a_server_that_ends_answers_what_runs_first(monkeypatch):
+    monkeypatch.setattr(run, "FINISH_SECONDS", 60.0)
+    monkeypatch.setattr(run, "END_SECONDS", 60)
+    gate = networks.Gate()
+    with ThreadPoolExecutor(2) as threads:
+        with servers.in_this_process([networks.network(run=gate)]) as url:
+            running = threads.submit(predict, url, RED)
+            assert gate.entered.wait(60)
+            threads.submit(lambda: (time.sleep(0.3), gate.opened.set()))
+        assert best(running.result()) == ["red"]
+
+
+def test_a_server_that_ends_cuts_short_what_takes_long_and_says_so(monkeypatch):
+    monkeypatch.setattr(run, "END_SECONDS", 60)
+    gate = networks.Gate()
+    with ThreadPoolExecutor(1) as threads:
+        with servers.in_this_process([networks.network(run=gate)]) as url:
+            running = threads.submit(predict, url, RED)
+            assert gate.entered.wait(60)
+        assert running.result().status_code == 503
+        gate.opened.set()
 
 
 def test_a_full_server_refuses_at_once_and_answers_those_that_wait():

@@ -1,7 +1,6 @@
 """The files of a request → what the networks say of them."""
 
 import base64
-import time
 from collections.abc import Sequence
 from threading import Event
 
@@ -12,31 +11,18 @@ from frugalnet.use.server.api import SURE, Answer, Classified, Guess, Opinion, R
 from frugalnet.use.server.bodies import File
 
 
-class Deadline:
-    """When work on a request ends, whether it is done or not: after `seconds`, or as soon as `ended` is set."""
-
-    def __init__(self, seconds: float, ended: Event) -> None:
-        self.seconds = seconds
-        self.ended = ended
-        self.at = time.monotonic() + seconds
-
-    def check(self) -> None:
-        """Raises Refusal if it is past."""
-        if self.ended.is_set():
-            raise Refusal(503, "the server ends", 1)
-        if time.monotonic() > self.at:
-            raise Refusal(503, f"took longer than {self.seconds:g} s; send fewer or smaller pictures, or try again", 1)
+class Abandoned(Exception):
+    """Nobody waits for the answer any more."""
 
 
-def classify(networks: Sequence[Network], files: Sequence[File], wanted: Wanted, deadline: Deadline) -> Answer:
+def classify(networks: Sequence[Network], files: Sequence[File], wanted: Wanted, abandoned: Event) -> Answer:
     """What each network says of each file; the pixels, if wanted, are those that the first one takes.
 
-    Raises Refusal for a file that is not a picture, and when the deadline is past.
+    Raises Refusal for a file that is not a picture, and Abandoned, between two pictures, once that is set.
     """
-    pictures = {side: [_read(file, side, deadline) for file in files] for side in {n.side for n in networks}}
+    pictures = {side: [_read(file, side, abandoned) for file in files] for side in {n.side for n in networks}}
     columns = []
     for network in networks:
-        deadline.check()
         predictions = network.predict([picture.pixels for picture in pictures[network.side]])
         columns.append([_opinion(network, prediction, wanted.top) for prediction in predictions])
     seen = pictures[networks[0].side]
@@ -53,8 +39,9 @@ def classify(networks: Sequence[Network], files: Sequence[File], wanted: Wanted,
     )
 
 
-def _read(file: File, side: int, deadline: Deadline) -> Picture:
-    deadline.check()
+def _read(file: File, side: int, abandoned: Event) -> Picture:
+    if abandoned.is_set():
+        raise Abandoned
     try:
         return read_picture(file.data, file.name, side)
     except UserError as error:

@@ -1,5 +1,6 @@
 """The server's process: which networks it runs, its socket, its end."""
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from frugalnet.use.server.service import Service
 EXAMPLES = "examples"  # a folder of pictures beside weights
 _SHOWN = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}  # by browsers
 _MOST_EXAMPLES = 12
-_END_SECONDS = 1  # for requests that run when the server is told to end
+FINISH_SECONDS = 0.6  # for what runs when the server is told to end
+END_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,25 @@ def serve(networks: Sequence[Network], address: Address, examples: Sequence[Path
     """Serve until SIGTERM or Ctrl-C; what runs then is finished. Raises UserError if the address cannot be used."""
     with listen(address) as listening:
         service = Service(networks, Metrics(), cores())
-        app = build_app(service, Hosts([address.host, *address.names]), examples)
+        hosts = Hosts([address.host, *address.names])
         names = ", ".join(network.name for network in networks)
         print(f"{names}: {address.url} (API: {address.url}/docs; Ctrl-C ends it)", flush=True)
-        try:
-            uvicorn.Server(configuration(app)).run([listening])
-        finally:
-            service.stop()
+        Server(build_app(service, hosts, examples), service).run([listening])
 
 
-def configuration(app: FastAPI) -> uvicorn.Config:
+class Server(uvicorn.Server):
+    """uvicorn's server. Told to end, it first finishes what runs, then cuts it short with an answer."""
+
+    def __init__(self, app: FastAPI, service: Service) -> None:
+        super().__init__(_configuration(app))
+        self.service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(FINISH_SECONDS, self.service.limits.end)
+        await super().shutdown(sockets)
+
+
+def _configuration(app: FastAPI) -> uvicorn.Config:
     """How the application is served. What a client did is counted, not logged."""
     return uvicorn.Config(
         app,
@@ -88,7 +99,7 @@ def configuration(app: FastAPI) -> uvicorn.Config:
         access_log=False,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=_END_SECONDS,
+        timeout_graceful_shutdown=END_SECONDS,
     )
 
 
@@ -98,8 +109,9 @@ def listen(address: Address) -> socket.socket:
     try:
         listening = socket.create_server((address.host, address.port), family=family)
     except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # behind it is the address again
         hint = f"choose another with --port, for example {address.port % 65535 + 1}"
-        raise UserError(f"{address.host}, port {address.port}: {error.strerror}; {hint}") from error
+        raise UserError(f"{address.host}, port {address.port}: {reason}; {hint}") from error
     # Inherited by connections. Without it an answer's second packet waits for the first one's receipt, 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

@@ -9,11 +9,12 @@ from starlette.requests import Request
 from frugalnet.use.runtime import Network
 from frugalnet.use.server import api
 from frugalnet.use.server.bodies import read_files
-from frugalnet.use.server.classify import Deadline, classify
+from frugalnet.use.server.classify import classify
 from frugalnet.use.server.metrics import Metrics
-from frugalnet.use.server.work import Intake, Workers
+from frugalnet.use.server.work import RETRY_SECONDS, Intake, Limits, Workers
 
-WORK_SECONDS = 30.0  # for a request, from when its body is there
+BODY_SECONDS = 10.0  # for a body to arrive
+WORK_SECONDS = 30.0  # for the answer, from then on
 
 
 class Service:
@@ -24,20 +25,22 @@ class Service:
         self.metrics = metrics
         self.intake = Intake()
         self.workers = Workers(threads)
-        self.ended = Event()
-
-    def stop(self) -> None:
-        """End what runs between two pictures."""
-        self.ended.set()
-        self.workers.stop()
+        self.limits = Limits()
 
     async def predict(self, request: Request, wanted: api.Wanted) -> bytes:
         """The JSON of an `Answer` to a request. Raises Refusal."""
         networks = self._choose(wanted.network)
-        async with self.intake.body(request) as body:
-            content_type = request.headers.get("content-type", "")
-            deadline = Deadline(WORK_SECONDS, self.ended)
-            return await self.workers.call(partial(self._classify, networks, content_type, body, wanted, deadline))
+        content_type = request.headers.get("content-type", "")
+        abandoned = Event()
+        slow = api.Refusal(408, f"the body did not arrive in time, at most {BODY_SECONDS:g} s")
+        long = api.Refusal(503, "took too long; send fewer or smaller pictures, or try again", RETRY_SECONDS)
+        async with self.intake.body(request, self.limits.within(BODY_SECONDS, slow)) as body:
+            work = partial(self._classify, networks, content_type, body, wanted, abandoned)
+            try:
+                async with self.limits.within(WORK_SECONDS, long):
+                    return await self.workers.call(work)
+            finally:
+                abandoned.set()
 
     def _choose(self, names: Sequence[str]) -> list[Network]:
         if api.ALL in names:
@@ -52,9 +55,9 @@ class Service:
         raise api.Refusal(404, f"network: expected {api.ALL} or one of {known}, found {name!r}")
 
     def _classify(
-        self, networks: Sequence[Network], content_type: str, body: bytes, wanted: api.Wanted, deadline: Deadline
+        self, networks: Sequence[Network], content_type: str, body: bytes, wanted: api.Wanted, abandoned: Event
     ) -> bytes:
-        answer = classify(networks, read_files(content_type, body), wanted, deadline)
+        answer = classify(networks, read_files(content_type, body), wanted, abandoned)
         for picture in answer.pictures:
             for opinion in picture.predictions:
                 self.metrics.pictures.labels(opinion.network).inc()

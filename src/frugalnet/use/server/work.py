@@ -1,9 +1,9 @@
-"""What the server does at once, bounded: the bodies that it holds, and the requests that wait for its threads."""
+"""What the server does at once, bounded: bodies in memory, time for each, calls that run or wait for a thread."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from threading import BoundedSemaphore
 from typing import TypeVar
 
@@ -14,9 +14,32 @@ from frugalnet.use.server.api import Refusal
 T = TypeVar("T")
 MAX_BODY = 32 * 2**20  # bytes; a photograph of 50 megapixels has some 20 million
 MAX_HELD = 8 * MAX_BODY  # of all bodies together
-BODY_SECONDS = 10.0  # for the body to arrive
 MAX_REQUESTS = 64  # that are worked on, or wait for it
 RETRY_SECONDS = 1
+
+
+class Limits:
+    """Times for what requests wait for. All are over when the server ends."""
+
+    def __init__(self) -> None:
+        self._timeouts: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def within(self, seconds: float, otherwise: Refusal) -> AsyncIterator[None]:
+        """Raise `otherwise` in the block when the time is over."""
+        timeout = asyncio.timeout(seconds)
+        self._timeouts.add(timeout)
+        try:
+            async with timeout:
+                yield
+        except TimeoutError as error:
+            raise otherwise from error
+        finally:
+            self._timeouts.remove(timeout)
+
+    def end(self) -> None:
+        for timeout in self._timeouts:
+            timeout.reschedule(asyncio.get_running_loop().time())
 
 
 class Intake:
@@ -26,21 +49,22 @@ class Intake:
         self._held = 0
 
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """A body, for the block. Raises Refusal if it is too large or too slow, or while there is no room for it."""
+    async def body(self, request: Request, limit: AbstractAsyncContextManager[None]) -> AsyncIterator[bytes]:
+        """A body, for the block. limit: of the time in which it has to arrive.
+
+        Raises Refusal if it is too large or too slow, or while there is no room for it.
+        """
         chunks: list[bytes] = []
         size = 0
+        self._check(int(request.headers.get("content-length", 0)), 0)
         try:
-            self._check(int(request.headers.get("content-length", 0)), 0)
-            async with asyncio.timeout(BODY_SECONDS):
+            async with limit:
                 async for chunk in request.stream():
                     chunks.append(chunk)
                     size += len(chunk)
                     self._held += len(chunk)
                     self._check(size, size)
             yield b"".join(chunks)
-        except TimeoutError as error:
-            raise Refusal(408, f"the body did not arrive within {BODY_SECONDS:g} s") from error
         finally:
             self._held -= size
 
@@ -65,10 +89,6 @@ class Workers:
         future = self._threads.submit(work)
         future.add_done_callback(lambda _: self._free.release())  # when the thread is free, not whoever waits for it
         return await asyncio.wrap_future(future)
-
-    def stop(self) -> None:
-        """Without waiting for what runs."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def busy() -> Refusal:
