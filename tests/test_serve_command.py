@@ -120,6 +120,14 @@ def test_a_server_that_ends_cuts_short_what_takes_long_and_leaves_nothing(tmp_pa
     assert log[1:] == (["frugalnet: interrupted"] if number == signal.SIGINT else [])
 
 
+def test_onnx_runtime_keeps_and_reports_nothing_of_what_it_runs(tmp_path):
+    """Otherwise it writes a session's number to TMPDIR when it is imported, and its maker's server gets its events."""
+    code = "import frugalnet, onnxruntime; print(onnxruntime.__version__)"
+    homes = environment(TMPDIR=str(tmp_path), HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    subprocess.run([sys.executable, "-c", code], env=homes, check=True)
+    assert list(tmp_path.rglob("*")) == []
+
+
 @pytest.mark.slow
 def test_20_000_requests_do_not_fill_the_memory(tmp_path):
     """A tenth of them wrong, from eight clients; after the first 4,000, which warm caches and allocators."""

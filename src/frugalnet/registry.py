@@ -198,12 +198,17 @@ def _version(stored: ModelVersion) -> Version:
 @in_words("MLflow")
 def find_version(root: Path, alias: str) -> tuple[str, str]:
     """The registered model that has the alias, and its version. Raises UserError if none has."""
+    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlruns").is_dir():
+        raise UserError(
+            f"{root}: MLflow has logged nothing here; change to the folder of the project that trained the network, or "
+            "serve a folder of weights with --weights"
+        )
     client, _ = connect(root)
     for name in _registered(client):
         if (version := client.get_registered_model(name).aliases.get(alias)) is not None:
             return name, str(version)
     raise UserError(
-        f"no network has the alias {alias} in the registry of {root}: run `dvc repro` there, then "
+        f"no network has the alias {alias} in {mlflow.get_tracking_uri()}; run `dvc repro`, then "
         "`python -m frugalnet.promote`"
     )
 
