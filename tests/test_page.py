@@ -1,7 +1,8 @@
-"""The server's pages in a real browser: with mouse, keyboard, clipboard and camera, in both schemes, on a phone's width."""
+"""The server's pages in a real browser: by mouse, keyboard, clipboard and camera, in both schemes and widths."""
 
 import base64
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import networks
 import numpy as np
 import pytest
 import servers
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from test_report_browser import _FLAGS, EXECUTABLE
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no browser is on the PATH")
@@ -62,7 +63,7 @@ def page(browser, server, request) -> Iterator[Page]:
 
 
 def said(page: Page, network: str) -> str:
-    return page.get_by_role("article", name=network, exact=True).inner_text()
+    return re.sub(r"\n+", "\n", page.get_by_role("article", name=network, exact=True).inner_text())
 
 
 def choose(page: Page, path: Path) -> None:
@@ -98,7 +99,8 @@ def test_text_and_background_differ_enough_in_both_schemes(browser, server):
 _LOW_CONTRAST = """() => {
   const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = (colour) => {
-    const [r, g, b] = parse(colour).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = parse(colour).map((value) => linear(value / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const behind = (node) => {
@@ -123,7 +125,7 @@ _LOW_CONTRAST = """() => {
 
 def test_class_names_are_text_and_never_mark_up(page, examples):
     choose(page, examples[1])
-    page.get_by_text(f"{MARK_UP}.").wait_for()
+    page.get_by_text("1 is not sure").wait_for()
     assert MARK_UP in said(page, "marked-0")
     page.locator("summary", has_text="marked-0").click()
     assert page.locator("#known li", has_text=MARK_UP).is_visible()
@@ -180,10 +182,10 @@ def test_a_picture_is_dropped_or_pasted(page, how):
 def test_a_photo_is_taken_with_the_keyboard(page):
     page.get_by_role("button", name="Take a photo").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('video').videoWidth > 0")
-    assert page.get_by_role("dialog", name="Take a photo").is_visible()
+    expect(page.get_by_role("dialog", name="Take a photo")).to_be_visible()
+    expect(page.locator("video")).to_have_js_property("readyState", 4)
     page.keyboard.press("Enter")  # on the dialog's first button
-    page.wait_for_function("document.querySelector('#preview').naturalWidth > 64")
+    expect(page.locator("#preview")).to_have_js_property("naturalWidth", 640)
     assert not page.get_by_role("dialog").is_visible()
     assert page.evaluate("document.querySelector('video').srcObject.active") is False  # the camera is off
 
@@ -225,6 +227,6 @@ def test_the_documentation_of_the_api_opens_without_other_machines(browser, serv
     page.on("request", lambda r: None if r.url.startswith((f"{server}/", "data:")) else failures.append(r.url))
     page.goto(f"{server}/docs")
     page.get_by_text("/predict", exact=True).click()
-    page.get_by_text("Pictures: one file as it is").wait_for()
+    page.get_by_text("Name what is in pictures.").wait_for()
     assert failures == []
     page.close()

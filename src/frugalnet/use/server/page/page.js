@@ -1,7 +1,7 @@
 // Text from data is set as textContent, never as mark-up.
 
 const find = (id) => document.getElementById(id);
-const percent = (value) => `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`;
+const percent = (value) => (value > 0.995 ? "> 99 %" : `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`);
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 function element(tag, text, className = "") {
@@ -194,6 +194,7 @@ function addExample(example) {
 
 const { networks } = await (await fetch("/networks")).json();
 networks.forEach(addCard);
+find("summary").textContent = `${count(networks.length, "network")}, and no picture yet.`;
 addClasses(networks);
 const { examples } = await (await fetch("/examples")).json();
 examples.forEach(addExample);
