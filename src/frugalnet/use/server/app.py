@@ -1,6 +1,6 @@
 """The application: what it answers at which path."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,7 +113,7 @@ def _add_pages(app: FastAPI, examples: Sequence[Path]) -> None:
     app.mount("/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
 
 
-def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse(api.Problem(detail=detail).model_dump(), status, headers)
 
 
@@ -125,7 +125,8 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _problem(error.status_code, f"{request.method} {printable(request.url.path)}: {error.detail}; see /docs")
+    detail = f"{request.method} {printable(request.url.path)}: {error.detail}; see /docs"
+    return _problem(error.status_code, detail, error.headers)
 
 
 async def _wrong_parameter(_: Request, error: Exception) -> Response:
