@@ -40,7 +40,7 @@ test-all: lint ## run linters, type check and all tests
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (five minutes)
 	python -m benchmarks.training
 
-bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
+bench-serve: .venv/installed ## compare the server with MLflow’s: requests per second and latency (three minutes)
 	python -m benchmarks.serving
 
 push-hf: .venv/installed ## publish a network of weights/ on Hugging Face: make push-hf MODEL=depthwise REPO=user/name
