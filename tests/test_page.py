@@ -113,11 +113,8 @@ _LOW_CONTRAST = """() => {
   for (const node of document.querySelectorAll("body *")) {
     const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
     if (!own || !node.checkVisibility()) continue;
-    const bar = node.parentElement.querySelector(":scope > .bar");
-    for (const ground of [behind(node), ...(bar ? [getComputedStyle(bar).backgroundColor] : [])]) {
-      const [a, b] = [light(getComputedStyle(node).color), light(ground)].sort((x, y) => y - x);
-      if ((a + 0.05) / (b + 0.05) < 4.5) low.push(`${node.textContent}: ${(a + 0.05) / (b + 0.05)}`);
-    }
+    const [a, b] = [light(getComputedStyle(node).color), light(behind(node))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) low.push(`${node.textContent}: ${(a + 0.05) / (b + 0.05)}`);
   }
   return low;
 }"""

@@ -59,7 +59,7 @@ function guessRow(guess) {
   const row = document.createElement("li");
   const bar = element("span", "", "bar");
   bar.style.width = `${100 * guess.probability}%`;
-  row.append(bar, element("span", guess.name), element("span", percent(guess.probability), "share"));
+  row.append(element("span", guess.name), element("span", percent(guess.probability), "share"), bar);
   return row;
 }
 
@@ -119,7 +119,7 @@ function show(file, name, picture) {
   preview.src = URL.createObjectURL(file);
   preview.alt = name;
   find("input").src = picture.pixels;
-  find("changes").textContent = ["The networks see the small one", ...picture.changes].join("; ");
+  find("changes").textContent = picture.changes.join(", ");
   find("shown").hidden = false;
   find("invitation").hidden = true;
 }
