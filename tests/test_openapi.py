@@ -43,7 +43,7 @@ def statuses(operation: APIOperation, mode: GenerationMode, examples: int) -> Co
     return answered
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [20, pytest.param(1000, marks=pytest.mark.slow)])
 def test_pictures_and_what_is_none_are_answered_as_described(described, examples):
     predict = described["/predict"]["POST"]
     allowed = statuses(predict, GenerationMode.POSITIVE, examples)

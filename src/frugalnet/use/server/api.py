@@ -1,5 +1,7 @@
 """What the server says, as types: its OpenAPI description is made from them."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
 from frugalnet.errors import UserError
@@ -26,8 +28,8 @@ class Problem(BaseModel):
 class Wanted(BaseModel, extra="forbid"):
     """The query of a request."""
 
-    network: list[str] = Field(
-        [], max_length=1000, description=f"Which networks, as /networks names them; {ALL}: each. Default: the first."
+    network: list[Annotated[str, Field(max_length=100)]] = Field(
+        [], max_length=20, description=f"Which networks, as /networks names them; {ALL}: each. Default: the first."
     )
     top: int = Field(5, ge=1, le=1000, description="How many classes to name.")
     pixels: bool = Field(False, description="Whether to return the pixels that the networks take.")
