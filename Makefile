@@ -49,7 +49,7 @@ train-all: .venv/installed ## train and evaluate the matrix in parallel on Ray (
 bench-devices: .venv/installed ## export the committed networks; accuracy, bytes, latency by format (needs data/arrays)
 	python -m benchmarks.devices
 
-bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
+bench-serve: .venv/installed ## compare the server with MLflow’s: requests per second and latency (three minutes)
 	python -m benchmarks.serving
 
 push-hf: .venv/installed ## publish a network of weights/ on Hugging Face: make push-hf MODEL=depthwise REPO=user/name
@@ -102,11 +102,10 @@ coverage: .venv/installed ## report the line coverage of src by the default test
 ui: .venv/installed ## serve the MLflow UI and print the page to open; OPEN=1 opens it
 	@python -m tools.ui
 
-serve: .venv/installed ## answer HTTP requests with the registry's champion on http://127.0.0.1:5001 (docs/serving.md)
+serve: .venv/installed ## serve the networks of weights/ to the browser and to programs, on http://127.0.0.1:5001 (docs/serving.md)
 	@exec frugalnet serve --host $${LISTEN:-127.0.0.1} --port $${PORT:-5001}
 
-try: .venv/installed ## classify pictures in a browser, on http://127.0.0.1:7860 (make install EXTRAS=try)
-	@exec frugalnet try --port $${PORT:-7860}
+try: serve ## the same: classify pictures in a browser
 
 params: .venv/installed ## restore params.yaml to the defaults in conf/
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \

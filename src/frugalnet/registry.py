@@ -11,7 +11,6 @@ goes to the lowest seed: the best one on the validation images would flatter the
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,33 +249,25 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
         if not registered:
             raise UserError(f"MLflow: run '{run_id}' has no exported network; run `dvc repro` to export it")
         newest = max(registered, key=lambda version: int(version.creation_timestamp))
-        model = download_version(newest.name, newest.version, folder)
+        return _download(newest.name, newest.version, folder)
+
+
+@in_words("MLflow")
+def download_alias(root: Path, alias: str, folder: Path) -> Path:
+    """Copy the network that has the alias into `folder`; returns the folder of weights, or raises UserError."""
+    return _download(*find_version(root, alias), folder)
+
+
+def _download(name: str, version: str, folder: Path) -> Path:
+    model = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
     (described,) = model.glob("data/*/weights.json")
     return described.parent
 
 
-@in_words("MLflow")
-def download_version(name: str, version: str, folder: Path) -> Path:
-    """Copy a registered model's version into `folder`, for `serve`; returns its path."""
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
-
-
 def save(weights: Path, folder: Path) -> Path:
-    """Write a folder of weights as a model for `serve` into the new folder `folder`, and return that."""
+    """Write a folder of weights as a model for `mlflow models serve` into the new folder `folder`, and return that."""
     mlflow.pyfunc.save_model(folder, **_model(weights))
     return folder
-
-
-def serve_model(what: str, model: Path, host: str, port: int) -> None:
-    """Run MLflow's own server for the model, until Ctrl-C or whatever else ends this process. what: is printed."""
-    print(f"Serving {what}, at http://{host}:{port}/invocations (docs/serving.md)", flush=True)
-    scripts = str(Path(sys.executable).parent)  # where MLflow finds uvicorn
-    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
-    from mlflow.cli import cli  # two seconds
-
-    # In this process: MLflow's server, its child, then ends with it.
-    words = ["--model-uri", str(model), "--env-manager", "local", "--host", host, "--port", str(port)]
-    cli(["models", "serve", *words])
 
 
 @in_words("MLflow")

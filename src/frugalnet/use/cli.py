@@ -74,18 +74,19 @@ def main() -> None:
     )
     source.add_argument("--copy", action="store_true", help="copy the ONNX files that lie beside the weights")
     export.set_defaults(call=_export)
-    serve = commands.add_parser("serve", help="answer HTTP requests", description=_serve.__doc__)
-    serve.add_argument(
-        "--weights", type=Path, help="a file or folder of weights to serve instead of a registered network"
+    serve = commands.add_parser(
+        "serve", aliases=["try"], help="answer HTTP requests, and show a page", description=_serve.__doc__
     )
-    serve.add_argument("--alias", choices=("champion", "frugal"), default="champion", help="default: champion")
+    serve.add_argument("--weights", type=Path, help="a folder or file of weights, or an exported folder, instead")
+    serve.add_argument("--model", help="only this network: depthwise or, with its seed, depthwise-0")
+    serve.add_argument("--alias", choices=("champion", "frugal"), help="the registered network of this alias instead")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=_within(1, 65535), default=5001, help="default: 5001")
+    serve.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name by which requests may call this host"
+    )
+    serve.add_argument("--examples", type=Path, metavar="FOLDER", help="pictures, or folders of them, for the page")
     serve.set_defaults(call=_serve)
-    page = commands.add_parser("try", help="classify pictures in a browser", description=_try.__doc__)
-    page.add_argument("--weights", type=Path, help="a folder of weights to use instead")
-    page.add_argument("--port", type=_within(1, 65535), default=7860, help="default: 7860")
-    page.set_defaults(call=_try)
     check = commands.add_parser("check", help="check params.yaml before a run", description=_check.__doc__)
     check.set_defaults(call=_check)
     networks = commands.add_parser("networks", help="list networks that fit a device", description=_networks.__doc__)
@@ -283,29 +284,23 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    """Serve a network with MLflow's own server until Ctrl-C: a registered one, or one from a file or folder."""
-    from frugalnet import project, registry
-    from frugalnet.use import weights
+    """Serve networks until Ctrl-C, by default all in weights/: a page in the browser, and answers to programs."""
+    from frugalnet.use.server import run
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the folder is removed first
-    with tempfile.TemporaryDirectory(prefix="frugalnet-") as folder:
-        if arguments.weights:
-            stored = weights.choose_network(None, arguments.weights)
-            weights.write_weights(Path(folder) / "weights", [stored])
-            model = registry.save(Path(folder) / "weights", Path(folder) / "served")
-            name = stored.name
-        else:
-            registered, version = registry.find_version(project.project_root(), arguments.alias)
-            model = registry.download_version(registered, version, Path(folder))
-            name = f"{registered} version {version}, {arguments.alias}"
-        registry.serve_model(name, model, arguments.host, arguments.port)
+    if arguments.alias and arguments.weights:
+        raise UserError("--alias and --weights: give one of them")
+    with tempfile.TemporaryDirectory(prefix="frugalnet-") as folder:  # read, and gone, before the server starts
+        where = _aliased(arguments.alias, Path(folder)) if arguments.alias else arguments.weights
+        networks = run.open_networks(where, arguments.model)
+    examples = run.find_examples(arguments.examples, arguments.weights)
+    run.serve(networks, run.Address(arguments.host, arguments.port, tuple(arguments.allow_host)), examples)
 
 
-def _try(arguments: argparse.Namespace) -> None:
-    """Serve a page on this machine until Ctrl-C, on which all networks of a folder of weights classify a picture."""
-    from frugalnet.use import page, weights
+def _aliased(alias: str, folder: Path) -> Path:
+    with needing_study("--alias"):
+        from frugalnet import project, registry
 
-    page.serve_page(weights.of_folder(arguments.weights or weights.project_folder()), arguments.port)
+        return registry.download_alias(project.project_root(), alias, folder)
 
 
 def _text(picture: dict[str, Any]) -> str:
