@@ -15,7 +15,7 @@ import requests
 import servers
 
 from frugalnet.errors import UserError
-from frugalnet.use import adapt, exported, weights
+from frugalnet.use import adapt, tried, weights
 from frugalnet.use.runtime import open_stored
 
 
@@ -69,13 +69,17 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert found.top(1)[0][0] == "red `things`"
 
     with pytest.raises(UserError, match=r"cut\.jpg"):  # what is no picture ends it, and nothing is left
-        exported.export_with_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
+        tried.export_with_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     cut.unlink()
     said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path)
     assert "depthwise-0, compared on 17 pictures:" in said.stdout
     assert "exported/model.onnx: " in said.stdout
     assert {"model.onnx", "model.int8.onnx"} <= {path.name for path in (tmp_path / "exported").iterdir()}
+    shown = tried.read_shown(stored, [str(folder)])  # the folder that it was fine-tuned on
+    assert "the 6 pictures in" in shown.on
+    assert "held out in training" in shown.on
+    assert (len(shown.compared), len(shown.labels), len(shown.calibration)) == (6, 6, 25)
 
     port = servers.free_port()
     command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--weights", "net", "--port", str(port)]
