@@ -77,6 +77,10 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert "depthwise-0, compared on 17 pictures:" in said.stdout
     assert "exported/model.onnx: " in said.stdout
     assert {"model.onnx", "model.int8.onnx"} <= {path.name for path in (tmp_path / "exported").iterdir()}
+    shown = tried.read_shown(stored, [str(folder)])  # the folder that it was fine-tuned on
+    assert "the 6 pictures in" in shown.on
+    assert "held out in training" in shown.on
+    assert (len(shown.compared), len(shown.labels), len(shown.calibration)) == (6, 6, 25)
 
     port = servers.free_port()
     command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--weights", "net", "--port", str(port)]

@@ -128,7 +128,7 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     assert tracked.data.metrics["final/macs"] == metrics["macs"]
     assert tracked.data.metrics["efficiency/latency_ms"] > 0
     exported = json.loads((project / "results/export/depthwise-0/export.json").read_text())
-    assert tracked.data.metrics["export/int8_top1"] == exported["formats"]["int8"]["top1"]
+    assert tracked.data.metrics["export/int8_top1"] == exported["accuracy"]["formats"]["int8"]["top1"]
     (version,) = client.search_model_versions("name = 'frugalnet-depthwise'")
     assert version.run_id == tracked.info.run_id
     assert tracked.data.metrics["efficiency/epoch_cpu_seconds"] > 0

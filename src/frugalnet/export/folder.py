@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from frugalnet import pictures
 from frugalnet.errors import printable
+from frugalnet.export import run
 from frugalnet.export.description import (
     Description,
     Example,
@@ -57,7 +58,7 @@ def complete(folder: Path, subject: Subject, tflite: Micro | None = None) -> Non
     """
     labels = [printable(name) for name in subject.class_names]
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
-    shutil.copyfile(Path(__file__).with_name("run.py"), folder / "run.py")
+    shutil.copyfile(run.__file__, folder / "run.py")
     picture = folder / EXAMPLE.picture
     picture.write_bytes(pictures.encode_png(drawn()))
     pixels = pictures.open_file(str(picture), subject.side).pixels

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from frugalnet import pictures
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
-from frugalnet.export.formats import FILES, NAMES, Format
+from frugalnet.export.formats import FILES, Format
 from frugalnet.export.measure import measure_accuracy, measure_latencies
 from frugalnet.export.result import ExportResult, FormatResult
 from frugalnet.export.runtimes import Runnable
@@ -47,6 +47,7 @@ class Shown:
 class Figures:
     """What a format costs and gives. other_class: pictures for which it names another class than PyTorch."""
 
+    path: Path
     bytes: int
     milliseconds: float
     other_class: int
@@ -72,8 +73,10 @@ def export_with_pictures(stored: Stored, names: Sequence[str], out: Path) -> str
         accuracy = None if shown.labels is None else measure_accuracy(files, _dataset(stored, shown), config)
         describe_stored(stored, written, accuracy, folder)
         figures = _compare(files, shown, accuracy)
-    where = f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}"
-    return "\n".join([table(stored.name, shown, figures), *verdicts(figures), where])
+    others = {path.name for path in out.iterdir()} - {FILES[kind] for kind in figures if kind in FILES}
+    beside = f"{printable(out)} also holds {', '.join(sorted(others))}."
+    moved = {kind: replace(of, path=out / of.path.name) if kind in FILES else of for kind, of in figures.items()}
+    return "\n".join([table(stored.name, shown, moved), *verdicts(moved), beside])
 
 
 def _progress(text: str) -> None:
@@ -148,6 +151,7 @@ def _compare(files: Mapping[Format, Runnable], shown: Shown, accuracy: ExportRes
     for kind, file in files.items():
         measured: FormatResult | None = accuracy.formats[kind] if accuracy else None
         figures[kind] = Figures(
+            path=file.path,
             bytes=file.path.stat().st_size,
             milliseconds=float(np.median(times[kind])),
             other_class=measured.other_class if measured else int((classes[kind] != classes["pytorch"]).sum()),
@@ -159,14 +163,15 @@ def _compare(files: Mapping[Format, Runnable], shown: Shown, accuracy: ExportRes
 def table(name: str, shown: Shown, figures: Mapping[Format, Figures]) -> str:
     """The formats, a line each, for a terminal."""
     n = len(shown.compared)
-    lines = [f"{name} on {shown.on}:"]
-    for kind, of_format in figures.items():
-        file = FILES.get(kind, "weights")
-        line = f"  {NAMES[kind]:<13} {file:<18} {of_format.bytes:>11,} bytes {of_format.milliseconds:8.2f} ms"
+    lines = [f"{name}, compared on {shown.on}:"]
+    width = max(len(printable(of_format.path)) for of_format in figures.values()) + 1
+    for of_format in figures.values():
+        path = f"{printable(of_format.path)}:"
+        line = f"  {path:<{width}} {of_format.bytes:>11,} bytes  {of_format.milliseconds:7.2f} ms"
         if of_format.right is not None:
             low, high = map(float, wilson_interval(np.array(of_format.right), np.array(n)))
             line += f"  top-1 {of_format.right / n:6.1%} (95 % interval {low:.1%} to {high:.1%})"
-        lines.append(f"{line}  differs from PyTorch on {of_format.other_class}")
+        lines.append(f"{line}  not PyTorch's class on {of_format.other_class}")
     return "\n".join(lines)
 
 
