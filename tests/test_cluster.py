@@ -23,6 +23,7 @@ from frugalnet.cluster.node import run_item
 from frugalnet.cluster.resources import choose_threads
 from frugalnet.cluster.stages import Pipeline
 from frugalnet.mlflow_store import connect
+from frugalnet.run_cache import tell_of_lost_results
 from frugalnet.sources import weights_sha256
 from frugalnet.training.loop import epoch_line
 
@@ -402,9 +403,9 @@ def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_i
         (project / path).write_text(path)
     weights = project / "models/depthwise-0.safetensors"
     timing = project / "results/train/depthwise-0/timing.json"
-    timing.parent.mkdir(parents=True)
-    weights.parent.mkdir(exist_ok=True)
     for seconds in ("1", "2"):  # trained twice, with the same weights and other times
+        timing.parent.mkdir(parents=True)
+        weights.parent.mkdir(exist_ok=True)
         weights.write_text("weights")
         for name in ("history.csv", "run.json"):
             (timing.parent / name).write_text(name)
@@ -423,7 +424,50 @@ def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_i
     assert Pipeline(project, None).is_done("train@depthwise-0")
     assert (weights.read_text(), timing.read_text()) == ("weights", "1")
     (project / "dvc.lock").write_bytes(lock)
+    tell_of_lost_results("train@depthwise-0")
+    assert "results of this training (2), but files of the newest" not in capsys.readouterr().err  # a forced rerun
     timing.unlink()
     lose("1")
+    tell_of_lost_results("train@depthwise-0")
+    tell_of_lost_results("train@residual-0")
+    assert capsys.readouterr().err.count("train@depthwise-0: DVC's run cache lists results of this training (2)") == 1
     assert not Pipeline(project, None).is_done("train@depthwise-0")
     assert "train@depthwise-0: DVC's run cache lists results whose files are missing" in capsys.readouterr().err
+
+
+SBATCH = """#!/bin/bash
+for word in "$@"; do
+    case $word in --array=1-*) last=${word#--array=1-};; esac
+    command=$word
+done
+for task in $(seq "$last"); do SLURM_ARRAY_TASK_ID=$task bash -c "$command" & done
+wait
+"""
+
+
+@pytest.mark.slow
+def test_the_line_for_slurm_trains_every_item_at_once_and_each_is_committed(stub, tmp_path, monkeypatch):
+    monkeypatch.chdir(stub)
+    pipeline = Pipeline(stub, None)
+    for path in pipeline.needs("train@depthwise-0") + pipeline.needs("train@residual-0"):
+        (stub / path).parent.mkdir(parents=True, exist_ok=True)
+        (stub / path).write_text(path)
+    (stub / "pipeline/train.py").write_text(
+        "import os\nfrom pathlib import Path\nname = os.environ['DVC_STAGE'].partition('@')[2]\n"
+        "names = [f'results/train/{name}/{each}' for each in ('history.csv', 'run.json', 'timing.json')]\n"
+        "for path in map(Path, [f'models/{name}.safetensors', *names]):\n"
+        "    path.parent.mkdir(parents=True, exist_ok=True)\n    path.write_text(name)\n"
+    )
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(SBATCH)
+    sbatch.chmod(0o755)
+    documented = (ROOT / "docs/cluster.md").read_text().splitlines()
+    (line,) = [line for line in documented if line.startswith("    ") and "sbatch --array" in line]
+    path = f"{sbatch.parent}{os.pathsep}{variables()['PATH']}"
+    run(stub, "bash", "-c", line, PATH=path)
+    assert {stage for stage in (stub / "dvc.lock").read_text().split() if stage.startswith("train@")} == {
+        f"train@{name}:" for name in NAMES
+    }
+    pipeline = Pipeline(stub, None)
+    assert all(pipeline.is_done(f"train@{name}") for name in NAMES)
