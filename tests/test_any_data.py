@@ -14,7 +14,8 @@ from frugalnet.adaptation.result import read_lacking, read_result, write_network
 from frugalnet.comparison.compare import Comparison, Evidence, compare
 from frugalnet.comparison.networks import MILESTONES
 from frugalnet.comparison.records import read_records
-from frugalnet.data.arrays import Dataset, Split, read_near_copies
+from frugalnet.data.arrays import Dataset, Split
+from frugalnet.data.copies import NearCopies, NearCopy, read_near_copies
 from frugalnet.document.blocks import Fold, Heatmap
 from frugalnet.document.drawing import MOST_SQUARES, plotly, png
 from frugalnet.files import write_json
@@ -205,17 +206,15 @@ def test_why_nothing_was_measured_is_said(texts: dict[str, str], tmp_path: Path)
 
 def test_near_copies_are_listed(tmp_path: Path) -> None:
     fake_results.make(tmp_path, models=("depthwise",), seeds=(0,), data="parts", data_sha256=fake_results_sha256())
-    write_json(
-        tmp_path / "near_copies.json",
-        [{"train": f"train/a/{k}", "validation": "val/a/1", "difference": 0.1} for k in range(12)],
-    )
+    pairs = [NearCopy(train="train/a/0", validation=f"val/a/{k}", difference=0.1) for k in range(12)]
+    write_json(tmp_path / "near_copies.json", NearCopies(pairs=pairs).model_dump())
     write_json(tmp_path / "robustness/robustness.json", None)
     evidence = gather(tmp_path, fake_results.dataset(fake_results.images()), read_near_copies(tmp_path))
     (note,) = [note for note in evidence.comparison.notes if "look" in note]
     assert note.startswith(
-        "1 validation image looks like a training image, which flatters every network: val/a/1 (as train/a/0)"
+        "12 validation images look like a training image, which flatters every network: val/a/0 (as train/a/0)"
     )
-    assert note.endswith("and 2 more pairs.")
+    assert note.endswith("and 2 more.")
     assert read_near_copies(tmp_path / "elsewhere") == []
 
 
