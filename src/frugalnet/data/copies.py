@@ -1,11 +1,13 @@
 """Near copies among pictures: the same picture saved in another size or quality."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from frugalnet.files import read_record
 from frugalnet.schema import Config
 
 NEAR = 0.15  # difference of near copies, as a fraction of their contrast: JPEG at quality 80 gives up to 0.14
@@ -119,3 +121,13 @@ def _contrast(small: NDArray[np.uint8]) -> NDArray[np.float64]:
     values = small.reshape(len(small), -1, 3).astype(np.float64)
     variance = np.einsum("npc,npc->n", values, values) / values[0].size - (values.mean(axis=1) ** 2).mean(axis=1)
     return np.asarray(np.sqrt(np.maximum(variance, 1.0)))
+
+
+def read_near_copies(folder: Path) -> list[NearCopy]:
+    """The near copies that `normalise` lists in its folder; none where it does not look for them.
+
+    Raises UserError if the list is damaged.
+    """
+    path = folder / "near_copies.json"
+    listed = read_record(path, NearCopies) if path.is_file() else None
+    return listed.pairs if listed else []
