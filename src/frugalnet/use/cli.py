@@ -232,8 +232,8 @@ def _while_output_is_read() -> Iterator[None]:
 
 
 def _downloaded(run_id: str, folder: Path) -> Path:
-    from frugalnet import project, registry
-
+    with needing_study("--run"):
+        from frugalnet import project, registry
     return registry.download(project.project_root(), run_id, folder)
 
 
