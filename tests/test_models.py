@@ -1,5 +1,7 @@
 import importlib
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,11 +241,11 @@ def test_a_network_that_cannot_be_trained_is_refused_by_file_and_reason_in_one_l
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["my-net", "class"])
+@pytest.mark.parametrize("name", ["my-net", "class", "_net", "nété", "n" * 65])
 def test_a_file_name_that_cannot_be_imported_is_refused_and_not_listed(architecture, name):
     architecture(POOLED.format("nn.Linear(3, num_classes)"), name)
     assert name not in models.available()
-    with pytest.raises(UserError, match=f"'{name}' cannot be a Python module's name"):
+    with pytest.raises(UserError, match=f"'{name}' cannot be a network's name"):
         check_architecture(name)
 
 
@@ -281,6 +283,16 @@ def test_an_architecture_of_another_width_is_a_network_of_its_own(architecture):
 def test_the_papers_plan_at_a_width_has_the_counts_of_its_channels(name, macs, parameters):
     counted = counts(models.build(name), (3, 64, 64))
     assert (counted["macs"], counted["parameters_trainable"]) == (macs, parameters)
+
+
+def test_the_docs_state_the_counts_of_the_widths():
+    text = (Path(__file__).parents[1] / "docs/study.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+_x[^|]*) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    stated = {name: row[1:] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert len(stated) == 11
+    for name, figures in stated.items():
+        counted = counts(models.build(name), (3, 64, 64))
+        assert figures == (f"{counted['macs']:,}", f"{counted['parameters_trainable']:,}")
 
 
 @pytest.mark.parametrize("width", [0.125, 0.25, 0.375, 0.5, 1.0, 1.5, 2.875, 3.0])

@@ -134,7 +134,7 @@ def test_every_file_of_the_package_that_is_no_code_is_a_dependency_as_it_is():
     others = [path for path in sources.PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     others = [path.relative_to(ROOT).as_posix() for path in others if path.name != "py.typed"]
     depends = tuple(f"{dep}/" for name, stage in STAGES.items() if name != "sources" for dep in stage["deps"])
-    assert len(others) == 3
+    assert len(others) == 4
     assert [path for path in others if not path.startswith(depends)] == []
 
 

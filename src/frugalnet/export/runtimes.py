@@ -4,8 +4,6 @@ python -m frugalnet.export.runtimes onnx results/export/depthwise-0/model.onnx 6
 """
 
 import json
-import re
-import resource
 import subprocess
 import sys
 import warnings
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from frugalnet.errors import UserError
 from frugalnet.export.formats import FILES, Format
 from frugalnet.export.quiet import standard_error
+from frugalnet.processes import peak_bytes
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, side, side, 3) RGB → (N, classes) logits
 _BATCH = 500  # images a call
@@ -144,21 +143,12 @@ def peak_memory(runnable: Runnable) -> Memory:
 
 def print_memory(opened: Callable[[], Run], side: int) -> None:
     """Open a network, run it on pictures of that side, and print this process's memory, for `peak_memory`."""
-    before = _peak_bytes()
+    before = peak_bytes()
     run = opened()
     image: NDArray[np.uint8] = np.zeros((1, side, side, 3), np.uint8)
     for _ in range(20):
         run(image)
-    print(json.dumps({"peak": _peak_bytes(), "before": before}))
-
-
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux's ru_maxrss includes what the parent held when it started this process
-        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
-        return 1024 * int(kilobytes)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    print(json.dumps({"peak": peak_bytes(), "before": before}))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Block, Cell, Chart, Point, Section, Table, network_cell
-from frugalnet.document.charts import colours, scatter
+from frugalnet.document.charts import scatter
 from frugalnet.document.wording import BYTES, MILLISECONDS, human, percent, scale, signed_points
 from frugalnet.export.formats import NAMES, QUANTISED, Format
 from frugalnet.export.records import Exported, read_exported
@@ -117,7 +118,7 @@ def note(networks: Sequence[Exported]) -> str:
 
 def _chart(rows: Sequence[Row], networks: Sequence[Exported]) -> Chart:
     """Accuracy against the bytes of the ONNX files."""
-    colour = colours(row.model for row in rows)
+    colour = colours(rows)
     points = [
         _point(network, kind, colour[network.model])
         for network in networks

@@ -21,7 +21,7 @@ from frugalnet.files import atomic, sha256_of
 from frugalnet.metrics.accuracy import predict
 from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.statistics import wilson_interval
-from frugalnet.use import adapt
+from frugalnet.use import labelled
 from frugalnet.use.exported import describe_stored, runnables, write_stored
 from frugalnet.use.weights import Stored
 
@@ -87,7 +87,10 @@ def read_shown(stored: Stored, names: Sequence[str]) -> Shown:
     """The pictures of the command line. Raises UserError for a file that is not a picture."""
     if len(names) == 1 and _holds_folders(Path(names[0])):
         return _of_classes(stored, Path(names[0]))
-    files = list(pictures.find_pictures([*names]))
+    left_out = pictures.LeftOut()
+    files = list(pictures.find_pictures([*names], left_out))
+    if left_out:
+        print(f"frugalnet: {printable(left_out)}", file=sys.stderr)
     side = stored.entry.side
     bar = tqdm(files, desc="Reading", unit="picture", disable=not sys.stderr.isatty(), leave=False)
     pixels = np.stack([pictures.open_file(file, side).pixels for file in bar])
@@ -102,11 +105,11 @@ def _of_classes(stored: Stored, folder: Path) -> Shown:
     """Where the network was fine-tuned on this very folder: calibrated on the training pictures, and compared on those
     that were held out."""
     _progress(f"reading the pictures in {folder}")
-    given = adapt.read_pictures(folder)
+    given = labelled.read_pictures(folder, stored.entry.side)
     pixels = given.pixels
     labels = _labels(stored, given.classes, given.labels)
     if stored.entry.data_sha256 == sha256_of([given.classes, given.labels.tolist(), pixels.tobytes().hex()]):
-        held = adapt.hold_out(given.labels, given.groups, stored.entry.seed)
+        held = labelled.hold_out(given.labels, given.groups, stored.entry.seed)
         on = f"the {held.sum()} pictures in {folder} that were held out in training"
         return Shown(pixels[~held], pixels[held], None if labels is None else labels[held], on)
     on = f"the {len(pixels)} pictures in {folder}, on which int8 was calibrated too"

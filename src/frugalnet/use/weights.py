@@ -52,6 +52,7 @@ class Export(Config):
 
     file: Annotated[str, _PLAIN]
     sha256: str
+    top1: float | None = None  # where it was measured on its own
 
 
 class Entry(Config):
@@ -189,7 +190,7 @@ def of_run(project: Path, name: str) -> Stored:
         top1=metrics["top1"],
         n=metrics["n"],
         macs=metrics["macs"],
-        side=data.get("side", 64),
+        side=run.get("side", 64),
     )
     classes = Classes(ids=data["class_ids"], names=data["class_names"])
     return Stored(path=project / "models" / entry.file, entry=entry, classes=classes)
