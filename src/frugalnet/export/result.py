@@ -59,7 +59,7 @@ class ExportResult(Config):
             same = f"not PyTorch's class on {measured.other_class:,}" if measured.other_class else "PyTorch's classes"
             lines.append(f"  {kind}: {measured.bytes:,} bytes, top-1 {measured.top1:.2%}, {same}")
         loss = self.int8_loss
-        bounds = f"{loss.estimate:.2f} points (95 % interval {loss.low:.2f} to {loss.high:.2f})"
+        bounds = f"{loss.estimate:z.2f} points (95 % interval {loss.low:z.2f} to {loss.high:z.2f})"
         verdict = "within" if self.int8_accepted else "not registered: more than"
         lines.append(f"  int8 loses {bounds}, {verdict} export.max_loss_points={self.max_loss_points}")
         return "\n".join(lines)
