@@ -18,7 +18,7 @@ def main() -> None:
     data = arrays.read_dataset(Path("data/arrays"))
     root = tracking.project_root()
     out = Path("results/compare")
-    findings = conclude(gather(Path("results"), data), params.budget)
+    findings = conclude(gather(Path("results"), data, arrays.read_near_copies(Path("data/arrays"))), params.budget)
     compared = findings.comparison
     write_report(compose(findings), out)
     write_json(Path("results/summary.json"), summary.summary(compared))

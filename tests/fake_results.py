@@ -58,6 +58,7 @@ def make(
     recipe: dict[str, Any] | None = None,
     measured: bool = True,
     data_sha256: str = "d" * 64,
+    data: str = "tiny-imagenet",
 ) -> Path:
     """Write evaluate/, train/ and cost.json into `root`, as a folder of results; returns it."""
     names = class_names(num_classes)
@@ -146,7 +147,7 @@ def make(
                 {
                     "model": model,
                     "seed": seed,
-                    "data": "tiny-imagenet",
+                    "data": data,
                     "is_sample": is_sample,
                     "validated_on": "validation split",
                     "data_sha256": data_sha256,

@@ -15,7 +15,7 @@ import requests
 import servers
 
 from frugalnet.errors import UserError
-from frugalnet.use import adapt, exported, labelled, weights
+from frugalnet.use import adapt, finetuned, labelled, tried, weights
 from frugalnet.use.runtime import open_stored
 
 
@@ -61,15 +61,16 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert stored.classes.names == ["blue", "red `things`"]
     assert stored.entry.top1 >= 5 / 6
     card = (tmp_path / "net/README.md").read_text()
-    assert "- red \\`things\\` (15 pictures)" in card
-    assert done.stdout.splitlines()[0] in card
+    assert "| red \\`things\\` | 15 | 3 | " in card
+    assert done.stdout.splitlines()[1] in card
+    assert "peak memory of the process: " in done.stdout
 
     draw(tmp_path / "new.png", (40, 40, 220), 999)
     (found,) = open_stored(stored).predict([tmp_path / "new.png"])
     assert found.top(1)[0][0] == "red `things`"
 
     with pytest.raises(UserError, match=r"cut\.jpg"):  # what is no picture ends it, and nothing is left
-        exported.export_with_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
+        tried.export_with_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     cut.unlink()
     said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path)
@@ -87,13 +88,13 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert answer.json()["predictions"][0]["classes"][0]["name"] == "red `things`"
 
     with pytest.raises(UserError, match="already exists"):
-        adapt.adapt(folder, stored, "all", tmp_path / "net")
+        adapt.adapt(folder, stored, tmp_path / "net")
 
 
 def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(adapt, "TUNING", adapt.TUNING.model_copy(update={"steps": 10}))
+    monkeypatch.setattr(finetuned, "TUNING", finetuned.TUNING.model_copy(update={"steps": 10}))
     for out, part in (("a", "classifier"), ("b", "classifier"), ("c", "blocks")):
-        adapt.adapt(folder, weights.choose_network("depthwise"), part, tmp_path / out)
+        adapt.adapt(folder, weights.choose_network("depthwise"), tmp_path / out, adapt.Options(part))
     a, b, c = ((tmp_path / out / "depthwise-0.safetensors").read_bytes() for out in "abc")
     assert a == b != c
 
@@ -120,7 +121,7 @@ def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(fol
 def test_folders_that_cannot_be_learned_are_refused(folder, tmp_path, spoil, said):
     spoil(folder)
     with pytest.raises(UserError, match=said):
-        adapt.adapt(folder, weights.choose_network("depthwise"), "all", tmp_path / "out")
+        adapt.adapt(folder, weights.choose_network("depthwise"), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
 
 
@@ -219,7 +220,7 @@ def test_near_copies_are_on_one_side_of_the_hold_out_and_each_class_is_on_both(s
 
 def test_the_result_never_lies_among_the_classes(folder):
     with pytest.raises(UserError, match="is in the folder of the classes; name another folder with --out"):
-        adapt.adapt(folder, weights.choose_network("depthwise"), "all", folder / "net")
+        adapt.adapt(folder, weights.choose_network("depthwise"), folder / "net")
 
 
 @pytest.mark.parametrize("words", ["try --port 99999", "adapt mine --seed -1", "predict --top x photo.jpg"])

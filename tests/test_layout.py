@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from archives import FIRST, IDS, ROOT, Members, pack, refused, replaced
 
-from frugalnet.data.layout import Layout, choose_images, open_archive, read_layout, read_member
+from frugalnet.data.layout import Layout, choose_images, read_layout
+from frugalnet.data.members import open_archive, read_member
 
 
 def read(archive: Path) -> Layout:

@@ -241,11 +241,11 @@ def test_a_network_that_cannot_be_trained_is_refused_by_file_and_reason_in_one_l
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["my-net", "class"])
+@pytest.mark.parametrize("name", ["my-net", "class", "_net", "nété", "n" * 65])
 def test_a_file_name_that_cannot_be_imported_is_refused_and_not_listed(architecture, name):
     architecture(POOLED.format("nn.Linear(3, num_classes)"), name)
     assert name not in models.available()
-    with pytest.raises(UserError, match=f"'{name}' cannot be a Python module's name"):
+    with pytest.raises(UserError, match=f"'{name}' cannot be a network's name"):
         check_architecture(name)
 
 

@@ -182,12 +182,17 @@ def test_dvc_shows_metrics_experiments_and_plots(project):
     assert '"model": "depthwise-0"' in page  # the confusion names its network
 
 
-def test_an_experiment_in_the_work_tree_that_changes_nothing_trains_nothing(project):
-    assert "Stage 'train@depthwise-0' didn't change, skipping" in experiment(project)
-
-
 def stages_run(said: str) -> list[str]:
     return re.findall(r"^Running stage '(.*)'", said, re.MULTILINE)
+
+
+def test_an_experiment_in_the_work_tree_that_changes_the_budget_reruns_the_report_alone(project):
+    said = experiment(project, "budget.macs=1M")
+    assert stages_run(said) == ["compare"]
+    assert "Stage 'train@depthwise-0' didn't change, skipping" in said
+    assert "\nNo network fits 1 M MACs. The closest is depthwise, " in (
+        project / "results/compare/report.md"
+    ).read_text(encoding="utf-8")
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -223,8 +223,8 @@ def test_transparent_pixels_become_white_and_sixteen_bits_eight(tmp_path):
 
 
 WRONG = {
-    "text.png": (b"not a picture", "not a picture; expected one of: BMP, GIF, JPEG, PNG, TIFF, WEBP"),
-    "empty.png": (b"", "empty, not a picture"),
+    "text.png": (b"not a picture", f"not a picture; {pictures.EXPECTED}"),
+    "empty.png": (b"", "empty, not a picture; expected"),
     "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture; expected"),
     "one.png": (encoded(Image.new("RGB", (1, 1))), "1×1 pixels are too few; expected at least 8 a side"),
     "huge.png": (encoded(Image.new("1", (10_000, 10_000))), "10000×10000 pixels are more than 67 million"),
@@ -254,11 +254,11 @@ def test_each_bad_picture_is_one_line_and_the_others_are_classified(project, pho
         assert line.startswith(f"frugalnet: {tmp_path / name}: {message}")
     assert lines[len(WRONG) :] == [
         f"frugalnet: {tmp_path / 'missing.png'}: No such file or directory",
-        f"frugalnet: {tmp_path / 'folder'}: no picture in this folder; expected files named .bmp, .gif, .jpeg, .jpg, "
-        ".png, .tif, .tiff, .webp",
+        f"frugalnet: {tmp_path / 'folder'}: no picture in this folder; {pictures.EXPECTED}",
         f"frugalnet: {tmp_path / (300 * 'x')}: File name too long",
         f"frugalnet: {tmp_path / 'pipe.png'}: not a regular file",
         f"frugalnet: {tmp_path / 'zero.png'}: not a regular file",
+        f"frugalnet: left out: 1 file: not a picture ({tmp_path / 'folder/notes.txt'})",
     ]
 
 

@@ -27,7 +27,8 @@ from ruamel.yaml import YAML
 
 from frugalnet import config
 from frugalnet.data.decode import decode
-from frugalnet.data.layout import open_archive, read_layout, read_member
+from frugalnet.data.layout import read_layout
+from frugalnet.data.members import open_archive, read_member
 from frugalnet.errors import UserError
 
 PROJECT = Path(__file__).parents[1]

@@ -8,7 +8,13 @@ if TYPE_CHECKING:
     from frugalnet.use.runtime import Network
 
 # Nothing phones home: each of these libraries reads its switch when it is imported.
-for _switch in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DVC_NO_ANALYTICS", "NO_ALBUMENTATIONS_UPDATE"):
+for _switch in (
+    "MLFLOW_DISABLE_TELEMETRY",
+    "DO_NOT_TRACK",
+    "DVC_NO_ANALYTICS",
+    "NO_ALBUMENTATIONS_UPDATE",
+    "ORT_DISABLE_TELEMETRY",  # ONNX Runtime would report each session to its maker
+):
     os.environ.setdefault(_switch, "true")
 # OpenCV refuses images with more pixels than this, so a file of a few kilobytes cannot unpack to gigabytes.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**24))

@@ -1,25 +1,56 @@
-"""Any picture → the square of RGB pixels that the networks take. The only importer of Pillow."""
+"""Which files are pictures, and any picture → the square of RGB pixels that the networks take."""
 
 import io
+import os
+import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_regular
 
 SIDE = 64  # of the committed networks' pictures, in pixels
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # of Pillow's, some of which start other programs
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}  # taken from a folder
+# Of Pillow's formats, some of which start other programs, how the files of each begin.
+SIGNATURES = {
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    "GIF": rb"GIF8[79]a",
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "WEBP": rb"RIFF.{4}WEBP",
+    "AVIF": rb".{4}ftyp(avif|avis|mif1.{4}.*avif)",
+    "PPM": rb"P[1-6][\s#]",
+    "HEIF": rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)",  # with the extra heic
+}
+EXPECTED = f"expected one of: {', '.join(SIGNATURES)}"
+HEAD_BYTES = 32  # of a file, enough to know its format
 MIN_SIDE = 8
 MAX_PIXELS = 2**26  # a 50-megapixel photograph fits; 64 MiB of one value per pixel
 MAX_BYTES = 2**27  # of a file
+MAX_TEXT = 2**26  # of a PNG's texts and colour profile, unpacked; Pillow's own bound of a profile is 1 MiB
+SYSTEM_FILES = {
+    "$recycle.bin",
+    "@eadir",
+    "#recycle",
+    "__macosx",
+    "desktop.ini",
+    "system volume information",
+    "thumbs.db",
+}
+ORIENTATION = 0x0112  # of EXIF: 1 is upright, 2 to 8 are turned or mirrored
+
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT
+PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT
 
 
 @dataclass(frozen=True)
@@ -31,24 +62,112 @@ class Picture:
     changes: tuple[str, ...]
 
 
-def find_pictures(names: list[str]) -> Iterator[str | UserError]:
-    """The files among `names`, with each folder replaced by the pictures in it, sorted; "-" is standard input.
+@dataclass
+class LeftOut:
+    """What was found and not taken: how many files for each reason, and the first name."""
 
-    What cannot be classified is given as an error, so that the rest still can.
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, reason: str) -> None:
+        self.counts[reason] += 1
+        self.first.setdefault(reason, name)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        """As "left out: 2 files: not a picture (notes.txt, …); 1 file: hidden (.a.jpg)"."""
+        parts = [
+            f"{count:,} file{'s'[: count > 1]}: {reason} ({self.first[reason]}{', …'[: 3 * (count > 1)]})"
+            for reason, count in self.counts.most_common()
+        ]
+        return f"left out: {'; '.join(parts)}"
+
+
+def is_systems(name: str) -> bool:
+    """Whether a relative path with "/" is hidden, or is what a system adds to folders: __MACOSX, @eaDir, Thumbs.db …"""
+    return any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in PurePosixPath(name).parts)
+
+
+def picture_format(head: bytes) -> str | None:
+    """The format, of `SIGNATURES`, of a file that begins with these bytes (`HEAD_BYTES` are enough), if it is one."""
+    return next((kind for kind, begin in SIGNATURES.items() if re.match(begin, head, re.DOTALL)), None)
+
+
+def why_no_picture(head: bytes) -> str | None:
+    """Why a file that begins with these bytes is no picture that can be read, or None if it is.
+
+    The only rule for it: what a file is called does not count.
+    """
+    if not head:
+        return "empty, not a picture"
+    kind = picture_format(head)
+    if kind == "HEIF" and find_spec("pi_heif") is None:
+        return "a HEIC picture, read if the package pi-heif is installed"
+    return None if kind else "not a picture"
+
+
+def walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+    """The files below a folder, sorted, whatever they hold, and the empty folders.
+
+    Links are followed, but no folder is entered twice. Raises OSError for a folder that can't be read.
+    """
+    entered: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            left_out.add(root, "a link to a folder that is read already")
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        hidden = {name for name in (*folders, *files) if is_systems(name)}
+        for name in sorted(hidden):
+            left_out.add(os.path.join(root, name), "hidden, or a system's")  # noqa: PTH118  # faster
+        folders[:] = sorted(name for name in folders if name not in hidden)
+        taken = sorted(name for name in files if name not in hidden)
+        if not folders and not taken:
+            yield Path(root)
+        for name in taken:
+            yield Path(root, name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def find_pictures(names: list[str], left_out: LeftOut) -> Iterator[str | UserError]:
+    """The files among `names`, with each folder replaced by the pictures in and below it; "-" is standard input.
+
+    Adds what else is in the folders to `left_out`. What cannot be classified is given as an error, so that the rest
+    still can.
     """
     for name in names:
         path = Path(name)
+        found = False
         try:
             if name == "-" or not path.is_dir():
                 yield name
                 continue
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+            for file in walk(path, left_out):
+                if reason := why_not_file(file):
+                    left_out.add(str(file), reason)
+                else:
+                    found = True
+                    yield str(file)
         except OSError as error:
-            yield UserError(f"{name}: {error.strerror}")
+            yield UserError(f"{error.filename or name}: {error.strerror}")
             continue
-        yield from map(str, files)
-        if not files:
-            yield UserError(f"{name}: no picture in this folder; expected files named {', '.join(sorted(SUFFIXES))}")
+        if not found:
+            yield UserError(f"{name}: no picture in this folder; {EXPECTED}")
+
+
+def why_not_file(path: Path) -> str | None:
+    """Why this file is no picture that can be read; None if it is. Raises OSError if the file can't be read."""
+    if not path.is_file():  # a pipe may never end
+        return "an empty folder" if path.is_dir() else "not a regular file"
+    with path.open("rb", buffering=0) as file:
+        return why_no_picture(file.read(HEAD_BYTES))
 
 
 def open_file(name: str | UserError, side: int = SIDE) -> Picture:
@@ -69,28 +188,20 @@ def open_file(name: str | UserError, side: int = SIDE) -> Picture:
 def read_picture(data: bytes, name: str, side: int = SIDE) -> Picture:
     """The picture in the bytes of an image file, with its EXIF orientation applied, centre-cropped and scaled.
 
-    `side`: of the pixels returned. A picture of that size keeps its pixels. Raises UserError, with `name`, for a file
-    that is not a picture, is cut off, or is too small or too large.
+    `side`: of the pixels returned. A picture of that size keeps its pixels; transparent pixels become white. Raises
+    UserError, with `name`, for a file that is not a picture, is cut off, or is too small or too large.
     """
-    if not data:
-        raise UserError(f"{name}: empty, not a picture")
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{name}: larger than {MAX_BYTES // 2**20} MiB; save it smaller")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on metadata, and on sizes, which are checked below
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.width, image.height, name)
-                return _prepare(image, name, side)
-    except UserError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels; scale the picture down") from error
-    except Exception as error:  # broken bytes make Pillow's parsers raise almost anything
-        if "cannot identify" in str(error):
-            raise UserError(f"{name}: not a picture; expected one of: {', '.join(FORMATS)}") from error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{name}: damaged or truncated picture ({reason})") from error
+    with _opened(data, name) as image:
+        return _prepare(image, name, side)
+
+
+def check_picture(data: bytes, name: str) -> None:
+    """Raises UserError, with `name`, for what can be seen without decoding: no picture, cut off, too small or large."""
+    with _opened(data, name):
+        if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+            raise UserError(f"{name}: truncated JPEG picture")
+        if data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0:
+            raise UserError(f"{name}: truncated PNG picture")
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -98,6 +209,39 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The picture in these bytes, not decoded. Whatever is raised within becomes a UserError with `name`."""
+    if reason := why_no_picture(data[:HEAD_BYTES]):
+        raise UserError(f"{name}: {reason}; {EXPECTED}")
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{name}: larger than {MAX_BYTES // 2**20} MiB; save it smaller")
+    kind = picture_format(data[:HEAD_BYTES])
+    assert kind
+    try:
+        if kind == "HEIF":
+            import pi_heif  # an extra
+
+            pi_heif.register_heif_opener()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on metadata, and on sizes, which are checked below
+            with Image.open(io.BytesIO(data), formats=[kind]) as image:
+                _check_size(image.width, image.height, name)
+                yield image
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels; scale the picture down") from error
+    except Exception as error:  # broken bytes make Pillow's parsers raise almost anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if "cannot identify" in reason:  # by more than its first bytes
+            raise UserError(f"{name}: not a picture; {EXPECTED}") from error
+        if "Decompressed data too large" in reason or "Too much memory used in text" in reason:
+            limit = f"more than {MAX_TEXT // 2**20} MiB of text or colour profile"
+            raise UserError(f"{name}: {limit}; save the picture without") from error
+        raise UserError(f"{name}: damaged or truncated picture ({reason})") from error
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -114,20 +258,42 @@ def _prepare(image: Image.Image, name: str, side: int) -> Picture:
         changes.append("first frame only")
     size = f"{image.width}×{image.height}"
     image.draft("RGB", (4 * side, 4 * side))  # a large JPEG is decoded at a fraction of its size
-    turned = ImageOps.exif_transpose(image)
-    if image.getexif().get(0x0112, 1) != 1:
+    has_16_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         changes.append("EXIF orientation applied")
-    if turned.mode.startswith("I;16"):
-        turned = Image.fromarray((np.asarray(turned) // 257).astype(np.uint8))
-    if turned.mode in ("I", "F"):  # of unknown range; Pillow would clip them to 0..255
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I;16") or (turned.mode == "I" and image.format == "PPM"):
+        turned, bits = _eight_bits(turned)
+        if bits < 16:
+            changes.append(f"{bits}-bit values in 16 bits")
+    elif turned.mode in ("I", "F"):  # of unknown range; Pillow would clip them to 0..255
         raise UserError(f"{name}: values of 32 bits or signed 16 bits; save it with 8 bits")
+    elif has_16_bits and 0 < np.asarray(turned.convert("RGB")).max() < 16:  # Pillow keeps the upper 8 of 16 bits
+        raise UserError(f"{name}: 12-bit values in 16 bits, which would be nearly black; save it with 8 bits")
     if turned.has_transparency_data:
-        changes.append("on white")
         turned = turned.convert("RGBA")
-        turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
+        if np.asarray(turned.getchannel("A")).min() < 255:
+            changes.append("on white")
+            turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
     rgb = turned.convert("RGB")
     if rgb.size != (side, side):
         done = "scaled" if rgb.width == rgb.height else "centre-cropped and scaled"
         changes.append(f"{done} from {size} to {side}×{side}")
         rgb = ImageOps.fit(rgb, (side, side), Image.Resampling.BICUBIC)
     return Picture(name, np.array(rgb, dtype=np.uint8), tuple(changes))
+
+
+def _eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
+    """Grey of 16 bits with 8, and how many bits its values have: cameras store 12-bit values in 16-bit files.
+
+    The value that a PNG declares transparent becomes alpha.
+    """
+    values = np.asarray(image).astype(np.uint32)
+    transparent = image.info.get("transparency")
+    is_opaque = np.ones(values.shape, bool) if transparent is None else values != transparent
+    largest = int(values.max(where=is_opaque, initial=0))
+    bits = next(bits for bits in (8, 12, 16) if largest < 2**bits) if largest else 16
+    grey = Image.fromarray(np.minimum(values * 255 // (2**bits - 1), 255).astype(np.uint8))
+    if transparent is None:
+        return grey, bits
+    return Image.merge("LA", (grey, Image.fromarray(is_opaque.astype(np.uint8) * 255))), bits

@@ -3,14 +3,22 @@
 import math
 import multiprocessing
 import os
+import platform
 import re
+import resource
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
+
+from frugalnet.errors import UserError
 
 
 def cores(process: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -52,6 +60,57 @@ def asked_threads() -> int | None:
     """The number of threads that OMP_NUM_THREADS asks for, or None."""
     asked = re.match(r"\s*0*([1-9]\d{0,3})\b", os.environ.get("OMP_NUM_THREADS", ""))
     return int(asked[1]) if asked else None
+
+
+def worker_pool(
+    processes: int, context: BaseContext, initializer: Callable[..., None], *arguments: Any
+) -> ProcessPoolExecutor:
+    """A pool of worker processes. Raises UserError where they could not work, as `check_workers_can_start`."""
+    check_workers_can_start(processes)
+    return ProcessPoolExecutor(processes, context, initializer, arguments)
+
+
+def check_workers_can_start(processes: int) -> None:
+    """Raises UserError if there is no shared memory, or no room for so many processes and their threads."""
+    try:
+        multiprocessing.Semaphore()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UserError(
+            f"/dev/shm cannot be used ({reason}), and {processes} worker processes need it; mount it, or make it "
+            "writable or larger (Docker: --shm-size=1g)"
+        ) from error
+    _check_room(5 + processes * (2 + cores()))  # with the pool's own threads, and those of the workers' linear algebra
+
+
+def _check_room(threads: int) -> None:
+    """Raises UserError unless this user, or container, may have so many more threads: processes count as such."""
+    done = threading.Event()
+    waiting = [threading.Thread(target=done.wait, daemon=True) for _ in range(threads)]
+    started = 0
+    try:
+        for thread in waiting:
+            thread.start()
+            started += 1
+    except RuntimeError as error:
+        raise UserError(
+            f"only {started} more processes and threads are allowed here, and {threads} are needed; allow more (ulimit "
+            "-u; Docker: --pids-limit) or use fewer compute.processes"
+        ) from error
+    finally:
+        done.set()
+        for thread in waiting[:started]:
+            thread.join()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held, resident, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux's ru_maxrss includes what the parent held when it started this process
+        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
+        return 1024 * int(kilobytes)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @contextmanager
@@ -125,3 +184,11 @@ def _ancestors() -> list[int]:
     except OSError:  # no /proc: macOS, whose zsh replaces itself
         return [parent]
     return [parent, int(fields.split()[1])] if name.endswith("sh") else [parent]
+
+
+def cpu_model_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

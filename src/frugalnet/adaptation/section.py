@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from frugalnet.adaptation.config import PARTS, TRAINED, Scenario, Trained
-from frugalnet.adaptation.result import AdaptationResult, Method, NetworkResult, difference, read_result
+from frugalnet.adaptation.result import (
+    AdaptationResult,
+    Method,
+    NetworkResult,
+    difference,
+    read_lacking,
+    read_result,
+)
 from frugalnet.comparison.compare import Comparison
 from frugalnet.comparison.families import colours
 from frugalnet.document.blocks import Block, Cell, Chart, Fold, Grid, Line, Section, Table, measured_column
@@ -57,6 +64,9 @@ def load(results: Path, comparison: Comparison) -> AdaptationResult | None:
     """What was measured of the networks compared."""
     networks = [network for network in read_result(results).networks if comparison.row(network.model)]
     return AdaptationResult(networks=networks) if networks else None
+
+
+lacking = read_lacking
 
 
 def section(result: AdaptationResult, comparison: Comparison) -> Section:

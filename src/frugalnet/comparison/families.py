@@ -44,7 +44,7 @@ class Family:
 
     @property
     def top1(self) -> list[float]:
-        return [row.top1.mean for row in self.rows]
+        return [row.lead.mean for row in self.rows]
 
     @property
     def latency(self) -> list[float] | None:
@@ -127,7 +127,7 @@ def _gains(comparison: Comparison, first: Family, second: Family) -> list[Gain]:
         if back is row and abs(np.log(other.macs / row.macs)) <= np.log(CLOSE):
             interval = comparison.difference(row.model, other.model)
             names = (row.model, other.model)
-            gains.append(Gain(row.macs, row.top1.mean, other.top1.mean, names, interval))
+            gains.append(Gain(row.macs, row.lead.mean, other.lead.mean, names, interval))
             paired |= {*names}
     for row in (*first.rows, *second.rows):
         reached = [curve.value_at(family.macs, family.top1, row.macs) for family in (first, second)]

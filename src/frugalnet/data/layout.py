@@ -1,61 +1,76 @@
 """The archive's members, checked: which images there are, of which class, in which order."""
 
-import errno
-import lzma
+import json
 import re
-import stat
-import struct
 import zipfile
-import zlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote
 
-from frugalnet.data import ROOT
+from frugalnet.data import DESCRIPTION, ROOT
+from frugalnet.data.members import check_members, natural, open_archive, read_member, read_rows, refuse_repeated
 from frugalnet.errors import UserError
-
-READ_BYTES = 4096  # decompressed at a time: of DEFLATE they inflate to at most 4 MB, of LZMA to 30
-# What zipfile and its decompressors raise on damaged bytes; so does OSError without a number (bz2).
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    MemoryError,
-    OverflowError,
-)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The members of each class's images, in the order of the classes, each list in the images' numeric order."""
+    """The members of each class's images, in the order of the classes, each list in the images' numeric order.
+
+    `validated_on`: what the validation images are. `is_packed`: by `pack`, from a person's own pictures.
+    """
 
     class_ids: list[str]
     class_names: list[str]
     train: list[list[str]]
     validation: list[list[str]]
+    validated_on: str = "validation split"
+    is_packed: bool = False
 
 
 def read_layout(archive: Path, max_unpacked_bytes: int) -> Layout:
-    """Check all members before any image is read.
+    """Check all members before any image is read: of Tiny ImageNet's archive, or of one that `pack` has written.
 
     The files that macOS and Windows add to folders are passed over. Raises UserError, naming the member.
     """
     with open_archive(archive) as zip_file:
-        members = zip_file.infolist()
-        _check_members(members, max_unpacked_bytes)
-        files = [member.filename for member in members if not member.is_dir() and not _added_by_system(member.filename)]
+        files = check_members(zip_file.infolist(), max_unpacked_bytes)
+        if DESCRIPTION in files:
+            return _packed_layout(zip_file, files)
         _check_top_folder(files)
-        class_ids = ["\t".join(row) for row in _rows(zip_file, "wnids.txt")]
-        names = _class_names(class_ids, _rows(zip_file, "words.txt"))
-        annotations = _annotations(class_ids, _rows(zip_file, "val/val_annotations.txt"))
+        # Each class and each validation image has a file: a list with more of them is wrong, and need not be read on.
+        class_ids = ["\t".join(row) for row in _at_most(len(files), zip_file, "wnids.txt")]
+        names = _class_names(class_ids, read_rows(zip_file, f"{ROOT}/words.txt"))
+        annotations = _annotations(class_ids, _at_most(len(files), zip_file, "val/val_annotations.txt"))
     return Layout(
         class_ids, names, _train_members(class_ids, files), _validation_members(class_ids, annotations, files)
     )
+
+
+def _at_most(count: int, zip_file: zipfile.ZipFile, file: str) -> list[list[str]]:
+    rows = list(islice(read_rows(zip_file, f"{ROOT}/{file}"), count + 1))
+    if len(rows) > count:
+        raise UserError(f"{ROOT}/{file} has more lines than the archive has files, {count:,}")
+    return rows
+
+
+def _packed_layout(zip_file: zipfile.ZipFile, files: Iterable[str]) -> Layout:
+    """`train/<class>/<file>` and `val/<class>/<file>`, each part `quoted`."""
+    members: dict[str, dict[str, list[str]]] = {"train": {}, "val": {}}
+    for file in sorted(files, key=natural):
+        if file != DESCRIPTION:
+            split, label, _ = file.split("/", 2)
+            members[split].setdefault(unquote(label), []).append(file)
+    labels = sorted(members["train"], key=natural)
+    train, validation = ([of_split[label] for label in labels] for of_split in members.values())
+    validated_on = json.loads(read_member(zip_file, DESCRIPTION))["validated_on"]
+    return Layout(labels, labels, train, validation, validated_on, is_packed=True)
+
+
+def quoted(part: str) -> str:
+    """A class's or a file's name as a part of a member's path: what has a meaning in paths is percent-encoded."""
+    return re.sub(r"[%/\\\x00-\x1f\x7f]|^\.+", lambda match: quote(match[0], safe="").replace(".", "%2E"), part)
 
 
 def choose_images(layout: Layout, classes: int | None, train_per_class: int | None, holdout: int) -> Layout:
@@ -83,66 +98,14 @@ def choose_images(layout: Layout, classes: int | None, train_per_class: int | No
         validation = [images[-per_class:] for images in train]
         train = [images[:-per_class] for images in train]
     train = [images[:train_per_class] for images in train]
-    return Layout(layout.class_ids[:classes], layout.class_names[:classes], train, validation)
-
-
-def open_archive(archive: Path) -> zipfile.ZipFile:
-    """Open a zip archive to read. Raises UserError if it is missing or damaged."""
-    try:
-        return zipfile.ZipFile(archive)
-    except FileNotFoundError:
-        raise UserError(f"{archive} is missing; make it: dvc repro download") from None
-    except DAMAGED as error:
-        raise UserError(f"{archive} is not a readable zip archive ({error}); download it again") from error
-
-
-def read_member(zip_file: zipfile.ZipFile, name: str) -> bytes:
-    """A member's bytes, never more than it declares. Raises UserError, naming the member, if it is damaged.
-
-    Read in small pieces: `ZipFile.read` would inflate all that the member holds before it compares sizes.
-    """
-    try:
-        with zip_file.open(name) as file:
-            return b"".join(iter(lambda: file.read(READ_BYTES), b""))
-    except KeyError:
-        raise UserError(f"{name} is missing from the archive") from None
-    except (*DAMAGED, OSError) as error:
-        # EINVAL: the archive says that the member begins before the file does.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{name} doesn't unpack to what the archive declares ({reason})") from error
-
-
-def _rows(zip_file: zipfile.ZipFile, file: str) -> list[list[str]]:
-    """The lines of a text file, split at tabs; blank lines, and blanks around the fields, are dropped."""
-    try:
-        text = read_member(zip_file, f"{ROOT}/{file}").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{ROOT}/{file} is not UTF-8 text: {error}") from error
-    return [[field.strip() for field in line.strip().split("\t")] for line in text.splitlines() if line.strip()]
-
-
-def _added_by_system(file: str) -> bool:
-    name = file.rpartition("/")[2]
-    return file.startswith("__MACOSX/") or name.startswith("._") or name in (".DS_Store", "Thumbs.db")
-
-
-def _check_members(members: Sequence[zipfile.ZipInfo], max_unpacked_bytes: int) -> None:
-    for member in members:
-        name = member.orig_filename
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        # Nothing is extracted, but an archive with such members is not the one that is expected.
-        if re.search(r"^/|^[A-Za-z]:|[\\\0]|(^|/)\.\.(/|$)", name) or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UserError(f"{name!r} is a link, a device or a path that leads outside of the archive's folder")
-    _refuse_repeated([member.orig_filename for member in members], "the archive")
-    unpacked_bytes = sum(member.file_size for member in members)
-    if unpacked_bytes > max_unpacked_bytes:
-        largest = max(members, key=lambda member: member.file_size)
-        raise UserError(
-            f"the archive unpacks to {unpacked_bytes:,} bytes, the bound data.max_unpacked_bytes is "
-            f"{max_unpacked_bytes:,}; its largest member is {largest.filename} with {largest.file_size:,}"
-        )
+    return replace(
+        layout,
+        class_ids=layout.class_ids[:classes],
+        class_names=layout.class_names[:classes],
+        train=train,
+        validation=validation,
+        validated_on="hold-out of the training split" if per_class else layout.validated_on,
+    )
 
 
 def _check_top_folder(files: Sequence[str]) -> None:
@@ -156,8 +119,9 @@ def _class_names(class_ids: Sequence[str], words: Iterable[Sequence[str]]) -> li
     """The first name of each class in the rows of words.txt."""
     if not class_ids:
         raise UserError(f"{ROOT}/wnids.txt names no class")
-    _refuse_repeated(class_ids, f"{ROOT}/wnids.txt")
-    names = {row[0]: row[1].split(",")[0].strip() for row in words if len(row) > 1}
+    refuse_repeated(class_ids, f"{ROOT}/wnids.txt")
+    wanted = set(class_ids)
+    names = {row[0]: row[1].split(",")[0].strip() for row in words if len(row) > 1 and row[0] in wanted}
     for class_id in class_ids:
         if not names.get(class_id):
             raise UserError(f"class {class_id} of wnids.txt has no name in {ROOT}/words.txt")
@@ -172,7 +136,7 @@ def _annotations(class_ids: Iterable[str], rows: Sequence[Sequence[str]]) -> dic
             raise UserError(f"{ROOT}/val/val_annotations.txt: expected a file, a tab and a class, found {row[0]!r}")
         if row[1] not in classes:
             raise UserError(f"{ROOT}/val/val_annotations.txt gives {row[0]} the class {row[1]}, not in wnids.txt")
-    _refuse_repeated([row[0] for row in rows], f"{ROOT}/val/val_annotations.txt")
+    refuse_repeated([row[0] for row in rows], f"{ROOT}/val/val_annotations.txt")
     return {row[0]: row[1] for row in rows}
 
 
@@ -192,7 +156,7 @@ def _train_members(class_ids: Sequence[str], files: Iterable[str]) -> list[list[
     for class_id, images in members.items():
         if not images:
             raise UserError(f"class {class_id} of wnids.txt has no image under {ROOT}/train/{class_id}/images/")
-    return [sorted(images, key=_natural) for images in members.values()]
+    return [sorted(images, key=natural) for images in members.values()]
 
 
 def _validation_members(class_ids: Sequence[str], annotations: dict[str, str], files: Iterable[str]) -> list[list[str]]:
@@ -201,27 +165,13 @@ def _validation_members(class_ids: Sequence[str], annotations: dict[str, str], f
     if not images:
         raise UserError(f"the validation split is empty: no image under {prefix}")
     if unannotated := images - annotations.keys():
-        raise UserError(f"{prefix}{min(unannotated, key=_natural)} has no line in {ROOT}/val/val_annotations.txt")
+        raise UserError(f"{prefix}{min(unannotated, key=natural)} has no line in {ROOT}/val/val_annotations.txt")
     if missing := annotations.keys() - images:
-        raise UserError(f"{prefix}{min(missing, key=_natural)} is missing, {ROOT}/val/val_annotations.txt names it")
+        raise UserError(f"{prefix}{min(missing, key=natural)} is missing, {ROOT}/val/val_annotations.txt names it")
     members: dict[str, list[str]] = {class_id: [] for class_id in class_ids}
-    for image in sorted(images, key=_natural):
+    for image in sorted(images, key=natural):
         members[annotations[image]].append(prefix + image)
     for class_id, of_class in members.items():
         if not of_class:
             raise UserError(f"class {class_id} of wnids.txt has no line in {ROOT}/val/val_annotations.txt")
     return list(members.values())
-
-
-def _refuse_repeated(values: Sequence[str], where: str) -> None:
-    value, count = Counter(values).most_common(1)[0] if values else ("", 0)
-    if count > 1:
-        raise UserError(f"{where} names {value} twice")
-
-
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Orders val_2 before val_10. A number is compared by its digits: `int` refuses more than 4,300 of them."""
-    parts = re.split(r"([0-9]+)", name)
-    numbers = [part.lstrip("0") for part in parts[1::2]]
-    parts[1::2] = numbers
-    return [(len(part) if i % 2 else 0, part) for i, part in enumerate(parts)], name

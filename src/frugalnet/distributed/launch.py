@@ -16,7 +16,7 @@ import torch.distributed as dist
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.distributed.config import LaunchConfig, Workers
 from frugalnet.errors import UserError
-from frugalnet.processes import asked_threads, cores, supervising_workers
+from frugalnet.processes import asked_threads, check_workers_can_start, cores, supervising_workers
 from frugalnet.sources import sha256_of_code
 from frugalnet.stage import interrupt
 from frugalnet.training.batches import steps_per_epoch
@@ -93,6 +93,7 @@ def start(workers: int, config: LaunchConfig, work: Callable[..., str | None], *
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    check_workers_can_start(workers)
     with tempfile.TemporaryDirectory(prefix="frugalnet-") as logs:
         agent = api.LaunchConfig(
             min_nodes=1,

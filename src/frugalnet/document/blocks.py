@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from frugalnet.document.wording import NOT_MEASURED, Units, scale
 
+MOST_INTERACTIVE = 200  # classes of a heatmap
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -127,8 +129,14 @@ class Heatmap:
     title: str
     class_names: Sequence[str]
     percent: NDArray[np.float32]  # (C, C); the diagonal is NaN
+    right: NDArray[np.float64] | None = None  # (C,), percent of each class predicted correctly, for few classes
     height: int = 520
     is_empty: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the page shows a picture of it, as an interactive one of so many classes would be too heavy."""
+        return len(self.class_names) > MOST_INTERACTIVE
 
 
 @dataclass(frozen=True)

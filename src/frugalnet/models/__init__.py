@@ -46,7 +46,7 @@ def parse(name: str) -> Network:
 
 def available() -> list[str]:
     """The architectures."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg]
     return sorted(name for name in names if _is_valid(name) and name not in _SHARED)
 
 
@@ -69,7 +69,7 @@ def find(name: str) -> Path:
     path = folder / f"{network.architecture}.py"
     if path in folder.glob("*.py") and not _is_valid(network.architecture):
         raise UserError(
-            f"{path}: '{path.stem}' cannot be a Python module's name; rename the file, to letters, digits and _"
+            f"{path}: '{path.stem}' cannot be a network's name; rename the file: letters, digits and _, no keyword"
         )
     if network.architecture not in available():
         raise UserError(f"model '{name}' is not one of: {', '.join(available())}")
@@ -93,4 +93,5 @@ def _takes_width(tree: ast.Module) -> bool:
 
 
 def _is_valid(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name)
+    """Whether Python can import a file of that name, and files, tags and titles can hold it (`schema.Name`)."""
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{,63}", name) is not None and not keyword.iskeyword(name)

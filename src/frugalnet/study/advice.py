@@ -50,7 +50,7 @@ def candidates(evidence: Evidence) -> list[Candidate]:
     return [
         Candidate(
             name=row.model,
-            top1=row.top1.mean,
+            top1=row.lead.mean,
             macs=row.macs,
             parameters=row.parameters_trainable,
             weights_bytes=row.weights_bytes,
@@ -135,7 +135,8 @@ def _beyond(comparison: Comparison, networks: Sequence[Candidate], choice: Choic
             return f"{higher}: {_reached(comparison, choice.next)}."
         gain = comparison.difference(choice.next.name, best.name)
         if gain.excludes_zero:
-            return f"{higher}: {percent(choice.next.top1)} top-1, {points(gain)} more than {best.name}."
+            reached = f"{percent(choice.next.top1)} {comparison.measure.name}"
+            return f"{higher}: {reached}, {points(gain)} more than {best.name}."
         return f"{higher}, which is not significantly different from {best.name}: {points(gain)} more."
     if best is None or len(networks) == 1:
         return ""
@@ -148,7 +149,8 @@ def _reached(comparison: Comparison, network: Candidate) -> str:
     row = comparison.row(network.name)
     assert row
     mean = f", mean of {len(row.seeds)} seeds" if len(row.seeds) > 1 else ""
-    return f"{percent(row.top1.mean)} top-1{mean} (95\u00a0% interval {interval(row.top1_interval)})"
+    top1 = f" and {percent(row.top1.mean)} top-1" if row.macro_interval else ""
+    return f"{percent(row.lead.mean)} {row.measure.name}{mean} (95\u00a0% interval {interval(row.lead_interval)}){top1}"
 
 
 def _without_limit(comparison: Comparison, networks: Sequence[Candidate]) -> list[str]:
@@ -200,12 +202,12 @@ def _latency(cheap: Candidate, best: Candidate) -> str:
 def _front(comparison: Comparison) -> str:
     """Which networks are Pareto-optimal, what dominates the others, and what of that is unclear."""
     rows = comparison.rows
-    optimal = pareto_front(np.array([row.macs for row in rows], float), np.array([row.top1.mean for row in rows]))
+    optimal = pareto_front(np.array([row.macs for row in rows], float), np.array([row.lead.mean for row in rows]))
     front = [row.model for row, is_optimal in zip(rows, optimal, strict=True) if is_optimal]
     dominated: list[str] = []
     unclear: list[str] = []
     for row in (row for row in rows if row.model not in front):
-        ahead = [r for r in rows if r.macs <= row.macs and r.top1.mean >= row.top1.mean and r is not row]
+        ahead = [r for r in rows if r.macs <= row.macs and r.top1.mean >= row.lead.mean and r is not row]
         clearly = next((r for r in ahead if comparison.difference(r.model, row.model).low > 0), None)
         if clearly:
             dominated.append(f"{row.model} by {clearly.model}")

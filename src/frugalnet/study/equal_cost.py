@@ -1,7 +1,7 @@
 """The section "At equal cost": families of networks, an architecture at several widths each, as curves."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from frugalnet.comparison import families
@@ -35,10 +35,12 @@ def section(comparison: Comparison) -> Section | None:
     compared = families.pairs(comparison)
     drawn = [chart for chart in charts if not chart.is_empty]
     in_words = [" ".join(_in_words(pair)) for pair in compared]
-    blocks: list[Block] = [*in_words, CURVES, Grid(drawn)]
+    measure = comparison.measure
+    curves = f"{CURVES} {measure.name}."
+    blocks: list[Block] = [*in_words, curves, Grid(drawn)]
     blocks += [" ".join(lines) for pair in compared if (lines := in_time(pair))]
     if compared:
-        blocks += [gains(compared), GAINS, equal_accuracy(compared), EQUAL_ACCURACY]
+        blocks += [gains(compared), f"{measure.title} {GAINS}", equal_accuracy(compared), EQUAL_ACCURACY]
     return Section("equal_cost", "At equal cost", blocks)
 
 
@@ -54,7 +56,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         f"{pair.first.name} - {pair.second.name}": {
             "at_equal_macs": [asdict(gain) for gain in pair.gains],
             "for_equal_top1": [
-                {"as": row.model, "top1": row.top1.mean, **{key: cost for key, (_, cost) in needed.items()}}
+                {"as": row.model, "top1": row.lead.mean, **{key: cost for key, (_, cost) in needed.items()}}
                 for row, needed in _equal_accuracy(pair)
             ],
         }
@@ -72,15 +74,20 @@ def chart(shown: Sequence[Family], rows: Sequence[Row], cost: str) -> Chart:
             figure = row.macs if cost == "macs" else row.latency_ms and row.latency_ms.median
             if not figure:
                 return Chart(f"equal_{cost}", "", AXES[cost])
-            text = [f"top-1 {seed_mean(row.top1)} ({interval(row.top1_interval)})", f"{human(row.macs)} MACs"]
-            bounds = (100 * row.top1_interval.low, 100 * row.top1_interval.high)
+            text = [
+                f"{row.measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})",
+                f"{human(row.macs)} MACs",
+            ]
+            bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
             name = (
                 f"×{families.width(row):g}" if row is not family.rows[-1] else f"{family.name} ×{families.width(row):g}"
             )
-            points_of.append(Point(name, colour[row.model], figure, 100 * row.top1.mean, bounds, text))
+            points_of.append(Point(name, colour[row.model], figure, 100 * row.lead.mean, bounds, text))
         curves.append(sorted(points_of, key=lambda point: point.x))
     axis = AXES[cost]
-    return by_cost(f"equal_{cost}", f"Top-1 against {axis.removesuffix(' (ms)')}, by width", axis, curves)
+    measure = rows[0].measure
+    title = f"{measure.title} against {axis.removesuffix(' (ms)')}, by width"
+    return replace(by_cost(f"equal_{cost}", title, axis, curves), y_title=f"{measure.name}, %")
 
 
 def gains(compared: Sequence[Pair]) -> Table:
@@ -105,11 +112,17 @@ def equal_accuracy(compared: Sequence[Pair]) -> Table:
     body = []
     for pair in compared:
         for row, needed in _equal_accuracy(pair):
-            texts = [f"{pair.first.name} as {row.model}", percent(row.top1.mean)]
+            texts = [f"{pair.first.name} as {row.model}", percent(row.lead.mean)]
             for key, (own, other) in needed.items():
                 texts.append("–" if own is None or other is None else _instead(key, other, own))
             body.append([*map(Cell, texts)])
-    header = ("Family, as accurate as", "Top-1", "MACs", "Parameters", "Latency, batch\u00a01")
+    header = (
+        "Family, as accurate as",
+        compared[0].first.rows[0].measure.title,
+        "MACs",
+        "Parameters",
+        "Latency, batch\u00a01",
+    )
     return Table("Cost of equal accuracy", header, body, style="pairs")
 
 
@@ -134,8 +147,8 @@ def _equal_accuracy(pair: Pair) -> list[tuple[Row, dict[str, tuple[float | None,
     for row in pair.second.rows:
         latency = row.latency_ms.median if row.latency_ms else None
         own = {"macs": row.macs, "parameters_trainable": row.parameters_trainable, "latency_ms": latency}
-        if ahead.at(ahead.macs, row.top1.mean) is not None:
-            table.append((row, {key: (own[key], ahead.at(costs[key], row.top1.mean)) for key in costs}))
+        if ahead.at(ahead.macs, row.lead.mean) is not None:
+            table.append((row, {key: (own[key], ahead.at(costs[key], row.lead.mean)) for key in costs}))
     return table
 
 
@@ -153,7 +166,7 @@ def _needed(pair: Pair) -> str:
     if macs >= row.macs:
         return ""
     return (
-        f"For {row.model}’s accuracy, {percent(row.top1.mean)}, {pair.first.name} needs {human(macs)} MACs instead of "
+        f"For {row.model}’s accuracy, {percent(row.lead.mean)}, {pair.first.name} needs {human(macs)} MACs instead of "
         f"{human(row.macs)}: {ratio(macs / row.macs)}."
     )
 
@@ -176,9 +189,9 @@ def in_time(pair: Pair) -> list[str]:
     return lines
 
 
-CURVES = "Each curve is one architecture at several widths; the band is the 95 % interval of each network’s top-1."
+CURVES = "Each curve is one architecture at several widths; the band is the 95 % interval of each network’s"
 GAINS = (
-    "Top-1 of the first family minus that of the second. With the names of two networks: their MACs differ by at most "
+    "of the first family minus that of the second. With the names of two networks: their MACs differ by at most "
     "15 %, and the interval is paired by image. Interpolated: between the networks on both sides, straight over the "
     "logarithm of the MACs; no interval."
 )

@@ -8,8 +8,9 @@ from frugalnet.comparison.comparable import recipe
 from frugalnet.comparison.compare import Comparison, Evidence
 from frugalnet.document.wording import count
 from frugalnet.paper.claims import Claim, judge
+from frugalnet.pictures import SIDE
 from frugalnet.recommendation import NO_LIMIT, Budget
-from frugalnet.study import equal_cost
+from frugalnet.study import equal_cost, starts
 from frugalnet.study.advice import advise
 from frugalnet.study.experiments import measured
 
@@ -51,14 +52,14 @@ def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
     """The conclusions from a comparison and its experiments. budget: what a network may cost that is recommended."""
     comparison = evidence.comparison
     of_families = equal_cost.sentences(comparison)
-    advice = advise(evidence, budget)
+    advice = [*starts.sentences(comparison), *advise(evidence, budget)]
     return Findings(
         evidence=evidence,
         scope=_scope(comparison),
         recommendation=[*advice, *of_families] if budget.limits else [*of_families, *advice],
         budget=budget,
         facts=_facts(comparison),
-        claims=judge(evidence),
+        claims=judge(evidence) if comparison.is_of_the_paper else [],
     )
 
 
@@ -105,9 +106,28 @@ def _scope(comparison: Comparison) -> str:
     run = comparison.first.run
     rows = comparison.rows
     data = "the sample data, which say nothing about Tiny ImageNet" if run["is_sample"] else run["data"]
+    sizes = f" ({side(comparison)} pixels)" if run.get("side") or not comparison.is_of_the_paper else ""
     trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
     seeds = dict.fromkeys(count(len(row.seeds), "seed") for row in rows)
+    images = f"{run['n_validation']:,} images{sizes} of the {run['validated_on']}"
     return (
-        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {run['n_validation']:,} images of the "
-        f"{run['validated_on']}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
+        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {images}. Trained "
+        f"for {' or '.join(trained)}, with {' or '.join(seeds)}."
+    ) + _unequal(comparison)
+
+
+def _unequal(comparison: Comparison) -> str:
+    """Why macro accuracy leads; empty where it does not."""
+    if comparison.class_sizes is None:
+        return ""
+    smallest, largest = comparison.class_sizes
+    return (
+        f" The classes differ in size, from {smallest:,} to {largest:,} images, so networks are ranked by macro "
+        "accuracy: the mean of the classes’ accuracies. Top-1, which frequent classes decide, stands beside it."
     )
+
+
+def side(comparison: Comparison) -> str:
+    """The size of the images, as 64×64."""
+    pixels = comparison.first.run.get("side", SIDE)
+    return f"{pixels}×{pixels}"

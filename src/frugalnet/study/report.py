@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frugalnet.comparison.compare import Evidence
 from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.comparison.records import Record
@@ -15,7 +16,7 @@ from frugalnet.paper import section as paper
 from frugalnet.study import accuracy, cost, equal_cost, tables, training
 from frugalnet.study import classes as of_classes
 from frugalnet.study.advice import chooser
-from frugalnet.study.experiments import measured, unmeasured
+from frugalnet.study.experiments import Experiment, measured, unmeasured
 from frugalnet.study.findings import Findings
 
 QUESTION = "How much accuracy does a network’s computation buy?"
@@ -32,6 +33,9 @@ SECTIONS = (
     of_classes.section,
     of_classes.confusion_section,
     cost.layers_section,
+)
+MACRO_TERM = (
+    "Macro accuracy: the mean of the classes’ accuracies, so that a rare class counts as much as a frequent one. "
 )
 SAMPLE_BANNER = "sample data: not Tiny ImageNet"
 
@@ -83,9 +87,12 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     comparison = findings.comparison
     at_equal_cost = equal_cost.section(comparison)
     of_networks = [*filter(None, [at_equal_cost]), *(section(comparison) for section in SECTIONS)]
+    of_paper = [paper.section(findings.claims, comparison)] if comparison.is_of_the_paper else []
     of_experiments = [experiment.section(result, comparison) for experiment, result in measured(findings.evidence)]
-    missing = unmeasured(findings.evidence)
-    not_measured = [f"{experiment.TITLE}: not measured. Rerun with -S {experiment.CHOICE}." for experiment in missing]
+    not_measured = [
+        f"{experiment.TITLE}: not measured{_why(experiment, findings.evidence)}."
+        for experiment in unmeasured(findings.evidence)
+    ]
     left_out = [f"Left out: {record.name}, {record.reason}." for record in comparison.left_out]
     return Document(
         title=QUESTION,
@@ -93,8 +100,8 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
         answer=findings.recommendation,
         chooser=chooser(findings.evidence, findings.budget),
         chart=cost.cost_chart(comparison.rows, cost.ANSWER),
-        terms=TERMS,
-        sections=[*of_networks, paper.section(findings.claims, comparison), *further, *of_experiments],
+        terms=TERMS if comparison.class_sizes is None else MACRO_TERM + TERMS,
+        sections=[*of_networks, *of_paper, *further, *of_experiments],
         facts=findings.facts,
         notes=[*comparison.notes, *left_out, *not_measured],
         colours=colours(comparison.rows),
@@ -104,13 +111,19 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     )
 
 
+def _why(experiment: Experiment, evidence: Evidence) -> str:
+    lacking = evidence.lacking.get(experiment.ID)
+    return f", as the data do not suffice: {lacking}" if lacking else f". Rerun with -S {experiment.CHOICE}"
+
+
 def _name(record: Record) -> dict[str, Any]:
     return {"model": record.model, "seed": record.seed}
 
 
 def _csv_row(row: Row) -> dict[str, Any]:
     interval = {"top1_low": row.top1_interval.low, "top1_high": row.top1_interval.high}
-    figures = {key: column.value(row) for key, column in tables.BY_KEY.items()}
+    hidden = {"top5"} if row.has_few_classes else set()
+    figures = {key: column.value(row) for key, column in tables.BY_KEY.items() if key not in hidden}
     return {"model": row.model, "seeds": len(row.seeds), **interval, **figures}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from frugalnet import models
 from frugalnet.data import arrays
 from frugalnet.files import sha256, sha256_of, write_json, write_table
+from frugalnet.pictures import SIDE
 from frugalnet.project import checkpoints_folder
 from frugalnet.run_cache import tell_of_lost_results
 from frugalnet.sources import weights_sha256
@@ -16,6 +17,7 @@ from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.config import TrainConfig
 from frugalnet.training.inference import save_weights
 from frugalnet.training.job import Job
+from frugalnet.training.starts import read_start, start_path
 from frugalnet.training.trainer import Trainer
 
 FILES = ("history.csv", "timing.json", "run.json")  # of a run, beside its weights
@@ -24,7 +26,8 @@ FILES = ("history.csv", "timing.json", "run.json")  # of a run, beside its weigh
 def job(model: str, seed: int, recipe: TrainConfig, *, taught: bool = False) -> Job:
     """The job on the data in `data/`; taught: with the teacher's logits. Raises UserError if files are missing."""
     logits = Views(Path("data/teacher"), "teach") if taught else None
-    return Job(model, seed, recipe, arrays.read_dataset(Path("data/arrays")), Views(Path("data/views")), logits)
+    data = arrays.read_dataset(Path("data/arrays"))
+    return Job(model, seed, recipe, data, Views(Path("data/views")), logits, start=start_path(model, recipe))
 
 
 def describe(
@@ -52,11 +55,15 @@ def describe(
         "num_classes": len(data.class_ids),
         "n_train": len(data.train.labels),
         "n_validation": len(data.validation.labels),
-        "train": job.recipe.model_dump(),
+        "train": job.recipe.model_dump(exclude_defaults=True),
         "environment": dict(environment),
     }
     if job.logits and teacher:
         run["teacher"] = {**teacher, "logits_sha256": sha256_of(job.logits.sha256)}
+    if job.start and (start := read_start(job.model, job.start.parent)):
+        run["start"] = start.model_dump()
+    if data.side != SIDE:
+        run["side"] = data.side
     if distributed:
         run["distributed"] = dict(distributed)
     if job.left_out:

@@ -79,6 +79,7 @@ class Trainer:
         self.optimiser = build_optimiser(self.network, config)
         self.steps = steps_per_epoch(n_train, config.batch_size)
         self.history = History()
+        self.class_weights: Tensor | None = None  # in the loss, (classes,)
         self.failure: UserError | None = None  # set by `check_losses`
         self._stopwatch = Stopwatch(self.device)
         self.epoch = 0  # finished epochs
@@ -138,7 +139,7 @@ class Trainer:
         inputs = self.inputs(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.network(inputs)
-            loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            loss = cross_entropy(logits, labels, self.class_weights, label_smoothing=self.config.label_smoothing)
             if taught is not None:
                 own = self.config.distillation
                 loss = (1 - own) * loss + own * divergence(logits, taught, self.config.temperature)

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from frugalnet import pictures
+from frugalnet.data.copies import near_copies
 from frugalnet.errors import UserError
 
 FEWEST = 5  # pictures of a class: one of them is held out
 HELD_OUT = 0.2  # of each class
-NEAR = 0.15  # difference of near copies, as a fraction of their contrast: JPEG at quality 80 gives up to 0.14
-_AREA = Image.Resampling.BOX
 SHOWN = 3  # of the pictures left out, or of the pairs of near copies
 
 
@@ -43,9 +41,10 @@ def read_pictures(folder: Path, side: int) -> LabelledPictures:
     classes = _class_folders(folder)
     first: dict[bytes, tuple[str, int]] = {}  # the file and label of each picture, by its pixels
     notes: list[str] = []
+    left_out = pictures.LeftOut()
     for label, path in enumerate(classes):
         before = len(first)
-        for file in pictures.find_pictures([str(path)]):
+        for file in pictures.find_pictures([str(path)], left_out):
             try:
                 picture = pictures.open_file(file, side)
             except UserError as error:
@@ -57,8 +56,10 @@ def read_pictures(folder: Path, side: int) -> LabelledPictures:
             if known != picture.name:
                 notes.append(f"left out: {picture.name}: the same pixels as {known}")
         if (count := len(first) - before) < FEWEST:
-            left_out = "".join(f"; {note}" for note in notes[:SHOWN])
-            raise UserError(f"{path}: {count} pictures are too few; expected at least {FEWEST}{left_out}")
+            reasons = "; ".join([*notes[:SHOWN], *([str(left_out)] if left_out else [])])
+            raise UserError(f"{path}: {count} pictures are too few; expected at least {FEWEST}; {reasons}".rstrip("; "))
+    if left_out:
+        notes.append(str(left_out))
     files, labels = zip(*first.values(), strict=True)
     pixels = np.stack([np.frombuffer(of_picture, np.uint8).reshape(side, side, 3) for of_picture in first])
     pairs = near_copies(pixels)
@@ -73,35 +74,13 @@ def read_pictures(folder: Path, side: int) -> LabelledPictures:
 def _class_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not pictures.is_systems(path.name))
     if len(classes) < 2:
         present = f"only '{classes[0].name}'" if classes else "none"
         raise UserError(f"{folder}: expected at least two folders, each with the pictures of a class; found {present}")
     if odd := [path for path in classes if os.fsencode(path.name).decode(errors="replace") != path.name]:
         raise UserError(f"{odd[0]}: this folder's name, the name of a class, is not UTF-8; rename it")
     return classes
-
-
-def near_copies(pixels: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """The pairs of (N, side, side, 3) pictures that look the same: the same picture saved in another size or quality.
-
-    Their root-mean-square difference at 32×32 pixels is below 15 % of the contrast (the deviation from the mean
-    colour) of either. So line drawings, icons and dark pictures, in which few or faint pixels tell one from another,
-    are not taken for copies. A dark picture's copy in low quality is missed: the difference is as large as the content.
-    """
-    small = np.stack([np.asarray(Image.fromarray(picture).resize((32, 32), _AREA)) for picture in pixels])
-    deviations = small - small.mean(axis=(1, 2), keepdims=True)
-    contrast = np.maximum(np.sqrt((deviations**2).mean(axis=(1, 2, 3))), 1.0)
-    flat = small.reshape(len(small), -1).astype(np.float64)
-    squares = (flat**2).sum(axis=1)
-    pairs = []
-    for start in range(0, len(flat), 256):  # bounds memory
-        rows = slice(start, start + 256)
-        distances = squares[rows, None] + squares - 2 * flat[rows] @ flat.T
-        limits = NEAR * np.minimum(contrast[rows, None], contrast)
-        near = np.argwhere(distances / flat.shape[1] < limits**2)
-        pairs += [(start + int(i), int(j)) for i, j in near if start + i < j]
-    return pairs
 
 
 def _groups(pairs: list[tuple[int, int]], count: int) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ protobuf, which ONNX Runtime needs anyway, reads the few fields that are named h
 The numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
-from frugalnet.use.weights import Classes
 
 _INT, _BYTES, _TEXT = "TYPE_INT64", "TYPE_BYTES", "TYPE_STRING"
-_FIELDS = {  # of each message: name, number, type; in capitals the types that hold one value
+_FIELDS = {  # of each message: name, number, and type, with * where there may be several
     "Model": [("graph", 7, "Graph"), ("metadata_props", 14, "Property*")],
     "Property": [("key", 1, _TEXT), ("value", 2, _TEXT)],
     "Graph": [
@@ -57,7 +57,7 @@ class OnnxFile:
         self.path = path
         try:
             self._model = _kind("Model").FromString(path.read_bytes())
-        except ValueError as error:  # protobuf's DecodeError is one
+        except DecodeError as error:
             raise UserError(f"{path}: not an ONNX file ({error}); restore it") from error
         nodes = self._model.graph.node
         weighted = [node for node in nodes if node.op_type in ("Gemm", "Conv") and len(node.input) == 3]
@@ -82,27 +82,16 @@ class OnnxFile:
             output.type.tensor_type.elem_type = _FLOAT
         return model.SerializeToString(deterministic=True), self._features
 
-    def replaced(self, classifier: Classifier, name: str, classes: Classes, source_sha256: str) -> bytes:
-        """The file with another classifier, for other classes.
-
-        Its metadata name the network, the classes and the hash of the weights that it was made from.
-        """
+    def replaced(self, classifier: Classifier, metadata: Mapping[str, str]) -> bytes:
+        """The file with another classifier, which may be of other classes, and other metadata."""
         model = _copy(self._model)
         for tensor in model.graph.initializer:
-            if tensor.name == self._weight.name:
-                tensor.dims[0] = len(classifier.weight)
-                tensor.raw_data = classifier.weight.astype("<f4").tobytes()
-            elif tensor.name == self._bias.name:
-                tensor.dims[0] = len(classifier.bias)
-                tensor.raw_data = classifier.bias.astype("<f4").tobytes()
+            values = {self._weight.name: classifier.weight, self._bias.name: classifier.bias}.get(tensor.name)
+            if values is not None:
+                tensor.dims[0] = len(values)
+                tensor.raw_data = values.astype("<f4").tobytes()
         model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value = len(classifier.bias)
         del model.graph.value_info[:]  # sizes between the layers, which runtimes work out themselves
-        metadata = {entry.key: entry.value for entry in model.metadata_props} | {
-            "name": name,
-            "classes": json.dumps(classes.names, ensure_ascii=False),
-            "class_ids": json.dumps(classes.ids, ensure_ascii=False),
-            "source_sha256": source_sha256,
-        }
         del model.metadata_props[:]
         for key, value in metadata.items():
             model.metadata_props.add(key=key, value=value)

@@ -1,6 +1,6 @@
 """A stored network in PyTorch, run as its files for other runtimes are: on one thread of the CPU.
 
-python -m frugalnet.use.pytorch models/depthwise-0.safetensors prints the memory of a process that runs it.
+python -m frugalnet.use.pytorch models/depthwise-0.safetensors 64 prints the memory of a process that runs it.
 """
 
 import sys
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from frugalnet.use.weights import Stored
 
 
-def runnable_weights(path: Path) -> Runnable:
-    """The weights of a network in a file that `weights.of_file` knows."""
-    return Runnable(path, partial(open_weights, path), [sys.executable, "-m", "frugalnet.use.pytorch", str(path)])
+def runnable_weights(path: Path, side: int) -> Runnable:
+    """The weights of a network in a file that `weights.of_file` knows; it takes pictures of that side."""
+    command = [sys.executable, "-m", "frugalnet.use.pytorch", str(path), str(side)]
+    return Runnable(path, partial(open_weights, path), command, side)
 
 
 def open_weights(path: Path) -> Run:
@@ -41,4 +42,4 @@ def open_network(stored: "Stored") -> Run:
 
 
 if __name__ == "__main__":
-    print_memory(partial(open_weights, Path(sys.argv[1])))
+    print_memory(partial(open_weights, Path(sys.argv[1])), int(sys.argv[2]))

@@ -122,7 +122,7 @@ def open_stored(stored: Stored) -> Network:
 
 def open_exported(path: Path) -> Network:
     """The network in an exported ONNX file, which describes itself. Raises UserError if it does not."""
-    session = _session(path)
+    session = open_session(path)
     try:
         described = _description(session.get_modelmeta().custom_metadata_map)
     except (KeyError, ValueError, TypeError) as error:
@@ -137,16 +137,17 @@ def _description(metadata: Mapping[str, str]) -> tuple[str, Classes, int]:
 
 def open_onnx(path: Path) -> Run:
     """What runs an ONNX file. Raises UserError if it is damaged."""
-    return partial(_run, _session(path))
+    return partial(_run, open_session(path))
 
 
-def _session(path: Path) -> Any:
+def open_session(path: Path, model: bytes | None = None) -> Any:
+    """ONNX Runtime's session of a file, or of what replaces it, on one thread. Raises UserError if it is damaged."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # one small picture: more would wait for each other
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model or str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no base class of their own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not an ONNX file that can be run ({reason}); restore it") from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import Field, model_validator
 
 from frugalnet.errors import UserError
+from frugalnet.export.formats import Format
 from frugalnet.files import atomic, read_json, read_regular, sha256, sha256_of, write_json
 from frugalnet.schema import Config
 
@@ -51,6 +52,7 @@ class Export(Config):
 
     file: Annotated[str, _PLAIN]
     sha256: str
+    top1: float | None = None  # where it was measured on its own
 
 
 class Entry(Config):
@@ -205,6 +207,17 @@ def check_onnx(stored: Stored) -> Path:
     path = stored.path.with_name(stored.entry.onnx.file)
     _check(path, stored.entry.onnx.sha256, stored.name)
     return path
+
+
+def check_exports(stored: Stored) -> dict[Format, Path]:
+    """The network's files for other runtimes. Raises UserError unless they are those that its description means."""
+    exports: dict[Format, Export | None] = {"onnx": stored.entry.onnx, "int8": stored.entry.int8}
+    paths = {kind: stored.path.with_name(export.file) for kind, export in exports.items() if export}
+    for kind, path in paths.items():
+        export = exports[kind]
+        assert export is not None
+        _check(path, export.sha256, stored.name)
+    return paths
 
 
 def _check(path: Path, expected: str, name: str) -> None:

@@ -28,9 +28,10 @@ function answer(networks, figures, set) {
   const those = fit === networks.length ? `all ${fit} networks` : `the ${fit} of ${networks.length} networks that fit`;
   if (fit > 1) return `${networks[best]} is the most accurate of ${those}: ${figures[best]}.`;
   if (fit) return `Only ${networks[best]} fits: ${figures[best]}.`;
-  const excess = networks.map((_, i) => Math.max(...set.map(({ costs, most }) => (costs[i] === null ? Infinity : costs[i] / most))));
-  const closest = excess.indexOf(Math.min(...excess));
-  if (excess[closest] === Infinity) return "No network is known to fit.";
+  const known = networks.map((_, i) => i).filter((i) => set.every(({ costs }) => costs[i] !== null));
+  if (!known.length) return "No network is known to fit.";
+  const excess = (i) => Math.max(...set.map(({ costs, most }) => costs[i] / most));
+  const closest = known.reduce((best, i) => (excess(i) < excess(best) ? i : best));
   const over = set.filter(({ costs, most }) => costs[closest] > most).map(({ title, unit, costs }) => `${title} ${Number(costs[closest].toPrecision(4))} ${unit}`);
   return `No network fits. The closest is ${networks[closest]}: ${over.join(", ")}.`;
 }

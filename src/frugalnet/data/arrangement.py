@@ -1,0 +1,199 @@
+"""How pictures are arranged in a container: class folders, split folders with class folders, or a table."""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from frugalnet.data.container import TABLES, Container
+from frugalnet.data.table import has_columns, read_table
+from frugalnet.errors import UserError
+
+Split = Literal["train", "val", "test"]
+SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+EXPECTED = (
+    "expected a folder for each class; or train and val (or test) with a folder for each class; or metadata.csv or "
+    "metadata.jsonl with the columns file and label"
+)
+SHOWN = 3  # names in a message
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture's name in its container, its class, its name in that, and its split and group where they are given."""
+
+    name: str
+    label: str
+    file: str
+    split: Split | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """`layout`: in words. `pictures`: in natural order; those of a given test split only where they are validated on.
+
+    `validated_on`: as the report says it.
+    """
+
+    layout: str
+    pictures: list[Labelled]
+    validated_on: str
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether nobody has said which pictures validate."""
+        return all(picture.split is None for picture in self.pictures)
+
+
+def read_arrangement(container: Container) -> Arrangement:
+    """What the container's folders or its table say. Adds what is no picture, or has no class, to its `left_out`.
+
+    Raises UserError, naming the place, where they fit no layout or contradict themselves.
+    """
+    layout, found = _arranged(container)
+    pictures: list[Labelled] = []
+    for picture in found:
+        file = container.find(picture.name)
+        reason = file.why_no_picture() if file else "an empty folder"
+        if reason:
+            container.left_out.add(picture.name, reason)
+        else:
+            pictures.append(picture)
+    _refuse_empty(container, {picture.label for picture in found} - {picture.label for picture in pictures})
+    return _choose_splits(container, layout, pictures)
+
+
+def _arranged(container: Container) -> tuple[str, list[Labelled]]:
+    if container.table:
+        return f"table {container.table}", list(_of_table(container, container.table, "", None))
+    prefix = _top(container)
+    folders = _folders(container, prefix)
+    splits = {folder: SPLITS[folder.lower()] for folder in folders if folder.lower() in SPLITS}
+    if table := _table(container, prefix):
+        return f"table {table}", list(_of_table(container, table, prefix, None))
+    tables = {folder: table for folder in splits if (table := _table(container, f"{prefix}{folder}/"))}
+    if tables:
+        found = [_of_table(container, table, f"{prefix}{folder}/", splits[folder]) for folder, table in tables.items()]
+        return "a table in each split folder", [picture for of_split in found for picture in of_split]
+    if _are_splits(container, prefix, folders, splits):
+        return "split folders", list(_of_folders(container, prefix, splits))
+    return "class folders", list(_of_folders(container, prefix, None))
+
+
+def _top(container: Container) -> str:
+    """The folder, "" or with a final "/", that holds classes, splits or table: archives wrap them in others."""
+    prefix = ""
+    while True:
+        folders = _folders(container, prefix)
+        if len(folders) != 1 or folders[0].lower() in SPLITS or _table(container, prefix):
+            return prefix
+        inner = f"{prefix}{folders[0]}/"
+        if not _folders(container, inner) and not _table(container, inner):
+            return prefix  # a single class
+        prefix = inner
+
+
+def _folders(container: Container, prefix: str) -> list[str]:
+    """The folders directly below `prefix`, in the order of the files."""
+    inner = (name[len(prefix) :] for name in container.names if name.startswith(prefix))
+    return list(dict.fromkeys(name.partition("/")[0] for name in inner if "/" in name))
+
+
+def _table(container: Container, prefix: str) -> str | None:
+    """The table directly below `prefix`, if there is one. Raises UserError if there are several."""
+    tables = [
+        name
+        for name, file in container.files.items()
+        if name.startswith(prefix)
+        and "/" not in name[len(prefix) :]
+        and name.lower().endswith(TABLES)
+        and has_columns(name, file.read(1 << 16))
+    ]
+    if len(tables) > 1:
+        raise UserError(f"data.path {container.path}: several tables ({', '.join(tables[:SHOWN])}); name one of them")
+    return tables[0] if tables else None
+
+
+def _are_splits(container: Container, prefix: str, folders: Sequence[str], splits: dict[str, Split]) -> bool:
+    """Whether folders called train and val hold folders of classes: `train` may also be a class, beside `car`."""
+    train = [folder for folder, split in splits.items() if split == "train"]
+    return len(splits) == len(folders) or any(_folders(container, f"{prefix}{folder}/") for folder in train)
+
+
+def _of_folders(container: Container, prefix: str, splits: dict[str, Split] | None) -> Iterator[Labelled]:
+    for name in container.names:
+        folder, *inner = name.removeprefix(prefix).split("/") if name.startswith(prefix) else [""]
+        is_outside = not inner or (splits is not None and (folder not in splits or len(inner) < 2))
+        if is_outside:
+            file = container.files.get(name)
+            reason = file.why_no_picture() if file else "an empty folder"
+            container.left_out.add(name, reason or "a picture in no folder of a class")
+        elif splits is None:
+            yield Labelled(name, folder, "/".join(inner))
+        else:
+            yield Labelled(name, inner[0], "/".join(inner[1:]), splits[folder])
+
+
+def _of_table(container: Container, table: str, prefix: str, split: Split | None) -> Iterator[Labelled]:
+    file = container.files[table]
+    labels: dict[str, str] = {}
+    missing: list[str] = []
+    for row in read_table(table, file.read(file.size_bytes)):
+        where = f"{table}, line {row.number}"
+        name = row.file if container.table else f"{prefix}{row.file}"
+        label = unicodedata.normalize("NFC", row.label)
+        if name in labels:
+            if labels[name] != label:
+                raise UserError(f"{where}: {row.file} is {labels[name]!r} in another line and {label!r} here")
+            container.left_out.add(name, "named in several lines")
+            continue
+        labels[name] = label
+        if container.find(name) is None:
+            missing.append(f"{row.file} (line {row.number})")
+            continue
+        if row.split is not None and row.split.lower() not in SPLITS:
+            raise UserError(f"{where}: the split is {row.split!r}; expected one of: {', '.join(SPLITS)}")
+        yield Labelled(name, label, row.file, SPLITS[row.split.lower()] if row.split is not None else split, row.group)
+    if missing:
+        more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
+        raise UserError(f"{table} names files that are not there: {', '.join(missing[:SHOWN])}{more}")
+
+
+def _refuse_empty(container: Container, empty: set[str]) -> None:
+    if empty:
+        raise UserError(
+            f"data.path {container.path}: class {min(empty)!r} has no picture that can be read; remove it or add some "
+            f"({container.left_out})"
+        )
+
+
+def _choose_splits(container: Container, layout: str, pictures: list[Labelled]) -> Arrangement:
+    given = {picture.split for picture in pictures}
+    if not pictures:
+        raise UserError(f"data.path {container.path}: no picture in a folder of a class or in a table; {EXPECTED}")
+    if given == {None}:
+        return Arrangement(layout, pictures, "hold-out of the training split")
+    if "train" not in given:
+        raise UserError(f"data.path {container.path}: no picture in train, only in {_listed(given)}; {EXPECTED}")
+    if "val" in given:
+        for picture in pictures:
+            if picture.split == "test":
+                container.left_out.add(picture.name, "in test, beside val")
+        return Arrangement(layout, [picture for picture in pictures if picture.split != "test"], "validation split")
+    if "test" in given:
+        tested = [replace(picture, split="val" if picture.split == "test" else "train") for picture in pictures]
+        return Arrangement(layout, tested, "test split")
+    return Arrangement(layout, [replace(picture, split=None) for picture in pictures], "hold-out of the training split")
+
+
+def _listed(splits: set[Split | None]) -> str:
+    return ", ".join(sorted(split for split in splits if split))

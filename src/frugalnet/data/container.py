@@ -1,0 +1,202 @@
+"""Where a person's pictures lie: files of a folder, of a zip or of a tar, read alike."""
+
+import os
+import posixpath
+import tarfile
+import tempfile
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from frugalnet.data.members import DAMAGED, natural, open_archive, read_member
+from frugalnet.errors import UserError
+from frugalnet.files import naming, read_regular
+from frugalnet.pictures import HEAD_BYTES, MAX_BYTES, LeftOut, is_systems, walk, why_no_picture
+
+TABLES = (".csv", ".jsonl", ".tsv")  # what a file that names pictures is called
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a container. `read` gives its first so many bytes."""
+
+    size_bytes: int
+    read: Callable[[int], bytes]
+
+    def why_no_picture(self) -> str | None:
+        """Why it is no picture, or None if it is. Raises OSError or UserError if it can't be read."""
+        if self.size_bytes > MAX_BYTES:
+            return f"larger than {MAX_BYTES // 2**20} MiB"
+        return why_no_picture(self.read(HEAD_BYTES))
+
+
+@dataclass(frozen=True)
+class Container:
+    """The files by their names, which are relative, have "/", and are in natural order.
+
+    `empty_folders`: their names, each with a final "/".
+    `table`: the name of the file that `data.path` names, if it names a table; then files are looked up where it says.
+    """
+
+    path: Path
+    files: dict[str, File]
+    empty_folders: list[str] = field(default_factory=list)
+    table: str | None = None
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the files and of the empty folders."""
+        return [*self.files, *self.empty_folders]
+
+    def find(self, name: str) -> File | None:
+        """The file of this name, in any form of Unicode, if it is there."""
+        if self.table is None:
+            return self.files.get(name) or self.files.get(_plain(name))
+        path = self.path.parent / name
+        return _file(path) if path.is_file() else None
+
+
+@contextmanager
+def open_container(path: Path, max_unpacked_bytes: int, scratch: Path) -> Iterator[Container]:
+    """The files below a folder or in an archive, or, for a table, those that it names; hidden ones are left out.
+
+    `scratch`: a folder for what a tar unpacks to. Raises UserError if `path` is none of these, or is damaged.
+    """
+    if path.is_dir():
+        yield _folder(path)
+    elif not path.is_file():
+        raise UserError(f"data.path {path}: no such folder or file")
+    elif path.suffix.lower() in TABLES:
+        yield Container(path, {path.name: _file(path)}, table=path.name)
+    elif zipfile.is_zipfile(path):
+        with open_archive(path) as zip_file:
+            yield _zip(path, zip_file, max_unpacked_bytes)
+    elif _is_tar(path):
+        with tempfile.TemporaryFile(dir=scratch) as unpacked, naming(scratch):
+            links = _unpack(path, unpacked, max_unpacked_bytes)
+            with zipfile.ZipFile(unpacked) as zip_file:
+                container = _zip(path, zip_file, max_unpacked_bytes)
+                for name in links:
+                    container.left_out.add(name, "a link or a device in the archive")
+                yield container
+    else:
+        raise UserError(f"data.path {path}: expected a folder, a zip, a tar, or a table {', '.join(TABLES)}")
+
+
+def _plain(name: str) -> str:
+    """The form of a name in which names are compared: macOS composes letters with accents otherwise."""
+    return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
+
+
+def _file(path: Path) -> File:
+    return File(path.stat().st_size, lambda most: read_regular(path, most)[:most])
+
+
+def _folder(path: Path) -> Container:
+    container = Container(path, {})
+    found: dict[str, Path] = {}
+    for file in walk(path, container.left_out):
+        name = unicodedata.normalize("NFC", file.relative_to(path).as_posix())
+        if os.fsencode(name).decode(errors="replace") != name:
+            raise UserError(f"data.path {file}: the name is not UTF-8; rename the file or folder")
+        if file == path:
+            continue  # itself empty
+        if file.is_dir():
+            container.empty_folders.append(f"{name}/")
+        elif not file.is_file():
+            container.left_out.add(name, "a pipe, a device or a broken link")
+        elif found.setdefault(name, file) is not file:
+            raise UserError(f"data.path {path}: {name} is there twice, its accents in two forms; rename one")
+    first = container.left_out.first
+    first.update((reason, name.removeprefix(f"{path}/")) for reason, name in first.items())
+    container.files.update((name, _file(found[name])) for name in sorted(found, key=natural))
+    return container
+
+
+def _zip(path: Path, zip_file: zipfile.ZipFile, max_unpacked_bytes: int) -> Container:
+    container = Container(path, {})
+    members: dict[str, zipfile.ZipInfo] = {}
+    unpacked_bytes = 0
+    for member in zip_file.infolist():
+        name = _plain(_decoded(member))
+        if member.filename.endswith(("/", "\\")):
+            container.empty_folders.append(f"{name}/")
+        elif is_systems(name) or name.startswith("/"):  # is_systems: also what begins with ".."
+            container.left_out.add(name, "hidden, a system's, or outside of the archive's folder")
+            container.empty_folders.append(f"{posixpath.dirname(name)}/")
+        elif members.setdefault(name, member) is not member:
+            raise UserError(f"data.path {path}: names {name} twice")
+        else:
+            unpacked_bytes += member.file_size
+    _bound(path, unpacked_bytes, max_unpacked_bytes)
+    full = {folder for name in members for folder in _folders_of(name)}
+    container.empty_folders[:] = [
+        name for name in container.empty_folders if name not in full and name.strip("/") and not is_systems(name)
+    ]
+    for name in sorted(members, key=natural):
+        container.files[name] = _member(zip_file, members[name])
+    return container
+
+
+def _folders_of(name: str) -> Iterator[str]:
+    """The folders that a file lies in, each with a final "/"."""
+    for position, letter in enumerate(name):
+        if letter == "/":
+            yield name[: position + 1]
+
+
+def _member(zip_file: zipfile.ZipFile, member: zipfile.ZipInfo) -> File:
+    return File(member.file_size, lambda most: read_member(zip_file, member.filename, most))
+
+
+def _decoded(member: zipfile.ZipInfo) -> str:
+    """A member's name: macOS writes UTF-8 without saying so, which zipfile then takes for cp437."""
+    if member.flag_bits & 0x800:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+
+
+def _bound(path: Path, unpacked_bytes: int, max_unpacked_bytes: int) -> None:
+    if unpacked_bytes > max_unpacked_bytes:
+        raise UserError(
+            f"data.path {path}: unpacks to {unpacked_bytes:,} bytes, the bound data.max_unpacked_bytes is "
+            f"{max_unpacked_bytes:,}"
+        )
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (*DAMAGED, OSError):
+        return False
+
+
+def _unpack(path: Path, unpacked: IO[bytes], max_unpacked_bytes: int) -> list[str]:
+    """Write a tar's files into a zip: a compressed tar can be read in its own order only. Returns what is no file."""
+    others: list[str] = []
+    unpacked_bytes = 0
+    try:
+        with tarfile.open(path) as tar, zipfile.ZipFile(unpacked, "w") as target:
+            for member in tar:
+                file = tar.extractfile(member) if member.isreg() or member.islnk() else None
+                if file is None:
+                    others += [] if member.isdir() else [member.name]
+                    continue
+                unpacked_bytes += member.size
+                _bound(path, unpacked_bytes, max_unpacked_bytes)
+                with target.open(zipfile.ZipInfo(member.name), "w", force_zip64=True) as copy:
+                    while piece := file.read(1 << 20):
+                        copy.write(piece)
+    except (*DAMAGED, tarfile.TarError, KeyError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise UserError(f"data.path {path}: damaged or truncated tar ({error})") from error
+    return others
