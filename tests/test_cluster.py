@@ -311,6 +311,7 @@ def test_a_worker_that_is_killed_and_a_node_that_is_removed_cost_only_what_follo
     nodes.cluster.remove_node(nodes.all[1], allow_graceful=False)
     said = said_by(command, project, 0)
     assert said.count("was lost") >= 1
+    assert "raylet" not in said
     logs = "".join(log.read_text() for log in (project / "logs/train_all").glob("*.log"))
     assert "resuming from the checkpoint" in logs
     assert_as_serial(project, serial)

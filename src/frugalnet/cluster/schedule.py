@@ -17,6 +17,7 @@ from frugalnet.processes import cores
 # Ray is told before it is imported: no usage statistics, no metrics, and a cluster of this command's own listens on
 # loopback only (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER decides that on Linux, too).
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")  # all: of a lost node, Ray would print the end of its log
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 if not os.environ.get("RAY_ADDRESS"):
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -36,7 +37,7 @@ def connected() -> Iterator[str]:
     try:
         if address:
             _check_reachable(address)
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **own)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="critical", **own)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = printable(" ".join(str(error).split()))[:200]
         raise UserError(f"no Ray cluster at {address or 'this machine'} (RAY_ADDRESS): {reason}") from error
