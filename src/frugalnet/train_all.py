@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from frugalnet import config, project
+from frugalnet import config, project, tracking
 from frugalnet.cluster.items import TOKEN, Finished, Item, Job, Stage
 from frugalnet.cluster.resources import Resources, choose_threads
 from frugalnet.config import Params
@@ -133,6 +133,7 @@ def _job(root: Path, token: str, params: Params, resources: Resources) -> Job:
     if not params.compute.threads:
         workers = getattr(params.distributed, "workers", 1)
         variables["OMP_NUM_THREADS"] = str(resources.cores // workers)
+    variables["LOGNAME"] = tracking.user()  # who made the runs, not who runs Ray
     files = {name: (root / name).read_bytes() for name in _FILES}
     return Job(root, token, files, params.cluster.remote, params.compute.model_dump_json(), variables)
 
