@@ -42,6 +42,7 @@ def main() -> None:
         raise UserError(
             f"compute.device: Ray chooses the GPUs, so {params.compute.device} cannot be asked for; use cuda"
         )
+    signal.signal(signal.SIGTERM, _stop)  # until there are trainings, which end in order
     with _token(root) as token:
         pipeline = Pipeline(root, params.cluster.remote)
         pipeline.run_earlier_stages()
@@ -148,6 +149,10 @@ def _token(root: Path) -> Iterator[str]:
         yield token
     finally:
         (root / TOKEN).unlink(missing_ok=True)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 @contextmanager
