@@ -94,7 +94,6 @@ def _fill(folder: Path, project: Path, job: Job) -> None:
 
 def _fetch(folder: Path, item: Item, remote: str | None) -> None:
     """Put the item's data into the folder, as DVC's cache or the remote hold them."""
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     needs = [str(folder / path) for path in item.needs]
@@ -104,7 +103,7 @@ def _fetch(folder: Path, item: Item, remote: str | None) -> None:
                 repo.pull(needs, remote=remote)
             else:
                 repo.checkout(needs)
-        except DvcException as error:
+        except Exception as error:  # whatever DVC, its index or the storage raise
             where = f"the remote '{remote}'" if remote else f"its DVC cache, {repo.cache.legacy.path}"
             what = "; share DVC's cache.dir between the machines, or set cluster.remote" if not remote else ""
             raise Refusal(f"data cannot be had from {where}{what} ({' '.join(str(error).split())[:200]})") from error
