@@ -5,26 +5,52 @@
 #   docker run --rm --gpus all $KEEP frugalnet          (runs dvc repro, or the command given)
 #   docker run --rm --gpus all $KEEP frugalnet sh -c 'dvc repro >&2 && cat results/compare/report.html' > report.html
 #   docker run --rm $KEEP -p 127.0.0.1:5000:5000 -e LISTEN=0.0.0.0 frugalnet make ui
-# The volumes keep results, not code. After an interruption, also with a rebuilt image, the same command resumes, and DVC
-# takes finished stages from its cache.
-FROM python:3.11-slim-bookworm
+# The volumes keep results, not code. Ctrl-C and `docker stop --time 60` interrupt a training, which first writes a
+# checkpoint. After an interruption, also with a rebuilt image, the same command resumes, and DVC takes finished stages
+# from its cache.
+FROM python:3.11-slim-bookworm AS base
 
-# A C compiler: networks are compiled on CUDA, and Triton needs one.
+# A C compiler: networks are compiled on CUDA, and Triton needs one. tini: as process 1, dvc would ignore signals.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc git libc6-dev make \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get install --yes --no-install-recommends gcc git libc6-dev make tini \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
+# The project: what git tracks, new Python and YAML, and of the history the present commit alone. No stash, no earlier
+# commit, no settings of the clone, no secret that lies about.
+FROM base AS source
+WORKDIR /source
+COPY . .
+RUN git clone --quiet --depth 1 --no-checkout "file://$PWD" /clone \
+    && git -C /clone remote remove origin \
+    && rm -rf .git && mv /clone/.git . && git reset --quiet \
+    && git clean -dx --force --quiet --exclude '*.py' --exclude '*.yaml' --exclude dvc.lock
+
+FROM base
 RUN useradd --create-home --uid 1000 frugal
 USER frugal
 WORKDIR /home/frugal/frugalnet
 
-ENV PIP_NO_CACHE_DIR=1
-# The lock file first: this layer of several gigabytes is rebuilt only if the lock file or the Makefile changes.
-COPY --chown=frugal Makefile requirements.lock ./
-RUN make .venv/locked
-COPY --chown=frugal . .
-ARG EXTRAS=
-RUN make install EXTRAS="$EXTRAS" && mkdir -p .dvc/cache .checkpoints artifacts
+# The packages first: this layer of several gigabytes is rebuilt only if their list changes.
+COPY --chown=frugal requirements-image.lock ./
+# For machines without a GPU, a layer of some 4 GB less: --build-arg TORCH_INDEX=… names PyTorch's index of CPU wheels,
+# which the lock file does not cover (pytorch.org, "Get started", gives its address).
+ARG TORCH_INDEX=
+RUN python3 -m venv .venv \
+    && if [ -n "$TORCH_INDEX" ]; then \
+        awk '/^[a-z]/ {keep = !/^(torch|torchvision|triton|cuda-|nvidia-[^m])/} keep' requirements-image.lock > rest.lock \
+        && .venv/bin/pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" \
+            $(grep -oE '^(torch|torchvision)==[0-9.]+' requirements-image.lock) \
+        && .venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r rest.lock \
+        && rm rest.lock; \
+    else \
+        .venv/bin/pip install --no-cache-dir --require-hashes -r requirements-image.lock; \
+    fi
+COPY --chown=frugal --from=source /source ./
+RUN .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
+    && touch .venv/locked .venv/installed \
+    && mkdir -p .dvc/cache .checkpoints artifacts
 ENV PATH="/home/frugal/frugalnet/.venv/bin:$PATH"
 
+STOPSIGNAL SIGINT
+ENTRYPOINT ["tini", "-g", "--"]
 CMD ["dvc", "repro"]

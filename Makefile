@@ -6,16 +6,19 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test default-tests test-all coverage torture team-test bench bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install repository demo test default-tests test-all coverage torture team-test cluster-test image-test train-all bench bench-devices bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=device,team,try
+install: .venv/installed ## install the locked dependencies into .venv; optional extras with EXTRAS=cluster,device,team
 	@for extra in $(subst $(comma), ,$(EXTRAS)); do \
-		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: device, team, try" >&2; exit 1; }; \
-		.venv/bin/python -m pip install --quiet --require-hashes -r requirements-$$extra.lock || exit 1; \
-	done
+		[ -f requirements-$$extra.lock ] || { echo "no extra '$$extra'; there are: cluster, device, team" >&2; exit 1; }; \
+		.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-$$extra.lock || exit 1; \
+	done # --no-deps: a lock holds all that is needed, not all that litert-torch asks for
+
+repository: # checked before gigabytes are installed
+	@git rev-parse --quiet --verify HEAD >/dev/null || { echo "$(CURDIR): DVC needs a git repository with a commit: git clone the project, or git init && git add -A && git commit" >&2; exit 1; }
 
 demo: .venv/installed ## run the whole pipeline on the sample data, in a temporary copy of the project
 	dvc exp run --temp --force --name demo -S data=sample -S train=demo -S robustness=demo -S adapt=demo \
@@ -40,7 +43,13 @@ test-all: lint ## run linters, type check and all tests
 bench: .venv/installed ## compare training speed and memory with the step alone and with common loaders (five minutes)
 	python -m benchmarks.training
 
-bench-serve: .venv/installed ## measure requests per second and latency of the server of `make serve` (two minutes)
+train-all: .venv/installed ## train and evaluate the matrix in parallel on Ray (EXTRAS=cluster; docs/cluster.md); then: dvc repro
+	@exec python -m frugalnet.train_all
+
+bench-devices: .venv/installed ## export the committed networks; accuracy, bytes, latency by format (needs data/arrays)
+	python -m benchmarks.devices
+
+bench-serve: .venv/installed ## compare the server with MLflow’s: requests per second and latency (three minutes)
 	python -m benchmarks.serving
 
 push-hf: .venv/installed ## publish a network of weights/ on Hugging Face: make push-hf MODEL=depthwise REPO=user/name
@@ -53,6 +62,7 @@ bench-gpu: .venv/installed ## measure training on a CUDA GPU: eager, compiled, C
 results: .venv/installed ## copy results and weights to docs/results/RECIPE, weights/ and docs/models/, to be committed
 	python -m tools.publish results
 	python -m tools.publish weights
+	python -m tools.publish exports
 	python -m tools.publish cards
 
 readme: .venv/installed ## fill the README's tables and draw its charts from docs/results
@@ -74,7 +84,17 @@ verify: .venv/installed ## evaluate the committed weights; RETRAIN=residual-0 re
 	esac
 
 team-test: .venv/installed ## test a team's set-up with real PostgreSQL, MLflow, SSH and S3 servers (as root; EXTRAS=team)
-	pytest -m slow tests/test_team.py
+	TEST_REQUIRED=1 pytest -m slow tests/test_team.py
+
+cluster-test: .venv/installed ## test `make train-all` on simulated clusters: killed workers, lost nodes (EXTRAS=cluster)
+	TEST_REQUIRED=1 pytest -m '' tests/test_cluster.py
+
+image-test: .venv/installed ## build the Docker image and test it, by Docker or (as root) buildah, podman, debootstrap: 15 minutes
+	@engine=$$(docker info >/dev/null 2>&1 && echo docker || echo podman); \
+	for program in $$([ $$engine = docker ] || echo buildah debootstrap podman runc conmon); do \
+		command -v $$program >/dev/null || { echo "$$program is missing: apt-get install buildah debootstrap podman runc conmon" >&2; exit 1; }; \
+	done; \
+	IMAGE_ENGINE=$$engine pytest -s -m '' tests/test_image.py
 
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
 	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
@@ -82,32 +102,34 @@ coverage: .venv/installed ## report the line coverage of src by the default test
 ui: .venv/installed ## serve the MLflow UI and print the page to open; OPEN=1 opens it
 	@python -m tools.ui
 
-serve: .venv/installed ## answer HTTP requests with the registry's champion on http://127.0.0.1:5001 (docs/serving.md)
+serve: .venv/installed ## serve the networks of weights/ to the browser and to programs, on http://127.0.0.1:5001 (docs/serving.md)
 	@exec frugalnet serve --host $${LISTEN:-127.0.0.1} --port $${PORT:-5001}
 
-try: .venv/installed ## classify pictures in a browser, on http://127.0.0.1:7860 (make install EXTRAS=try)
-	@exec frugalnet try --port $${PORT:-7860}
+try: serve ## the same: classify pictures in a browser
 
 params: .venv/installed ## restore params.yaml to the defaults in conf/
 	python -c "from dvc.utils.hydra import compose_and_dump as compose; \
 		compose('params.yaml', '$(CURDIR)/conf', None, 'config', '', [])"
 
 lock: ## update the lock files from pyproject.toml (needs uv): versions and hashes, all platforms
-	$(COMPILE) -o requirements.lock
+	$(COMPILE) $(STUDY) -o requirements.lock
 	cp requirements.lock extras.partial # the versions to prefer
-	$(COMPILE) --all-extras -o extras.partial
-	for extra in device team try; do \
-		cp extras.partial requirements-$$extra.lock && $(COMPILE) --extra $$extra -o requirements-$$extra.lock || exit 1; \
+	$(COMPILE) --group dev --all-extras -o extras.partial
+	for extra in cluster device team; do \
+		cp extras.partial requirements-$$extra.lock && $(COMPILE) $(STUDY) --extra $$extra -o requirements-$$extra.lock || exit 1; \
 	done # the extras agree on every version, so they can be installed together and in any order
+	cp extras.partial requirements-image.lock && $(COMPILE) --extra study --extra team -o requirements-image.lock
+	cp requirements.lock requirements-base.lock && $(COMPILE) -o requirements-base.lock
 	rm extras.partial
 
-COMPILE = uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml
+COMPILE = uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header pyproject.toml
+STUDY = --extra study --group dev # what only developers need is not in the image
 
 .venv/installed: .venv/locked pyproject.toml
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/locked: requirements.lock
+.venv/locked: requirements.lock | repository
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frugalnet needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock

@@ -15,8 +15,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SOURCE, os.environ.get
 
 if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`: Ctrl-C while it imports; then run_stage takes over
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"interrupted\n"), os._exit(130)))
+    from frugalnet import streams
     from frugalnet.processes import end_with_parent
 
+    streams.make_usable()  # before anything else is opened
     gc.disable()  # until run_stage: imports make no garbage, and a third of torch's import is the search for it
     if "DVC_STAGE" in os.environ:
         end_with_parent()  # first of all: DVC may die while the stage imports torch

@@ -15,6 +15,7 @@ from frugalnet.stage import run_stage
 from frugalnet.training.batches import Views
 from frugalnet.training.inference import load_weights
 from frugalnet.training.job import Job
+from frugalnet.training.starts import start_path
 
 
 def main(model: str, name: str) -> None:
@@ -26,13 +27,14 @@ def main(model: str, name: str) -> None:
     data = arrays.read_dataset(Path("data/arrays"))
     views = Views(Path("data/views"))
     result = None
-    if params.adapt.draws and (lacks := lacking(params.adapt, data)):
+    lacks = lacking(params.adapt, data) if params.adapt.draws else None
+    if lacks:
         print(f"adapt: nothing is measured: {lacks}")
     elif params.adapt.draws:
         network = trained(model, params, data) if scenario == "seen" else pretrained(model, params, data, views)
         torch.set_num_threads(1)
         result = measure(Experiment(network, model, scenario, data, views, params.adapt))
-    write_network(result, Path("results"), f"{model}-{scenario}")
+    write_network(result, Path("results"), f"{model}-{scenario}", lacks)
 
 
 def trained(model: str, params: config.Params, data: Dataset) -> nn.Module:
@@ -48,7 +50,8 @@ def pretrained(model: str, params: config.Params, data: Dataset, views: Views) -
     left_out = tuple(label for draw in draw_classes(params.adapt, len(data.class_ids)) for label in draw)
     epochs = min(params.adapt.unseen_epochs, params.train.epochs)
     recipe = params.train.model_copy(update={"epochs": epochs, "distillation": 0.0})
-    job = Job(model, params.seeds[0], recipe, data, views, left_out=left_out)
+    start = start_path(model, recipe)
+    job = Job(model, params.seeds[0], recipe, data, views, left_out=left_out, start=start)
     return pretrain(job, device, compute.bits_depend_on(device, params.compute), project.project_root())
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 
 from frugalnet.data.augment import contact_sheet, write_views
-from frugalnet.data.policy import check_policy
 from frugalnet.stage import run_stage
 
 
 def main() -> None:
     from frugalnet import config
+    from frugalnet.check import check
 
     params = config.read_params()
-    check_policy(params.augment.policy)
+    check(params)
     images = Path("data/arrays/train_images.npy")
     views = Path("data/views")
     write_views(images, views, params.augment, processes=params.compute.processes)

@@ -11,7 +11,7 @@ from frugalnet.export.result import figures
 from frugalnet.files import atomic, read_json, write_json
 from frugalnet.stage import run_stage
 from frugalnet.use import weights
-from frugalnet.use.exported import runnables, write_stored
+from frugalnet.use.exported import describe_stored, runnables, write_stored
 from frugalnet.use.registered import register
 
 
@@ -24,16 +24,16 @@ def main(model: str, seed: int) -> None:
     out = Path("results/export") / name
     with atomic(out) as folder:
         folder.mkdir()
-        arenas = write_stored(stored, data.train.images, params.export, folder)
+        written = write_stored(stored, data.train.images, params.export, folder)
         result = measure_accuracy(runnables(stored, folder), data, params.export)
-        write_json(folder / "export.json", result.model_dump())
-    costs = measure_costs(runnables(stored, out), arenas, params.measure)
+        describe_stored(stored, written, result, folder)
+    costs = measure_costs(runnables(stored, out), written.arenas, params.measure)
     write_json(Path("results/export_timing") / name / "timing.json", costs.model_dump())
 
     run, timing = (read_json(Path("results/train") / name / f"{part}.json") for part in ("run", "timing"))
     with tracking.training_run(tracking.project_root(), run, timing) as tracked:
         tracked.log_results(tracking.section("export", figures(result, costs)))
-        register(tracked, stored, run, data, out, result.int8_accepted)
+        register(tracked, stored, run, data, out, [kind for kind in result.formats if result.accepts(kind)])
     print(result.in_words(name))
 
 

@@ -12,9 +12,10 @@ from frugalnet.stage import run_stage
 def main() -> None:
     params = config.read_params()
     device = compute.setup(params.compute)
-    num_classes = len(arrays.read_dataset(Path("data/arrays")).class_ids)
-    networks = {name: models.build(name, num_classes) for name in params.model.names}
-    write_json(Path("results/cost.json"), timing.measure_networks(networks, device, params.measure))
+    data = arrays.read_dataset(Path("data/arrays"))
+    networks = {name: models.build(name, len(data.class_ids)) for name in params.model.names}
+    shape = (3, data.side, data.side)
+    write_json(Path("results/cost.json"), timing.measure_networks(networks, device, params.measure, shape))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from frugalnet.stage import run_stage
 
 def main() -> None:
     from frugalnet import config
+    from frugalnet.check import check
 
     params = config.read_params()
+    check(params)
     normalise(
         Path("data/archive.zip"),
         Path("data/arrays"),

@@ -26,13 +26,14 @@ def main() -> None:
     data = arrays.read_dataset(Path("data/arrays"))
     normalise = Normaliser(data.mean, data.std, device)
     seed = min(params.seeds)
+    shape = (3, data.side, data.side)
     macs = {}
     subjects = []
     for model in params.model.names:
         weights = Path("models") / f"{model}-{seed}.safetensors"
         network = load_weights(models.build(model, len(data.class_ids)), weights)
         network.to(device).to(memory_format=torch.channels_last)
-        macs[model] = counts.macs(network, (3, 64, 64))
+        macs[model] = counts.macs(network, shape)
         subjects.append(Subject(model, seed, partial(infer, network, normalise=normalise)))
     if params.robustness.int8:
         frugal = min(macs, key=lambda model: macs[model])

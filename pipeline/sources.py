@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from frugalnet import sources
+from frugalnet import config, models, sources
+from frugalnet.stage import run_stage
 
 OUT = Path("data/sources")
 
 
 def main() -> None:
+    params = config.read_params()
     for stage in Path(__file__).parent.glob("[!_]*.py"):
         if stage.stem == "train":
             code = sources.code_of([stage, sources.PACKAGE / sources.TRAINING], sources.NOT_WEIGHTS)
@@ -22,6 +24,8 @@ def main() -> None:
     for model in (sources.PACKAGE / "models").glob("[!_]*.py"):
         if code := sources.code_of([model]):
             write_hashes(OUT / f"models/{model.stem}.json", code)
+    for name in params.model.names:
+        write_hashes(OUT / f"networks/{name}.json", sources.code_of([models.find(name)]))
 
 
 def write_hashes(path: Path, code: Mapping[str, str]) -> None:
@@ -30,4 +34,4 @@ def write_hashes(path: Path, code: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

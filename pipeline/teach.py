@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from frugalnet import compute, config
+from frugalnet.check import check
 from frugalnet.data import arrays
 from frugalnet.stage import run_stage
 from frugalnet.training import distillation
@@ -14,7 +15,7 @@ from frugalnet.training.inference import infer
 
 def main() -> None:
     params = config.read_params()
-    config.check_architectures(params)
+    check(params)
     device = compute.setup(params.compute)
     data = arrays.read_dataset(Path("data/arrays"))
     views = Views(Path("data/views"))

@@ -53,6 +53,7 @@ def config(**changes: object) -> NormaliseConfig:
         "classes": None,
         "train_per_class": None,
         "holdout": 0,
+        "side": 64,
         "max_unpacked_bytes": 10_000_000,
     }
     return NormaliseConfig.model_validate(defaults | changes)

@@ -24,7 +24,8 @@ settings.register_profile("nightly", max_examples=500, deadline=None, database=N
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 ROOT = Path(__file__).parents[1]
-AUGMENT = YAML(typ="safe").load((ROOT / "conf/augment/views.yaml").read_text(encoding="utf-8"))
+VIEWS = (ROOT / "conf/augment/views.yaml").read_text(encoding="utf-8")
+AUGMENT = YAML(typ="safe").load(VIEWS.replace('"${data.side}"', "64"))
 POLICY = AUGMENT["policy"]
 
 

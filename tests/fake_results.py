@@ -29,6 +29,15 @@ NETWORKS: dict[str, tuple[int, int, int, float]] = {
     "shufflenet_v2_x0_5": (547_000, 556_000, 41_000_000, 0.452),
     "squeezenet1_1": (825_000, 825_000, 22_000_000, 0.43),
 }
+WIDTHS: dict[str, tuple[int, int, int, float]] = {  # the networks above at other widths
+    "alexnet_x0_25": (31_248, 31_488, 2_100_000, 0.27),
+    "alexnet_x0_375": (64_916, 65_276, 4_150_000, 0.33),
+    "alexnet_x0_5": (111_480, 112_000, 7_400_000, 0.39),
+    "depthwise_x0_5": (26_248, 26_800, 1_400_000, 0.33),
+    "depthwise_x2": (233_416, 234_900, 14_300_000, 0.46),
+    "depthwise_x3": (479_048, 481_900, 30_000_000, 0.50),
+    "residual_x2": (233_416, 234_900, 14_300_000, 0.47),
+}
 PAPERS = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow")
 PAPERS += ("plunger", "Chihuahua", "reel", "bucket", "bow tie")
 MARKUP = ("price of $\\frac$\n| salt", "<b>bow | tie</b>")  # a formula, a line break, a column, a tag
@@ -49,6 +58,7 @@ def make(
     recipe: dict[str, Any] | None = None,
     measured: bool = True,
     data_sha256: str = "d" * 64,
+    data: str = "tiny-imagenet",
 ) -> Path:
     """Write evaluate/, train/ and cost.json into `root`, as a folder of results; returns it."""
     names = class_names(num_classes)
@@ -56,7 +66,7 @@ def make(
     easy = np.random.default_rng(9).normal(size=n) + np.linspace(2, -2, num_classes)[labels]
     costs_of: dict[str, Any] = {}
     for model in models:
-        trainable, keras, macs, top1 = NETWORKS[model]
+        trainable, keras, macs, top1 = (NETWORKS | WIDTHS)[model]
         for seed in seeds:
             generator = np.random.default_rng([trainable, macs, seed, round(1000 * top1)])
             luck = easy + generator.normal(size=n)
@@ -137,7 +147,7 @@ def make(
                 {
                     "model": model,
                     "seed": seed,
-                    "data": "tiny-imagenet",
+                    "data": data,
                     "is_sample": is_sample,
                     "validated_on": "validation split",
                     "data_sha256": data_sha256,

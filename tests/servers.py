@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
+from frugalnet.use.runtime import Network
+from frugalnet.use.server.app import build_app
+from frugalnet.use.server.hosts import Hosts
+from frugalnet.use.server.metrics import Metrics
+from frugalnet.use.server.run import Address, Server, listen
+from frugalnet.use.server.service import Service
 
 
 def free_port() -> int:
@@ -47,3 +55,19 @@ def answers(port: int, health: str | None) -> bool:
         return requests.get(f"http://127.0.0.1:{port}{health}", timeout=5).ok
     except requests.RequestException:
         return False
+
+
+@contextmanager
+def in_this_process(networks: Sequence[Network], examples: Sequence[Path] = ()) -> Iterator[str]:
+    """frugalnet's own server in a thread, so that a test can hold its networks back. Yields its address."""
+    service = Service(networks, Metrics(), threads=2)
+    listening = listen(Address("127.0.0.1", 0))
+    server = Server(build_app(service, Hosts(), examples), service)
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()

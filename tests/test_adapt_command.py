@@ -15,8 +15,8 @@ import requests
 import servers
 
 from frugalnet.errors import UserError
-from frugalnet.use import adapt, exported, weights
-from frugalnet.use.classifier import Classifier
+from frugalnet.use import adapt, finetuned, labelled, tried, weights
+from frugalnet.use.runtime import open_stored
 
 
 def draw(path: Path, hue: tuple[int, int, int], seed: int, side: int = 96) -> None:
@@ -61,21 +61,26 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert stored.classes.names == ["blue", "red `things`"]
     assert stored.entry.top1 >= 5 / 6
     card = (tmp_path / "net/README.md").read_text()
-    assert "- red \\`things\\` (15 pictures)" in card
-    assert done.stdout.splitlines()[0] in card
+    assert "| red \\`things\\` | 15 | 3 | " in card
+    assert done.stdout.splitlines()[1] in card
+    assert "peak memory of the process: " in done.stdout
 
     draw(tmp_path / "new.png", (40, 40, 220), 999)
-    (found,) = Classifier(stored).predict([tmp_path / "new.png"])
+    (found,) = open_stored(stored).predict([tmp_path / "new.png"])
     assert found.top(1)[0][0] == "red `things`"
 
     with pytest.raises(UserError, match=r"cut\.jpg"):  # what is no picture ends it, and nothing is left
-        exported.export_with_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
+        tried.export_with_pictures(stored, [folder / "blue", tmp_path / "new.png"], tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     cut.unlink()
     said = frugalnet("export", "exported", "--weights", "net", "--pictures", "mine/blue", "new.png", cwd=tmp_path)
     assert "depthwise-0, compared on 17 pictures:" in said.stdout
     assert "exported/model.onnx: " in said.stdout
     assert {"model.onnx", "model.int8.onnx"} <= {path.name for path in (tmp_path / "exported").iterdir()}
+    shown = tried.read_shown(stored, [str(folder)])  # the folder that it was fine-tuned on
+    assert "the 6 pictures in" in shown.on
+    assert "held out in training" in shown.on
+    assert (len(shown.compared), len(shown.labels), len(shown.calibration)) == (6, 6, 25)
 
     port = servers.free_port()
     command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--weights", "net", "--port", str(port)]
@@ -87,13 +92,13 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
     assert answer.json()["predictions"][0]["classes"][0]["name"] == "red `things`"
 
     with pytest.raises(UserError, match="already exists"):
-        adapt.adapt(folder, stored, "all", tmp_path / "net")
+        adapt.adapt(folder, stored, tmp_path / "net")
 
 
 def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(adapt, "TUNING", adapt.TUNING.model_copy(update={"steps": 10}))
+    monkeypatch.setattr(finetuned, "TUNING", finetuned.TUNING.model_copy(update={"steps": 10}))
     for out, part in (("a", "classifier"), ("b", "classifier"), ("c", "blocks")):
-        adapt.adapt(folder, weights.choose_network("depthwise"), part, tmp_path / out)
+        adapt.adapt(folder, weights.choose_network("depthwise"), tmp_path / out, adapt.Options(part))
     a, b, c = ((tmp_path / out / "depthwise-0.safetensors").read_bytes() for out in "abc")
     assert a == b != c
 
@@ -120,7 +125,7 @@ def test_the_same_pictures_give_the_same_weights_and_another_part_other_ones(fol
 def test_folders_that_cannot_be_learned_are_refused(folder, tmp_path, spoil, said):
     spoil(folder)
     with pytest.raises(UserError, match=said):
-        adapt.adapt(folder, weights.choose_network("depthwise"), "all", tmp_path / "out")
+        adapt.adapt(folder, weights.choose_network("depthwise"), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
 
 
@@ -135,7 +140,7 @@ def test_plain_pictures_of_other_colours_do_not_look_the_same(tmp_path):
         for name, value in (("dark", 10 + 12 * k), ("light", 150 + 12 * k)):
             (tmp_path / name).mkdir(exist_ok=True)
             cv2.imwrite(str(tmp_path / name / f"{k}.png"), np.full((64, 64, 3), value, np.uint8))
-    shown = adapt.read_pictures(tmp_path)
+    shown = labelled.read_pictures(tmp_path, 64)
     assert len(shown.labels) == 12
     assert shown.notes == []
 
@@ -160,7 +165,7 @@ def test_a_hundred_circles_and_a_hundred_squares_are_no_copies(tmp_path, paper, 
     for k in range(100):
         for name in ("circles", "squares"):
             outline(tmp_path / name / f"{k}.png", generator, paper, ink)
-    shown = adapt.read_pictures(tmp_path)
+    shown = labelled.read_pictures(tmp_path, 64)
     assert np.bincount(shown.labels).tolist() == [100, 100]
     assert len(np.unique(shown.groups)) == 200
     assert shown.notes == []
@@ -171,7 +176,7 @@ def test_of_equal_pixels_in_a_class_one_is_kept_and_near_copies_in_two_classes_a
     image = cv2.imread(str(folder / "blue/4.jpg"))
     cv2.imwrite(str(folder / "blue/smaller.png"), cv2.resize(image, (72, 72), interpolation=cv2.INTER_AREA))
     cv2.imwrite(str(folder / "red `things`/worse.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    shown = adapt.read_pictures(folder)
+    shown = labelled.read_pictures(folder, 64)
     assert np.bincount(shown.labels).tolist() == [16, 16]
     left_out, warning = shown.notes
     assert left_out.endswith("blue/equal.jpg: the same pixels as " + str(folder / "blue/3.jpg"))
@@ -181,7 +186,7 @@ def test_of_equal_pixels_in_a_class_one_is_kept_and_near_copies_in_two_classes_a
     sizes = np.bincount(shown.groups)
     assert sorted(sizes)[-2:] == [1, 3]
     copies = shown.groups == sizes.argmax()
-    sides = {tuple(adapt.hold_out(shown.labels, shown.groups, seed)[copies]) for seed in range(20)}
+    sides = {tuple(labelled.hold_out(shown.labels, shown.groups, seed)[copies]) for seed in range(20)}
     assert sides == {(False, False, False), (True, True, True)}
 
 
@@ -189,7 +194,7 @@ def test_of_many_near_copies_the_first_pairs_and_the_number_are_told(folder):
     image = cv2.imread(str(folder / "blue/4.jpg"))
     for side in (70, 80, 90):
         cv2.imwrite(str(folder / f"blue/{side}.png"), cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
-    (warning,) = adapt.read_pictures(folder).notes
+    (warning,) = labelled.read_pictures(folder, 64).notes
     assert warning.count(" and ") == 4  # three pairs, and the rest of the six
     assert warning.endswith("; and 3 more pairs")
 
@@ -197,10 +202,10 @@ def test_of_many_near_copies_the_first_pairs_and_the_number_are_told(folder):
 def test_a_fifth_of_each_class_is_held_out():
     labels = np.repeat([0, 1, 2], [5, 10, 99])
     alone = np.arange(len(labels))
-    held = adapt.hold_out(labels, alone, 0)
+    held = labelled.hold_out(labels, alone, 0)
     assert [int(held[labels == c].sum()) for c in range(3)] == [1, 2, 20]
-    assert np.array_equal(held, adapt.hold_out(labels, alone, 0))
-    assert not np.array_equal(held, adapt.hold_out(labels, alone, 1))
+    assert np.array_equal(held, labelled.hold_out(labels, alone, 0))
+    assert not np.array_equal(held, labelled.hold_out(labels, alone, 1))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -211,7 +216,7 @@ def test_near_copies_are_on_one_side_of_the_hold_out_and_each_class_is_on_both(s
     groups[[4, 20]] = 4  # of two classes
     groups[30:33], groups[33:36] = 30, 33  # a class of two groups, each more than a fifth
     groups[36:] = 36  # a class of one group
-    held = adapt.hold_out(labels, groups, seed)
+    held = labelled.hold_out(labels, groups, seed)
     divided = [group for group in np.unique(groups) if len(set(held[groups == group])) == 2]
     assert divided == [36]
     assert [int(held[labels == c].sum()) for c in range(4)] == [4, 2, 3, 1]
@@ -219,7 +224,7 @@ def test_near_copies_are_on_one_side_of_the_hold_out_and_each_class_is_on_both(s
 
 def test_the_result_never_lies_among_the_classes(folder):
     with pytest.raises(UserError, match="is in the folder of the classes; name another folder with --out"):
-        adapt.adapt(folder, weights.choose_network("depthwise"), "all", folder / "net")
+        adapt.adapt(folder, weights.choose_network("depthwise"), folder / "net")
 
 
 @pytest.mark.parametrize("words", ["try --port 99999", "adapt mine --seed -1", "predict --top x photo.jpg"])

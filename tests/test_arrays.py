@@ -24,6 +24,7 @@ from frugalnet.data.arrays import FILES, Dataset, read_dataset
 from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import sha256, write_json
+from frugalnet.pictures import read_picture
 from frugalnet.training.batches import Examples, Normaliser
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.loop import fit
@@ -102,7 +103,7 @@ def without_blue(file: bytes) -> bytes:
 def test_neither_processes_nor_the_order_of_members_change_a_byte(
     small: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frugalnet.data.decode.CHUNK", 2)
+    monkeypatch.setattr("frugalnet.data.decode.CHUNK_PIXELS", 2 * 64**2)
     ones = made(pack(tmp_path / "a.zip", small), processes=1)
     shuffled = dict(random.Random(1).sample(sorted(small.items()), len(small)))
     threes = made(pack(tmp_path / "b.zip", shuffled), processes=3)
@@ -110,6 +111,29 @@ def test_neither_processes_nor_the_order_of_members_change_a_byte(
     assert files[0] == files[1]
     assert ones.sha256.keys() == {f"{s}_{p}.npy" for s in ("train", "validation") for p in ("images", "labels")}
     np.testing.assert_array_equal(ones.train.images, threes.train.images)
+
+
+def photograph(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(width).integers(0, 256, (height // 20, width // 20, 3), np.uint8)
+    Image.fromarray(noise).resize((width, height)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("side", [32, 96])
+def test_pictures_of_any_size_are_scaled_as_predict_does_whatever_the_tasks(
+    side: int, small: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frugalnet.data.decode.CHUNK_PIXELS", 5 * side**2)
+    small[FIRST] = photograph(2000, 1300)
+    data = made(pack(tmp_path / "a.zip", small), side=side)
+    assert data.side == side
+    assert data.train.images.shape == (12, side, side, 3)
+    assert data.validation.images.shape == (6, side, side, 3)
+    assert np.array_equal(data.train.images[0], read_picture(small[FIRST], FIRST, side).pixels)
+    pixels = np.asarray(data.train.images).reshape(-1, 3)
+    np.testing.assert_allclose(data.mean, pixels.mean(axis=0))
+    np.testing.assert_allclose(data.std, pixels.std(axis=0))
 
 
 def test_a_subset_keeps_the_first_classes_and_images(small: Members, tmp_path: Path) -> None:
@@ -144,6 +168,12 @@ def test_test_images_and_other_files_are_left_alone(small: Members, tmp_path: Pa
 def test_impossible_values_are_refused(key: str) -> None:
     with pytest.raises(ValidationError, match=key):
         config(**{key: "" if key == "name" else -1})
+
+
+@pytest.mark.parametrize("side", [31, 257])
+def test_a_side_that_no_network_is_made_for_is_refused(side: int) -> None:
+    with pytest.raises(ValidationError, match="side"):
+        config(side=side)
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_leaves_nothing(small: Members, tmp_path: Path) -> None:
@@ -258,10 +288,10 @@ def test_what_is_not_whole_never_takes_the_folders_name(
     assert f"{lost}'" in refused(pack(tmp_path / "a.zip", small))
 
 
-def decode_here(archive: Path, members: dict[Path, list[str]], processes: int) -> dict[Path, np.ndarray]:
+def decode_here(archive: Path, members: dict[Path, list[str]], side: int, processes: int) -> dict[Path, np.ndarray]:
     """Black images of the right number, without processes."""
     for path, names in members.items():
-        np.save(path, np.zeros((len(names), 64, 64, 3), np.uint8))
+        np.save(path, np.zeros((len(names), side, side, 3), np.uint8))
     return dict.fromkeys(members, np.eye(3, 256, dtype=np.int64))
 
 

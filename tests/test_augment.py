@@ -25,6 +25,7 @@ from frugalnet.data.augment import contact_sheet, write_views
 from frugalnet.data.config import AugmentConfig, Transform
 from frugalnet.data.policy import check_policy
 from frugalnet.errors import UserError
+from frugalnet.training.batches import Views
 
 
 def policy(*transforms: dict[str, Any], views: int = 1, seed: int = 0) -> AugmentConfig:
@@ -59,6 +60,19 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> N
     view = np.load(tmp_path / "views/view_1.npy")
     assert (view.shape, view.dtype) == ((1100, 64, 64, 3), np.uint8)
     np.testing.assert_array_equal(view[1000:], augment.augment(pictures(1100)[1000:], noisy, view=1, start=1000))
+
+
+def test_a_task_holds_no_more_bytes_of_large_images_than_of_small_ones(tmp_path: Path) -> None:
+    noisy = policy({"name": "GaussNoise", "p": 1.0}, views=1)
+    large = np.random.default_rng(0).integers(0, 256, (130, 256, 256, 3), np.uint8)
+    np.save(tmp_path / "images.npy", large)
+    write_views(tmp_path / "images.npy", tmp_path / "views", noisy, processes=1)
+    described = json.loads((tmp_path / "views/views.json").read_text())
+    assert described["images_per_hash"] == 62
+    assert 62 * large[0].nbytes <= 1000 * 64 * 64 * 3
+    view = np.load(tmp_path / "views/view_0.npy")
+    np.testing.assert_array_equal(view[124:], augment.augment(large[124:], noisy, view=0, start=124))
+    assert Views(tmp_path / "views").of_epoch(0, large).shape == large.shape  # the hashes are those of the parts
 
 
 def test_what_it_makes_is_what_albumentations_makes() -> None:
@@ -247,7 +261,7 @@ def test_an_impossible_value_is_refused(values: dict[str, Any], key: str) -> Non
 
 def test_too_small_a_disk_is_refused_before_any_work(tmp_path: Path) -> None:
     images = saved(tmp_path / "images.npy", 5)
-    with pytest.raises(UserError, match=r"views: \d+ views take \d+\.\d GB, only \d+\.\d GB are free"):
+    with pytest.raises(UserError, match=r"views: \d+ views take [\d,]+ bytes, only [\d,]+ are free"):
         write_views(images, tmp_path / "views", augmentation(views=10**12), processes=1)
     assert not (tmp_path / "views").exists()
 

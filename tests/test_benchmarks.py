@@ -131,6 +131,15 @@ def test_the_gpu_benchmark_measures_steps_and_epochs_of_each_network(prepared):
     assert re.search(rf"^depthwise +eager +{SPREAD} +{SPREAD} ", printed, re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_the_benchmark_of_serving_measures_both_servers_and_compares_them(tmp_path):
+    printed = measure(tmp_path, "serving", "--model", "depthwise", "--rounds", "2", "--seconds", "0.5")
+    for name in ("mlflow models serve", "frugalnet serve"):
+        for clients in (1, 8, 32):
+            assert re.search(rf"^\| {name} \| {clients} \| \d+ \(\d+ to \d+\) \|", printed, re.MULTILINE)
+    assert re.search(r"^\d+\.\d times the requests per second at 8 clients", printed, re.MULTILINE)
+
+
 def test_without_a_gpu_the_benchmark_says_so_in_one_line():
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "benchmarks.gpu"]

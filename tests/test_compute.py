@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from frugalnet import compute
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.errors import UserError
+from frugalnet.processes import cores
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc than glibc's")
@@ -89,3 +91,76 @@ def test_after_evaluation_each_module_has_its_own_mode_again(mode):
         assert (network.training, trained.training) == (False, False)
         raise RuntimeError
     assert (network.training, frozen.training, trained.training) == (mode, False, True)
+
+
+def test_a_gpu_is_chosen_by_its_index_and_one_that_is_missing_is_refused(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    second = settings("off").model_copy(update={"device": "cuda:1"})
+    assert compute.setup(second) == torch.device("cuda:1")
+    assert chosen == [torch.device("cuda:1")]
+    with pytest.raises(UserError, match=r"'cuda:2' is not available; .*: cuda, cpu, cuda:0, cuda:1$"):
+        compute.setup(second.model_copy(update={"device": "cuda:2"}))
+
+
+def threads_of(config: ComputeConfig) -> int:
+    before = torch.get_num_threads()
+    try:
+        compute.setup(config)
+        return torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("3,2", 3), ("0", None), ("many", None), ("", None)])
+def test_omp_num_threads_decides_if_the_parameter_does_not(monkeypatch, capsys, asked, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    config = settings("off").model_copy(update={"device": "cpu", "threads": 0})
+    assert threads_of(config) == (threads or cores())
+    assert capsys.readouterr().err == ""
+
+
+def test_an_omp_num_threads_that_is_overridden_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_of(settings("off").model_copy(update={"device": "cpu", "threads": 2})) == 2
+    assert capsys.readouterr().err == "2 threads (compute.threads), not the 3 of OMP_NUM_THREADS\n"
+
+
+GROUPS = {  # the process's groups, the files of these groups, and the cores that it then may use
+    "version 2, in a container": ("0::/", {"cpu.max": "150000 100000"}, 2),
+    "version 2, no quota": ("0::/", {"cpu.max": "max 100000"}, 8),
+    "version 2, the quota of a group above": (
+        "0::/pod/box",
+        {"pod/box/cpu.max": "max 100000", "pod/cpu.max": "300000 100000"},
+        3,
+    ),
+    "version 1": ("4:cpu,cpuacct:/box", {"cpu,cpuacct/box/cpu.cfs_quota_us": "50000"}, 1),
+    "version 1, in a container, which does not see its group's name": (
+        "4:cpu,cpuacct:/docker/0a",
+        {"cpu,cpuacct/cpu.cfs_quota_us": "400000"},
+        4,
+    ),
+    "version 1, no quota": ("1:cpu:/\n0::/", {"cpu/cpu.cfs_quota_us": "-1"}, 8),
+    "more than there are": ("0::/", {"cpu.max": "6400000 100000"}, 8),
+    "of other groups": ("4:cpuset,memory:/box", {"cpuset,memory/box/cpu.cfs_quota_us": "50000"}, 8),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_containers_quota_limits_the_cores(tmp_path, monkeypatch, name):
+    process, files, expected = GROUPS[name]
+    (tmp_path / "process").write_text(process + "\n")
+    for file, content in files.items():
+        path = tmp_path / "groups" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content + "\n")
+        path.with_name("cpu.cfs_period_us").write_text("100000\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    assert cores(tmp_path / "process", tmp_path / "groups") == expected
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    assert cores(tmp_path / "process", tmp_path / "groups") == 8

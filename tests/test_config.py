@@ -43,6 +43,15 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         check_policy(params.augment.policy)
 
 
+@pytest.mark.parametrize("augment", ["views", "light"])
+@pytest.mark.parametrize("side", [32, 96, 256])
+def test_crop_and_full_resolution_follow_the_side(tmp_path, side, augment):
+    chosen = [f"data.side={side}", f"augment={augment}"]
+    params = config.read_params(compose(tmp_path / "params.yaml", *chosen))
+    assert params.train.resolutions == [side]
+    check_policy(params.augment.policy, params.data.side)
+
+
 @pytest.mark.parametrize(
     ("override", "key", "reason"),
     [
@@ -59,9 +68,13 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("seeds=[0,0]", "seeds", "0 appears 2 times"),
         ("model.names=[alexnett]", "model.names", "'alexnett' is not one of: alexnet, depthwise"),
         ("model.names=[residual,residual]", "model.names", "residual appears 2 times"),
-        ("compute.device=tpu", "compute.device", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ("compute.device=tpu", "compute.device", "auto|cpu|cuda(:"),
+        ("compute.device='cuda:'", "compute.device", "auto|cpu|cuda(:"),
         ("data.md5=abc", "data.md5", "pattern"),
         ("data.classes=1", "data.classes", "greater than or equal to 2"),
+        ("data.side=31", "data.side", "greater than or equal to 32"),
+        ("data.side=257", "data.side", "less than or equal to 256"),
+        ("data.side=32 train=speedrun", "train", "48, 32] enlarge the images, data.side is 32"),
         ("train=speedrun train.epochs=3", "train.resolutions", "4 sizes for 3 epochs"),
         ("~augment.views", "augment.views", "required"),
         ("~measure.rounds", "measure.rounds", "required"),
@@ -83,6 +96,9 @@ def test_every_choice_of_every_group_is_valid(tmp_path, choice):
         ("train.recipe=../modern", "train.recipe", "pattern"),
         ("launch.timeout_minutes=1e300", "launch.timeout_minutes", "less than or equal to 100000"),
         ("launch.timeout_minutes=1e-9", "launch.timeout_minutes", "greater than or equal to 0.01"),
+        ("budget.macs=0", "budget.macs", "greater than 0"),
+        ("budget.macs=4Mi", "budget.macs", "expected a number, as 4000000, 4M, 100k or 1.5G; found '4Mi'"),
+        ("+budget.joules=1", "budget.joules", "not permitted"),
         ("augment.policy.0.p=1.5", "augment.policy.0.p", "less than or equal to 1"),
     ],
 )
@@ -93,6 +109,12 @@ def test_a_wrong_parameter_is_refused_by_its_name_with_the_reason(tmp_path, over
     assert key in str(refusal.value)
     assert reason in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_budget_may_be_written_with_prefixes(tmp_path):
+    params = config.read_params(compose(tmp_path / "params.yaml", "budget.macs=4M", "budget.latency_ms=0.5"))
+    assert params.budget.limits == {"macs": 4e6, "latency_ms": 0.5}
+    assert config.read_params(compose(tmp_path / "params.yaml")).budget.limits == {}
 
 
 def test_an_unknown_choice_is_refused_with_the_valid_ones(tmp_path):

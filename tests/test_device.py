@@ -1,5 +1,6 @@
 """The report's section "On a device"."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import fake_results
@@ -12,6 +13,7 @@ from frugalnet.document.charts import colours
 from frugalnet.document.write import write_document
 from frugalnet.errors import UserError
 from frugalnet.export import section as export
+from frugalnet.metrics.statistics import Interval
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,23 @@ def test_every_format_has_its_accuracy_bytes_latency_and_memory(result, comparis
         "depthwise": (299_040.0, 40.5, True),
         "depthwise int8": (89_712.0, 37.5, True),
     }
+
+
+def test_a_file_for_microcontrollers_is_shown_with_its_arena_and_judged(result):
+    (network,) = [network for network in result.networks if network.model == "alexnet"]
+    lossy = network.result.formats["int8"].model_copy(update={"loss_points": Interval(2.5, 2.0, 3.0)})
+    formats = {**network.result.formats, "tflite": lossy}
+    cost = network.costs.formats["executorch"].model_copy(update={"arena_bytes": 73_728})
+    micro = replace(
+        network,
+        result=network.result.model_copy(update={"formats": formats}),
+        costs=network.costs.model_copy(update={"formats": {**network.costs.formats, "tflite": cost}}),
+    )
+    cells = row(export.table([micro]), "alexnet", "TFLite, int8")
+    assert cells[2][1] == ("−2.5 points (−3.0 to −2.0)", "not registered: loses more than 2 points")
+    assert cells[6][1] == ("arena 73.7 kB",)
+    assert "TensorFlow Lite Micro" in export.note([micro])
+    assert "TensorFlow Lite Micro" not in export.note([network])
 
 
 def test_the_summary_has_accuracy_bytes_and_the_loss_of_int8_and_no_time(result, comparison):

@@ -544,7 +544,8 @@ def test_an_impossible_configuration_is_refused_in_one_line(tmp_path, overrides,
         ({"workers": 17}, CPU, 160, "17 workers are too many for batches of 32 images, .*; use at most 16 workers"),
         ({"workers": 4, "batch": "whole"}, CPU, 7, "4 workers are too many for batches of 7 images"),
         ({"backend": "nccl"}, CPU, 160, "backend: 'nccl' is not available for cpu; use auto"),
-        ({}, torch.device("mps"), 160, "not on mps; set compute.device=cpu"),
+        ({}, torch.device("mps"), 160, "not on mps; set compute.device to cpu or cuda"),
+        ({}, torch.device("cuda:1"), 160, "each on a GPU of its own, not on cuda:1"),
     ],
 )
 def test_what_this_machine_or_the_data_cannot_do_is_refused_in_one_line(changes, device, count, reason):
@@ -607,6 +608,14 @@ def test_other_workers_restart_with_the_same_bits(tmp_path, capfd, two, name, po
     again = run(tmp_path, {"run": Training(config=policy, fault=KILLED)}, how=LAUNCH.model_copy(update={"restarts": 1}))
     assert "resuming from the checkpoint: epoch 2, step 1" in capfd.readouterr().err
     assert bits_of(again["run"][0]["weights"]) == bits_of(two[name][0]["weights"])
+
+
+@pytest.mark.slow
+def test_an_asynchronous_worker_that_is_killed_costs_no_epoch(tmp_path, capfd):
+    how = LAUNCH.model_copy(update={"restarts": 1})
+    again = run(tmp_path, {"run": Training(config=ASYNCHRONOUS, fault=KILLED)}, how=how)
+    assert "resuming from the checkpoint" in capfd.readouterr().err
+    assert [row["epoch"] for row in again["run"][0]["rows"]] == [1, 2, 3]
 
 
 @pytest.mark.slow

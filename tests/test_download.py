@@ -266,10 +266,24 @@ def test_an_untrusted_certificate_is_named_and_not_asked_for_again(
 
 
 def test_an_address_with_a_password_is_refused_since_parameters_reach_git_and_mlflow() -> None:
-    for url in ("http://me:pass@word@host/a.zip", "https://me@host/a.zip"):
-        with pytest.raises(ValidationError, match=r"put it in ~/\.netrc"):
+    for url in (
+        *("http://me:pass@word@host/a.zip", "https://me@host/a.zip", "HTTPS://me@host/a.zip", "ftp://me:p@host/a.zip"),
+        *("//me:p@host/a.zip", "http:me:p@host/a.zip", "http:/me:p@host/a.zip", "http://me:pass/word@host/a.zip"),
+        *(
+            "https://host/a.zip?token=x",
+            "https://host/a.zip?d=1&X-Amz-Signature=x",
+            "https://host/a.zip#access_token=x",
+        ),
+    ):
+        with pytest.raises(ValidationError, match=r"would reach git and MLflow: put user and password in ~/\.netrc"):
             config(url)
-    assert config("https://host/a@b.zip").url
+    for url in (
+        "https://host/a@b.zip",
+        "http://host:80/a.zip?download=1",
+        "/home/me@lab/a.zip",
+        "file:///me@lab/a.zip",
+    ):
+        assert config(url).url
 
 
 def test_the_password_of_an_address_is_not_shown_with_wrong_parameters(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,12 @@ def test_a_message_is_one_line_without_escapes_and_without_the_password_of_a_url
     error = UserError("class \x1b[31mred\u202e\n of https://me:p@ss:w/rd@host/a.zip, 'http://host/b@c.zip' café")
     assert str(error) == r"class \x1b[31mred\u202e\n of https://***@host/a.zip, 'http://***@c.zip' café"
     assert str(UserError("ftp://me:p'a@host, http://me:p\"a ss@host")) == "ftp://***@host, http://***@host"
+    for odd in ("//me:p@host", "http:me:p@host", "HTTP:/me:p@host", "http://me:p/w@host", "x+y:me:p@host"):
+        assert re.fullmatch(r"found '[\w+]*:?/{0,2}\*\*\*@host'", str(UserError(f"found '{odd}'"))), odd
+    for key in ("token", "X-Amz-Signature", "access_key", "sig", "password"):
+        assert str(UserError(f"url: /a?b=1&{key}=s%2Fx&c=2 is")) == f"url: /a?b=1&{key}=***&c=2 is"
+    plain = "dvc.yaml:train@depthwise-0 file:///me@lab/a.zip me@host /me@lab?download=1"
+    assert str(UserError(plain)) == plain
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  # our own
 
 

@@ -16,7 +16,11 @@ def _locked(lock: Path) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, found)}
 
 
-@pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements*.lock")), ids=lambda lock: lock.stem)
+BASE = ROOT / "requirements-base.lock"
+STUDY = sorted(set(ROOT.glob("requirements*.lock")) - {BASE})
+
+
+@pytest.mark.parametrize("lock", STUDY, ids=lambda lock: lock.stem)
 def test_a_lock_pins_the_extras_that_its_packages_ask_for(lock: Path) -> None:
     """Otherwise pip 23 takes the newest release for `coverage[toml]`, and refuses it for its lack of a hash."""
     locked = _locked(lock)
@@ -38,3 +42,11 @@ def test_extras_can_be_installed_together() -> None:
         for name, requirement in _locked(lock).items():
             versions.setdefault(name, set()).add(str(requirement.specifier))
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+def test_the_base_is_a_part_of_what_make_install_installs_and_holds_nothing_of_the_study() -> None:
+    base, study = (_locked(lock) for lock in (BASE, ROOT / "requirements.lock"))
+    assert {"numpy", "onnxruntime", "pillow"} < base.keys()
+    assert {name: requirement.specifier for name, requirement in base.items() if name not in study} == {}
+    assert all(requirement.specifier == study[name].specifier for name, requirement in base.items())
+    assert base.keys().isdisjoint({"torch", "torchvision", "mlflow", "dvc", "scipy", "matplotlib", "pandas"})

@@ -1,5 +1,7 @@
 import importlib
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from frugalnet import models
 from frugalnet.errors import UserError
 from frugalnet.metrics.counts import counts
 from frugalnet.models.check import check_architecture
+from frugalnet.models.layers import channels
 
 # The paper's plan (section 3.2): layer, output shape as H×W×C, weights, batch-norm values by Keras's count.
 CONVENTIONAL = [
@@ -238,11 +241,11 @@ def test_a_network_that_cannot_be_trained_is_refused_by_file_and_reason_in_one_l
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["my-net", "class"])
+@pytest.mark.parametrize("name", ["my-net", "class", "_net", "nété", "n" * 65])
 def test_a_file_name_that_cannot_be_imported_is_refused_and_not_listed(architecture, name):
     architecture(POOLED.format("nn.Linear(3, num_classes)"), name)
     assert name not in models.available()
-    with pytest.raises(UserError, match=f"'{name}' cannot be a Python module's name"):
+    with pytest.raises(UserError, match=f"'{name}' cannot be a network's name"):
         check_architecture(name)
 
 
@@ -256,3 +259,64 @@ def test_a_network_whose_logits_depend_on_the_other_images_or_on_chance_is_refus
     )
     with pytest.raises(UserError, match="other logits alone than among others"):
         check_architecture("tried")
+
+
+WIDE = ["alexnet", "depthwise", "residual", "frugal", "frugal_wide", "mobilenet_v3_small"]
+
+
+@pytest.mark.parametrize(("width", "expected"), [(0.25, 8), (0.375, 12), (1, 32), (3, 96), (0.01, 4), (0.3125, 12)])
+def test_channels_are_the_nearest_multiple_of_four(width, expected):
+    assert channels(32, width) == expected
+
+
+@pytest.mark.parametrize("architecture", WIDE)
+def test_an_architecture_of_another_width_is_a_network_of_its_own(architecture):
+    costs = [counts(models.build(name, 10), (3, 64, 64))["macs"] for name in (f"{architecture}_x0_5", architecture)]
+    assert costs[0] < 0.6 * costs[1]
+    check_architecture(f"{architecture}_x0_5", [32])
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "parameters"),
+    [("alexnet_x0_375", 3_444_324, 64_916), ("depthwise_x2_875", 23_450_984, 443_640)],
+)
+def test_the_papers_plan_at_a_width_has_the_counts_of_its_channels(name, macs, parameters):
+    counted = counts(models.build(name), (3, 64, 64))
+    assert (counted["macs"], counted["parameters_trainable"]) == (macs, parameters)
+
+
+def test_the_docs_state_the_counts_of_the_widths():
+    text = (Path(__file__).parents[1] / "docs/study.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+_x[^|]*) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    stated = {name: row[1:] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert len(stated) == 11
+    for name, figures in stated.items():
+        counted = counts(models.build(name), (3, 64, 64))
+        assert figures == (f"{counted['macs']:,}", f"{counted['parameters_trainable']:,}")
+
+
+@pytest.mark.parametrize("width", [0.125, 0.25, 0.375, 0.5, 1.0, 1.5, 2.875, 3.0])
+def test_a_networks_name_states_its_architecture_and_width(width):
+    network = models.Network("frugal_wide", width)
+    assert models.parse(network.name) == network
+    assert models.find(network.name) == models.find("frugal_wide")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("depthwise_x1", "write depthwise, so"),
+        ("depthwise_x0_50", "write depthwise_x0_5, so"),
+        ("depthwise_x0", "expected a width above 0, at most 8; found 0"),
+        ("depthwise_x9", "expected a width above 0, at most 8; found 9"),
+        ("squeezenet1_1_x2", "squeezenet1_1 has no width"),
+        ("deepwise_x2", "is not one of: alexnet"),
+    ],
+)
+def test_a_width_that_cannot_be_is_refused(name, reason):
+    with pytest.raises(UserError, match=reason):
+        models.build(name)
+
+
+def test_a_name_that_is_an_architectures_has_no_other_width():
+    assert models.parse("shufflenet_v2_x0_5") == models.Network("shufflenet_v2_x0_5")

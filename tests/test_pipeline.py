@@ -128,7 +128,7 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_pictures_the_model_and_t
     assert tracked.data.metrics["final/macs"] == metrics["macs"]
     assert tracked.data.metrics["efficiency/latency_ms"] > 0
     exported = json.loads((project / "results/export/depthwise-0/export.json").read_text())
-    assert tracked.data.metrics["export/int8_top1"] == exported["formats"]["int8"]["top1"]
+    assert tracked.data.metrics["export/int8_top1"] == exported["accuracy"]["formats"]["int8"]["top1"]
     (version,) = client.search_model_versions("name = 'frugalnet-depthwise'")
     assert version.run_id == tracked.info.run_id
     assert tracked.data.metrics["efficiency/epoch_cpu_seconds"] > 0
@@ -182,12 +182,17 @@ def test_dvc_shows_metrics_experiments_and_plots(project):
     assert '"model": "depthwise-0"' in page  # the confusion names its network
 
 
-def test_an_experiment_in_the_work_tree_that_changes_nothing_trains_nothing(project):
-    assert "Stage 'train@depthwise-0' didn't change, skipping" in experiment(project)
-
-
 def stages_run(said: str) -> list[str]:
     return re.findall(r"^Running stage '(.*)'", said, re.MULTILINE)
+
+
+def test_an_experiment_in_the_work_tree_that_changes_the_budget_reruns_the_report_alone(project):
+    said = experiment(project, "budget.macs=1M")
+    assert stages_run(said) == ["compare"]
+    assert "Stage 'train@depthwise-0' didn't change, skipping" in said
+    assert "\nNo network fits 1 M MACs. The closest is depthwise, " in (
+        project / "results/compare/report.md"
+    ).read_text(encoding="utf-8")
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -306,6 +311,22 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     assert not [name for name in ("struck", "models", "results") if list((other / name).glob("*"))]
     assert [path.name for path in (other / "data").glob("[!.]*")] == ["sources"]
     assert not (other / "struck").exists()
+
+
+def test_networks_of_several_widths_are_trained_and_compared_at_equal_cost(project, tmp_path):
+    shape = ("model=curve_small", "robustness=none", "adapt=none")
+    said = experiment(project, *shape, options=("--temp", "--name", "curve"))
+    assert "train@alexnet_x0_375-0" in said
+    assert "train@depthwise-0' didn't change" in said  # width 1 is the network that the project has trained
+    revision = run(project, "git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/curve").strip()
+    run(project, "dvc", "get", "--quiet", ".", "results/compare", "--out", str(tmp_path / "report"), "--rev", revision)
+    compared = json.loads((tmp_path / "report/comparison.json").read_text())["equal_cost"]
+    ((pair, figures),) = compared.items()
+    assert sorted(pair.split(" - ")) == ["alexnet", "depthwise"]
+    assert [sorted(gain["pair"]) for gain in figures["at_equal_macs"] if gain["pair"]] == [
+        ["alexnet_x0_375", "depthwise"]
+    ]
+    assert (tmp_path / "report/figures/equal_macs.png").is_file()
 
 
 @pytest.mark.slow

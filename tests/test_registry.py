@@ -4,15 +4,14 @@ import base64
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import requests
@@ -24,10 +23,12 @@ from frugalnet import mlflow_store, pictures, registry, tracking
 from frugalnet.comparison.compare import Evidence
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
+from frugalnet.export.config import ExportConfig
 from frugalnet.files import read_json
 from frugalnet.registry import Version, choose_versions
 from frugalnet.study.findings import conclude
 from frugalnet.use import cli, registered, weights
+from frugalnet.use.exported import write_stored
 
 NAMES = ("depthwise-0", "alexnet-0")
 
@@ -58,7 +59,7 @@ def test_frugal_has_the_fewest_macs_within_five_points():
 @pytest.mark.parametrize(
     ("cheap", "why"),
     [
-        (0.43, "the fewest MACs of all 2; no other is within 5 points of 55.00% on real"),
+        (0.43, "the highest top-1 with fewer MACs, none of them within 5 points of 55.00% on real"),
         (0.51, "the fewest MACs of 2 within 5 points of 55.00% on real"),
     ],
 )
@@ -109,15 +110,20 @@ def project(tmp_path_factory, sample_archive) -> Path:
     return folder
 
 
-def register(folder: Path, name: str) -> None:
-    run = read_json(folder / "results/train" / name / "run.json")
+def register(folder: Path, name: str, **changes: Any) -> None:
+    run = read_json(folder / "results/train" / name / "run.json") | changes
     stored, data = weights.of_run(folder, name), arrays.read_dataset(folder / "data/arrays")
     out = folder / "results/export" / name
-    out.mkdir(parents=True, exist_ok=True)
-    for file in ("model.onnx", "model.int8.onnx"):
-        (out / file).write_bytes(file.encode())
+    if not out.exists():
+        out.mkdir(parents=True)
+        if name == NAMES[0]:  # the one that is served
+            config = ExportConfig(calibration_images=10, max_loss_points=1.0)
+            write_stored(stored, np.array(data.train.images[:10]), config, out)
+        else:
+            for file in ("model.onnx", "model.int8.onnx"):
+                (out / file).write_bytes(file.encode())
     with tracking.training_run(folder, run, {}) as tracked:
-        registered.register(tracked, stored, run, data, out, name == NAMES[0])
+        registered.register(tracked, stored, run, data, out, ["onnx", "int8"] if name == NAMES[0] else ["onnx"])
 
 
 def test_a_version_leads_to_its_run_its_figures_its_data_and_its_files(project, tmp_path):
@@ -159,7 +165,9 @@ def test_a_network_is_registered_once(project):
 
 
 def test_the_command_moves_the_aliases_and_says_why(project, monkeypatch, capsys):
-    with pytest.raises(UserError, match=r"no network has the alias champion: run `dvc repro`, then"):
+    with pytest.raises(
+        UserError, match=r"no network has the alias champion in sqlite:///.*run `dvc repro`, then `python -m"
+    ):
         registry.find_version(project, "champion")
     client, _ = mlflow_store.connect(project)
     client.set_registered_model_alias("frugalnet-alexnet", "frugal", "1")
@@ -174,6 +182,23 @@ def test_the_command_moves_the_aliases_and_says_why(project, monkeypatch, capsys
     assert registry.find_version(project, "frugal") == ("frugalnet-depthwise", "1")
     assert "frugal" not in client.get_registered_model("frugalnet-alexnet").aliases
     assert registry.promote(project)[1].startswith("frugal: frugalnet-depthwise version 1 (as before): ")
+
+
+def test_other_data_have_models_and_aliases_of_their_own_and_take_none_from_these(project):
+    before = {alias: registry.find_version(project, alias) for alias in ("champion", "frugal")}
+    register(project, "depthwise-0", data="parts", is_sample=False, fingerprint="of the parts")
+    client, _ = mlflow_store.connect(project)
+    (of_parts,) = client.search_model_versions("name = 'frugalnet-parts-depthwise'")
+    lines = registry.promote(project)
+    assert [line.split(":")[0] for line in lines] == ["champion", "frugal", "champion of parts", "frugal of parts"]
+    for alias, version in before.items():
+        assert registry.find_version(project, alias, "sample") == version
+        assert registry.find_version(project, alias, "parts") == ("frugalnet-parts-depthwise", str(of_parts.version))
+        with pytest.raises(UserError, match=f"networks on parts, sample have the alias {alias}: say on which data"):
+            registry.find_version(project, alias)
+    with pytest.raises(UserError, match="no network has the alias champion on other: run"):
+        registry.find_version(project, "champion", "other")
+    client.delete_registered_model("frugalnet-parts-depthwise")  # for the tests below
 
 
 def test_predict_takes_the_network_of_a_run(project, tmp_path, monkeypatch, capsys):
@@ -197,41 +222,57 @@ def test_predict_takes_the_network_of_a_run(project, tmp_path, monkeypatch, caps
     assert "give one of them" in predict("--run", "0123", "--weights", "weights")
 
 
-# The server
+# The servers
+
+
+def environment(project: Path, **others: str) -> dict[str, str]:
+    return {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(trained.ROOT / "src"), **others}
 
 
 @pytest.fixture(scope="module")
-def server(project, tmp_path_factory) -> Iterator[str]:
-    """The address of `frugalnet serve` for the frugal network."""
+def frugal(project) -> str:
+    """The registered network that has the alias `frugal`, as MLflow names it."""
     client, _ = mlflow_store.connect(project)
     client.set_registered_model_alias("frugalnet-depthwise", "frugal", "1")
+    return "models:/frugalnet-depthwise@frugal"
+
+
+@pytest.fixture(scope="module")
+def server(project, frugal, tmp_path_factory) -> Iterator[str]:
+    """The address of MLflow's own server for the registered network."""
     port = servers.free_port()
-    environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(trained.ROOT / "src")}
-    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", "frugal", "--port", str(port)]
-    with servers.started(command, port, tmp_path_factory.mktemp("server") / "log", "/ping", env=environment):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where MLflow finds uvicorn
+    options = environment(project, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri(), PATH=path)
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", frugal, "--env-manager", "local"]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with servers.started([*command, "--port", str(port)], port, log, "/ping", env=options):
         yield f"http://127.0.0.1:{port}/invocations"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    "options", [["--weights", "models/depthwise-0.safetensors"], ["--alias", "frugal"]], ids=["weights", "alias"]
-)
-def test_a_server_that_ends_leaves_neither_its_model_nor_a_process(project, tmp_path, number, options):
-    client, _ = mlflow_store.connect(project)
-    client.set_registered_model_alias("frugalnet-depthwise", "frugal", "1")
+def test_serve_fetches_the_network_of_an_alias_and_leaves_no_folder(project, frugal, tmp_path):
     port, temporary = servers.free_port(), tmp_path / "temporary"
     temporary.mkdir()
-    environment = {**os.environ, "DVC_ROOT": ".", "PYTHONPATH": str(trained.ROOT / "src"), "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", *options, "--port", str(port)]
-    with servers.started(command, port, tmp_path / "log", "/ping", env=environment, cwd=project) as server:
-        assert list(temporary.rglob("MLmodel"))
-        server.send_signal(number)
-        assert server.wait(30) != 0
-        assert list(temporary.iterdir()) == []
-        deadline = time.monotonic() + 30
-        while servers.answers(port, None):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    picture = pictures.encode_png(np.array(arrays.read_dataset(project / "data/arrays").validation.images[3]))
+    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", "frugal", "--port", str(port)]
+    options = environment(project, TMPDIR=str(temporary))
+    with servers.started(command, port, tmp_path / "log", "/health", env=options):
+        (answer,) = requests.post(f"http://127.0.0.1:{port}/predict", data=picture, timeout=60).json()["pictures"]
+        assert list(temporary.iterdir()) == []  # while it serves
+    (opinion,) = answer["predictions"]
+    (expected,) = stored_network(project).predict([pictures.read_picture(picture, "x").pixels])
+    assert opinion["network"] == "depthwise-0"
+    assert [one["id"] for one in opinion["top"]] == [one["id"] for one in expected.named(5)]
+
+
+def test_an_alias_where_nothing_was_logged_is_one_line_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--alias", "champion"]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"frugalnet: {tmp_path}: MLflow has logged nothing here; change to the folder of the project that trained the "
+        "network, or serve a folder of weights with --weights\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def answer(server: str, body: object) -> tuple[int, dict[str, Any]]:

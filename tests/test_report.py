@@ -22,7 +22,7 @@ from frugalnet.paper.section import SAMPLE_CLAIMS, class_ranks
 from frugalnet.study import accuracy, cost, summary, tables, training
 from frugalnet.study.classes import confused_pairs, extremes
 from frugalnet.study.experiments import EXPERIMENTS
-from frugalnet.study.findings import Findings, conclude, frugal
+from frugalnet.study.findings import Findings, conclude
 from frugalnet.study.report import SAMPLE_BANNER, compose, write_report
 
 MODELS = ("alexnet", "depthwise", "residual")
@@ -319,14 +319,6 @@ def test_nothing_is_called_better_worse_or_dominated_if_every_interval_includes_
     assert not re.findall("better|worse|Dominated|only accuracy", text)
     assert "which is not significantly different from residual’s: 1.0 points" in found.recommendation[1]
     assert "depthwise is not significantly different from residual, which has as many MACs." in found.recommendation[2]
-
-
-def test_the_frugal_network_is_the_cheapest_within_five_points_or_of_all(tmp_path):
-    rows = fake_results.comparison(tmp_path, models=tuple(fake_results.NETWORKS), seeds=(0,)).rows
-    assert rows[0].model == "resnet18"
-    assert frugal(rows).model == "residual", "no other is within five points: the cheapest of all"
-    assert frugal(rows[1:]).model == "alexnet"
-    assert frugal(rows[3:]).model == "residual", "as cheap as depthwise, and more accurate"
 
 
 def test_one_network_that_is_best_and_cheapest_is_recommended_alone(sample_findings):

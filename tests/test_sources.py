@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import compose_and_dump
 from ruamel.yaml import YAML
 
 from frugalnet import sources
@@ -106,6 +107,8 @@ def test_every_file_that_is_left_out_exists():
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("written")
+    choice = ["model=curve_small"]
+    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", choice)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         stage.main()
@@ -116,7 +119,7 @@ def written(tmp_path_factory) -> Path:
 def test_every_stage_depends_on_what_its_code_means_and_on_no_other_code(written, name):
     assert STAGES[name]["cmd"] == f"python -m pipeline.{name}"
     code = [dep for dep in STAGES[name]["deps"] if dep.startswith(("data/sources", "src/", "pipeline/"))]
-    models = [dep for dep in code if dep.startswith("data/sources/models")]
+    models = [dep for dep in code if dep.startswith(("data/sources/models", "data/sources/networks"))]
     templates = ["src/frugalnet/document/templates"] if name == "compare" else []
     assert code == [f"data/sources/{name}.json", *models, *templates]
     hashed = json.loads((written / f"data/sources/{name}.json").read_text())
@@ -124,17 +127,25 @@ def test_every_stage_depends_on_what_its_code_means_and_on_no_other_code(written
     assert not [module for module in hashed if module.startswith("models/") and module != "models/layers.py"]
     text = (ROOT / f"pipeline/{name}.py").read_text(encoding="utf-8")
     if "models.build(" in text or name in ("train", "export", "adapt"):  # the last three build them in the library
-        assert models in (["data/sources/models"], ["data/sources/models/${item.model}.json"])
+        assert models in (["data/sources/models"], ["data/sources/networks/${item.model}.json"])
 
 
 def test_every_file_of_the_package_that_is_no_code_is_a_dependency_as_it_is():
     others = [path for path in sources.PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     others = [path.relative_to(ROOT).as_posix() for path in others if path.name != "py.typed"]
     depends = tuple(f"{dep}/" for name, stage in STAGES.items() if name != "sources" for dep in stage["deps"])
-    assert len(others) == 3
+    assert len(others) == 4
     assert [path for path in others if not path.startswith(depends)] == []
 
 
 def test_every_architecture_has_its_file(written):
     names = {path.stem for path in (ROOT / "src/frugalnet/models").glob("[!_]*.py")}
     assert {path.stem for path in (written / "data/sources/models").iterdir()} == names - {"check"}
+
+
+def test_a_network_of_another_width_has_its_architectures_code(written):
+    networks = {path.stem: path.read_text() for path in (written / "data/sources/networks").iterdir()}
+    names = YAML(typ="safe").load((ROOT / "conf/model/curve_small.yaml").read_text(encoding="utf-8"))["names"]
+    assert networks.keys() == set(names)
+    for name, code in networks.items():
+        assert code == (written / f"data/sources/models/{name.split('_x')[0]}.json").read_text()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from dvc.utils.hydra import compose_and_dump
 
-from frugalnet import config, sources
+from frugalnet import config, models, sources
 from frugalnet.comparison import records
 from frugalnet.files import read_table, sha256
 from frugalnet.paper import claims
@@ -42,18 +42,21 @@ def read(path: Path) -> Any:
 @pytest.mark.parametrize("record", RECORDS, ids=str)
 def test_todays_code_is_what_a_recorded_run_was_trained_by(record):
     run = read(RESULTS / record / "run.json")
-    here = sources.weights_sha256(run["model"])
-    assert recorded.same_code(run["model"], run["source_sha256"], here, RESULTS), (
+    architecture = models.parse(run["model"]).architecture
+    here = sources.weights_sha256(architecture)
+    assert recorded.same_code(architecture, run["source_sha256"], here, RESULTS), (
         f"what decides the weights has changed since {record} was trained: take the change back; or show that the bits "
         "are the same (the recorded bits in test_pipeline.py, and epochs trained again), and add a row to "
-        f"docs/results/sources.json that says how, with {here} for {run['model']}; or train again and publish anew"
+        f"docs/results/sources.json that says how, with {here} for {architecture}; or train again and publish anew"
     )
 
 
 def test_the_table_of_equal_code_says_of_every_row_where_and_how():
     rows = read(TABLE)
     assert all(set(row) == {"commit", "how", "sha256"} and row["how"] for row in rows)
-    assert {run["model"] for run in map(read, RESULTS.glob("*/*/run.json"))} <= rows[0]["sha256"].keys()
+    assert {models.parse(run["model"]).architecture for run in map(read, RESULTS.glob("*/*/run.json"))} <= rows[0][
+        "sha256"
+    ].keys()
 
 
 @pytest.fixture(scope="module")

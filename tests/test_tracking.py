@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def database(tmp_path_factory):
     """An empty tracking database: making one takes MLflow seconds."""
     folder = tmp_path_factory.mktemp("database")
     connect(folder)
+    del os.environ["MLFLOW_TRACKING_URI"]  # which mlflow sets
     return folder / "mlruns"
 
 
@@ -401,3 +403,56 @@ def test_a_damaged_database_is_said_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "other/mlruns/mlflow.db").write_bytes(2000 * b"no database")
     with pytest.raises(UserError, match=r"MLflow does not answer: .*file is not a database"):
         mlflow_store.connect(tmp_path / "other")
+
+
+@pytest.mark.parametrize(("server_user", "expected"), [("alice", "alice"), (None, "bob")])
+def test_a_run_says_who_made_it(tmp_path, monkeypatch, server_user, expected):
+    monkeypatch.setenv("LOGNAME", "bob")
+    if server_user:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", server_user)
+    with training_run(tmp_path) as tracked:
+        tracked.log_history(ROWS)
+    client, (run,) = all_runs(tmp_path)
+    assert (run.info.user_id, run.data.tags["mlflow.user"]) == (expected, expected)
+    (experiment,) = client.search_experiments(filter_string="name = 'frugalnet'")
+    assert "attributes.`User`" in json.loads(json.loads(experiment.tags[runs_page.VIEW])["state"])["selectedColumns"]
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch):
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(tracking.getpass, "getuser", nameless)
+    assert tracking.user() == str(os.getuid())
+
+
+def test_a_relative_sqlite_address_is_one_of_the_project_with_its_files(tmp_path, monkeypatch):
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///team/runs.db?timeout=60")
+    (tmp_path / "team").mkdir()
+    shutil.copy(tmp_path / "mlruns/mlflow.db", tmp_path / "team/runs.db")
+    assert mlflow_store.address(tmp_path) == f"sqlite:///{tmp_path}/team/runs.db?timeout=60"
+    _, experiment = connect(tmp_path, "another")
+    assert not list(working.iterdir())
+    location = MlflowClient().get_experiment(experiment).artifact_location
+    assert location == (tmp_path / "team/artifacts").as_uri()
+
+
+@pytest.mark.parametrize("name", ["what?now", "100%41"])
+def test_a_path_that_mlflow_would_misread_is_refused_before_anything_is_created(tmp_path, name):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=rf"{re.escape(name)}/mlruns/mlflow.db: MLflow misreads"):
+        connect(tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("uri", [None, "sqlite:///team/runs.db"])
+def test_reading_creates_no_database_and_names_the_one_that_is_missing(tmp_path, monkeypatch, uri):
+    missing = tmp_path / "empty" / ("team/runs.db" if uri else "mlruns/mlflow.db")
+    if uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match=re.escape(f"{missing}: no such file")):
+        mlflow_store.artifact(tmp_path / "empty", "run", "run.json")
+    assert not (tmp_path / "empty").exists()

@@ -30,7 +30,6 @@ def test_a_server_that_runs_or_has_ended_leaves_no_file_with_the_password(tmp_pa
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret",
         "ARTIFACTS": str(tmp_path / "artifacts"),
         "PORT": str(port),
-        "MLFLOW_WORKERS": "1",
         "TMPDIR": str(temporary),
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT, os.environ.get("PYTHONPATH", "")))),
     }
@@ -40,9 +39,23 @@ def test_a_server_that_runs_or_has_ended_leaves_no_file_with_the_password(tmp_pa
         assert requests.get(users, auth=("admin", ADMIN), timeout=30).ok
         assert requests.get(users, auth=("admin", "another"), timeout=30).status_code == 401
         assert files_with_the_password(temporary) == []
+        assert_nobody_chooses_where_files_are(f"http://127.0.0.1:{port}", tmp_path / "elsewhere")
         server.send_signal(number)
         server.wait(60)
     assert files_with_the_password(temporary) == []
+
+
+def assert_nobody_chooses_where_files_are(server: str, elsewhere: Path) -> None:
+    """A path, which the server itself would write to and read from."""
+    create = f"{server}/api/2.0/mlflow/experiments/create"
+    alice = ("alice", "a-long-password-of-alice")
+    user = {"username": alice[0], "password": alice[1]}
+    assert requests.post(f"{server}/api/2.0/mlflow/users/create", json=user, auth=("admin", ADMIN), timeout=30).ok
+    for key in ("artifact_location", "artifactLocation"):
+        answer = requests.post(create, json={"name": key, key: str(elsewhere)}, auth=alice, timeout=30)
+        assert answer.status_code == 400
+        assert answer.text == "artifact_location: this server chooses where files are; leave it out"
+    assert requests.post(create, json={"name": "plain"}, auth=alice, timeout=30).ok
 
 
 def files_with_the_password(folder: Path) -> list[Path]:
@@ -56,3 +69,19 @@ def test_without_its_secrets_it_says_which_are_missing():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("tracking-server: DATABASE_URL, ")
+
+
+def test_a_database_that_cannot_be_reached_is_said_in_one_line_without_its_password():
+    environment = os.environ | {
+        "DATABASE_URL": f"postgresql+psycopg://mlflow:{SECRET}@127.0.0.1:9/mlflow",  # nobody listens
+        "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret",
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT, os.environ.get("PYTHONPATH", "")))),
+    }
+    command = [sys.executable, "-m", "tools.tracking_server"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tracking-server: DATABASE_URL: the database does not answer: ")
+    assert "refused" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert SECRET not in done.stderr

@@ -1,26 +1,34 @@
 """The committed networks: their weights, their model cards, and whether they still give the committed results."""
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jinja2 import StrictUndefined, Template
 
+from frugalnet import config, models
 from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset
+from frugalnet.datasets import is_tiny_imagenet
 from frugalnet.document import wording
 from frugalnet.errors import UserError
 from frugalnet.export import section as device
-from frugalnet.export.result import read_exported
-from frugalnet.files import atomic, read_json, read_table, sha256_of
+from frugalnet.export.formats import FILES
+from frugalnet.export.measure import measure_accuracy
+from frugalnet.export.records import read_exported
+from frugalnet.files import atomic, read_json, read_table, sha256, sha256_of
 from frugalnet.metrics import accuracy, classes
 from frugalnet.metrics.statistics import Interval, wilson_interval
 from frugalnet.paper.claims import PAPER_RECIPE
 from frugalnet.use import weights
-from frugalnet.use.classifier import Classifier
-from frugalnet.use.weights import Stored
+from frugalnet.use.exported import runnables, write_stored
+from frugalnet.use.pytorch import open_network
+from frugalnet.use.weights import Export, Stored
 from tools.records import RESULTS
 
 WEIGHTS = Path("weights")
@@ -86,6 +94,42 @@ def _committed(folder: Path) -> list[Stored]:
     return weights.of_folder(folder) if (folder / "weights.json").is_file() else []
 
 
+def write_exports(root: Path) -> None:
+    """Write the ONNX files of the networks in the weights/ of the project in `root`, and print what they are worth."""
+    data = arrays.read_dataset(root / "data/arrays")
+    settings = config.read_params(root / "params.yaml").export
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = []
+        for stored in weights.of_folder(root / WEIGHTS):
+            _check_data(stored, data)
+            folder = Path(temporary) / stored.name
+            folder.mkdir()
+            write_stored(stored, data.train.images, settings, folder)
+            result = measure_accuracy(runnables(stored, folder), data, settings)
+            print(result.in_words(stored.name))
+            kinds: tuple[Literal["onnx", "int8"], ...] = ("onnx", "int8") if result.int8_accepted else ("onnx",)
+            exports = {kind: _stage(folder / FILES[kind], stored.name, kind) for kind in kinds}
+            entry = stored.entry.model_copy(update={"onnx": exports["onnx"], "int8": exports.get("int8")})
+            path = shutil.copyfile(stored.path, Path(temporary) / entry.file)
+            staged.append(stored.model_copy(update={"path": path, "entry": entry}))
+        weights.write_weights(root / WEIGHTS, staged)
+
+
+def _stage(file: Path, name: str, kind: Literal["onnx", "int8"]) -> Export:
+    """Copy a file of a network's folder beside that folder, under the name that it has in a folder of weights."""
+    path = file.parent.with_name(f"{name}.onnx" if kind == "onnx" else f"{name}.int8.onnx")
+    shutil.copyfile(file, path)
+    return Export(file=path.name, sha256=sha256(path))
+
+
+def _check_data(stored: Stored, data: Dataset) -> None:
+    if (present := sha256_of(data.sha256)) != stored.entry.data_sha256:
+        raise UserError(
+            f"data/arrays holds other images than {stored.name} was evaluated on (SHA-256 {present[:12]}, expected "
+            f"{stored.entry.data_sha256[:12]}); run `dvc repro normalise` with the parameters data=full"
+        )
+
+
 def record_of(stored: Stored, results: Path) -> Path:
     """The folder of results/RECIPE/NAME that holds the run of these weights. Raises UserError if there is none."""
     for path in sorted(results.glob(f"*/{stored.name}/run.json")):
@@ -115,7 +159,7 @@ def card(stored: Stored, record: Path) -> str:
     template: Template = Template(text, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return template.render(
         stored=stored,
-        about=import_module(f"frugalnet.models.{stored.entry.model}").__doc__,
+        about=import_module(f"frugalnet.models.{models.parse(stored.entry.model).architecture}").__doc__,
         record=record,
         run=read_json(record / "run.json"),
         joules=read_json(record / "timing.json")["epoch_joules"],
@@ -124,6 +168,7 @@ def card(stored: Stored, record: Path) -> str:
         exported=read_exported(record.parent, stored.entry.model, stored.entry.seed),
         device=device,
         wording=wording,
+        is_tiny_imagenet=is_tiny_imagenet,
         listed=lambda settings: wording.markdown(", ".join(f"{key} {value}" for key, value in settings.items())),
     )
 
@@ -141,12 +186,8 @@ def verify(stored: Stored, record: Path, data: Dataset) -> str:
 
     Raises UserError if the data, top-1, top-5 or any class's number of correct images differs.
     """
-    if (present := sha256_of(data.sha256)) != stored.entry.data_sha256:
-        raise UserError(
-            f"data/arrays holds other images than {stored.name} was evaluated on (SHA-256 {present[:12]}, expected "
-            f"{stored.entry.data_sha256[:12]}); run `dvc repro normalise` with the parameters data=full"
-        )
-    logits = Classifier(stored).logits(data.validation.images).astype(np.float16)  # as `evaluate` stores them
+    _check_data(stored, data)
+    logits = open_network(stored)(data.validation.images).astype(np.float16)  # as `evaluate` stores them
     labels = np.array(data.validation.labels)
     metrics = accuracy.figures(logits, labels)
     expected = read_json(record / "metrics.json")

@@ -15,6 +15,9 @@ COMMANDS = {
     "weights": "copy the weights of finished runs, by default of all of at most 2 MB: git keeps every version for "
     "ever. weights/ gets the lowest seed of each network; docs/results/RECIPE/weights, to be verified rather than "
     "used, other seeds, the paper's recipe, and networks that weights/ holds from another recipe",
+    "exports": "write the ONNX and int8 files of each network in weights/, which run without PyTorch, and list them in "
+    "weights.json; int8 only if it loses no more than export.max_loss_points of top-1. Needs the images in "
+    "data/arrays, as `dvc repro normalise` leaves them",
     "cards": "write a model card of each network in weights/ to docs/models/",
     "readme": "fill the README's tables and draw its charts from comparisons, by default the published ones. The "
     "claims are those of the first; the costs of all must have been measured in the same rounds",
@@ -36,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             records.publish_project(arguments.add)
         case "weights":
             networks.publish_weights(arguments.names)
+        case "exports":
+            networks.write_exports(Path())
         case "cards":
             networks.write_cards(Path("docs/models"), records.RESULTS)
         case "readme":

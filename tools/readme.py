@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from frugalnet import models
 from frugalnet.document import drawing, wording
 from frugalnet.document.blocks import Chart, Label, Point
 from frugalnet.document.charts import PALETTE, scatter
@@ -15,15 +16,23 @@ from frugalnet.files import atomic
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean
 from frugalnet.paper.claims import Claim
 from frugalnet.study.cost import COST_AXES
+from frugalnet.use.choice import Latencies, Option, read_options
 from tools.records import RESULTS
 
 README = Path("README.md")
 RECIPES = ("modern", "frontier", "frontier_wide", "distilled", "distilled_wide")  # the study's first, as in the table
 CLAIMS = ("parameters_ratio", "depthwise_training", "depthwise_validation", "residual_validation", "residual_seconds")
+GROUPS = {  # of the table: what its networks are, by name; the rest are torchvision's
+    "The paper’s": ("alexnet", "depthwise", "residual"),
+    "Found here, with no more parameters": ("frugal", "frugal_wide"),
+}
+OTHERS = "From torchvision, trained from scratch"
 NETWORKS_HEADER = """\
-| network | recipe | epochs | seeds | top-1 (95 % interval) | top-5 | parameters, trainable | MACs per image \
-| latency, batch 1 | training step |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"""
+| network | recipe | top-1 (95 % interval) | parameters | MACs | latency |
+|---|---|--:|--:|--:|--:|"""
+DEVICES_HEADER = """\
+| network | top-1 | MACs | `onnx` | `int8` |
+|---|--:|--:|--:|--:|"""
 CLAIMS_HEADER = """\
 | what the paper says | measured here | outcome |
 |---|---|---|"""
@@ -34,15 +43,11 @@ class Network(BaseModel):
 
     model: str
     recipe: str
-    epochs: int
-    seeds: list[int]
     top1: SeedMean
     top1_interval: Interval
-    top5: SeedMean
     parameters_trainable: int
     macs: int
     latency_ms: Quantiles | None
-    train_step_ms: Quantiles | None
 
 
 class Figures(BaseModel):
@@ -64,7 +69,8 @@ def write_readme(paths: Sequence[Path] = ()) -> None:
     for key in ("data hash", "cost measured on"):
         if len({comparison.facts[key] for comparison in comparisons}) > 1:
             raise UserError(f"the comparisons differ in “{key}”, so they cannot be in one table")
-    text = fill(README.read_text(encoding="utf-8"), tables(*comparisons))
+    devices = {"devices": devices_table(*read_options(Path("weights")))}
+    text = fill(README.read_text(encoding="utf-8"), tables(*comparisons) | devices)
     for chart in charts(*comparisons):
         drawing.png(chart, RESULTS / f"{chart.name}.png")
     with atomic(README) as partial:
@@ -103,7 +109,7 @@ def fill(text: str, tables: Mapping[str, str]) -> str:
 def tables(study: Figures, *others: Figures) -> dict[str, str]:
     """The Markdown between `<!-- name -->` and `<!-- /name -->`, by name; the claims are the study's."""
     comparisons = [study, *others]
-    networks = [network for comparison in comparisons for network in comparison.networks]
+    networks = _of_width_1(comparisons)
     recipes = [
         f"[{name}](conf/train/{name}.yaml) ([settings and commits](docs/results/{name}/report.md#how-this-was-made))"
         for name in (comparison.networks[0].recipe for comparison in comparisons)
@@ -117,17 +123,50 @@ def tables(study: Figures, *others: Figures) -> dict[str, str]:
     }
 
 
+def _of_width_1(comparisons: Sequence[Figures]) -> list[Network]:
+    """Those that a table has room for; the report draws other widths as curves."""
+    networks = [network for comparison in comparisons for network in comparison.networks]
+    return [network for network in networks if models.parse(network.model).width == 1]
+
+
 def _networks_table(networks: Sequence[Network]) -> str:
+    """The networks by what they are, in each group the most accurate first."""
     macs = wording.scale([network.macs for network in networks], COUNT)
-    latencies = _milliseconds([network.latency_ms for network in networks])
-    steps = _milliseconds([network.train_step_ms for network in networks])
+    latency_of = dict(zip(map(id, networks), _milliseconds([network.latency_ms for network in networks]), strict=True))
+    grouped = {model: group for group, of_group in GROUPS.items() for model in of_group}
     rows = [NETWORKS_HEADER]
-    for network, latency, step in zip(networks, latencies, steps, strict=True):
-        trained = f"`{network.model}` | {network.recipe} | {network.epochs} | {len(network.seeds)}"
-        top1 = f"{wording.seed_mean(network.top1)} ({wording.interval(network.top1_interval)})"
-        cost = f"{network.parameters_trainable:,} | {macs(network.macs)} | {latency} | {step}"
-        rows.append(f"| {trained} | {top1} | {wording.percent(network.top5.mean)} | {cost} |")
+    for group in (*GROUPS, OTHERS):
+        of_group = [network for network in networks if grouped.get(network.model, OTHERS) == group]
+        rows += [f"| *{group}* | | | | | |"] if of_group else []
+        for network in sorted(of_group, key=lambda network: -network.top1.mean):
+            top1 = f"{wording.seed_mean(network.top1)} ({wording.interval(network.top1_interval)})"
+            cost = f"{network.parameters_trainable:,} | {macs(network.macs)} | {latency_of[id(network)]}"
+            rows.append(f"| `{network.model}` | {network.recipe} | {top1} | {cost} |")
     return "\n".join(rows)
+
+
+def devices_table(options: Sequence[Option], measured: Latencies | None) -> str:
+    """The stored networks for someone who looks for one for a device, the most accurate first."""
+    by_network: dict[str, dict[str, Option]] = {}
+    for option in options:
+        by_network.setdefault(option.stored.name, {})[option.format] = option
+    rows = [DEVICES_HEADER]
+    for name, files in sorted(by_network.items(), key=lambda item: -item[1]["onnx"].top1):
+        first = files["onnx"]
+        cells = [_file(files.get(kind), kind != "onnx") for kind in ("onnx", "int8")]
+        macs = wording.human(first.stored.entry.macs)
+        rows.append(f"| `{name}` | {wording.percent(first.top1)} | {macs} | {' | '.join(cells)} |")
+    machine = markdown(", ".join(f"{key} {value}" for key, value in measured.machine.items())) if measured else ""
+    where = f"One picture on one thread, median; {machine}." if measured else "Latencies: not measured."
+    return "\n".join([*rows, "", where])
+
+
+def _file(option: Option | None, with_top1: bool) -> str:
+    if option is None:
+        return "–"
+    latency = f", {option.latency_ms:.2f} ms" if option.latency_ms else ""
+    top1 = f", {wording.percent(option.top1)}" if with_top1 else ""
+    return f"{option.bytes / 1000:,.0f} kB{latency}{top1}"
 
 
 def _claims_table(claims: Sequence[Claim]) -> str:
@@ -144,7 +183,7 @@ def _milliseconds(times: Sequence[Quantiles | None]) -> list[str]:
 
 def charts(*comparisons: Figures) -> list[Chart]:
     """Top-1 against parameters and against MACs of all networks, with a colour for each recipe."""
-    networks = [network for comparison in comparisons for network in comparison.networks]
+    networks = _of_width_1(comparisons)
     colours = dict(zip(dict.fromkeys(network.recipe for network in networks), PALETTE, strict=False))
     return [_chart(networks, cost, colours) for cost in ("parameters_trainable", "macs")]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from frugalnet.comparison.compare import Evidence
+from frugalnet.comparison.families import colours
 from frugalnet.data import arrays
-from frugalnet.document.charts import colours
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
 from frugalnet.paper.claims import PAPER_RECIPE, tested_by
@@ -76,7 +76,7 @@ def _report(evidence: Evidence, published: Path) -> Report:
     paper = None if published.name == PAPER_RECIPE else read_experiment(published.with_name(PAPER_RECIPE), run)
     if paper is None:
         return compose(findings)
-    paper_section = section(paper, colours(row.model for row in evidence.comparison.rows))
+    paper_section = section(paper, colours(evidence.comparison.rows))
     return compose(replace(findings, claims=tested_by(findings.claims, paper.claims)), [paper_section])
 
 

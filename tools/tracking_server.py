@@ -11,18 +11,26 @@ ALLOWED_HOSTS                  names by which clients reach the server, with com
 
 MLflow takes the address of its users' database, with the password, from a settings file alone. That file is in memory
 (Linux only) and ends with the server, however it ends. Clients see runs and files through the server alone. Every user
-may log runs (default_permission = EDIT).
+may log runs (default_permission = EDIT). Nobody may choose where an experiment's files are: MLflow's server would read
+and write any path that it may.
 """
 
 import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from frugalnet.errors import UserError, in_one_line
+from frugalnet.mlflow_store import in_words
+from tools.mlflow_server import become_server
+
+if TYPE_CHECKING:
+    from flask import Response
+    from werkzeug.datastructures import Authorization
 
 NEEDED = ("DATABASE_URL", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
-_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
+_LOGIN = "tools.tracking_server:login"
 
 
 def main() -> None:
@@ -31,6 +39,7 @@ def main() -> None:
     if not (find_spec("psycopg") and find_spec("flask_wtf")):
         raise UserError("the server needs psycopg and mlflow[auth]: make install EXTRAS=team")
     database = os.environ["DATABASE_URL"]
+    check_database(database)
     settings = {
         "default_permission": "EDIT",
         "database_uri": database.replace("%", "%%"),
@@ -39,12 +48,37 @@ def main() -> None:
     }
     config = in_memory("[mlflow]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
     os.environ |= {"MLFLOW_AUTH_CONFIG_PATH": config, "MLFLOW_BACKEND_STORE_URI": database}
-    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"]
-    command += ["--host", os.environ.get("HOST", "127.0.0.1"), "--port", os.environ.get("PORT", "5000")]
-    command += ["--artifacts-destination", str(Path(os.environ.get("ARTIFACTS", "artifacts")).absolute())]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    artifacts = str(Path(os.environ.get("ARTIFACTS", "artifacts")).absolute())
+    words = ["--app-name", "basic-auth", "--artifacts-destination", artifacts]
     if hosts := os.environ.get("ALLOWED_HOSTS"):
-        command += ["--allowed-hosts", hosts]
-    os.execv(sys.executable, command)
+        words += ["--allowed-hosts", hosts]
+    become_server(os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "5000"), *words)
+
+
+def check_database(url: str) -> None:
+    """Raises UserError if the database does not answer: MLflow would try for minutes, and print tracebacks."""
+    import sqlalchemy
+
+    with in_words("DATABASE_URL: the database does not answer"):
+        options = {"connect_timeout": 10} if url.startswith("postgresql") else {}
+        sqlalchemy.create_engine(url, connect_args=options).connect().close()
+
+
+def login() -> "Authorization | Response":
+    """Called by MLflow's server for each request: who sends it, or the answer that refuses it.
+
+    Refused is, besides a wrong password, an experiment with an `artifact_location`.
+    """
+    from flask import make_response, request
+    from mlflow.server.auth import authenticate_request_basic_auth
+
+    if "experiments/create" in request.path:
+        asked = request.get_json(force=True, silent=True)
+        if isinstance(asked, dict) and any(key.replace("_", "").lower() == "artifactlocation" for key in asked):
+            return make_response("artifact_location: this server chooses where files are; leave it out", 400)
+    sender: Authorization | Response = authenticate_request_basic_auth()
+    return sender
 
 
 def in_memory(text: str) -> str:

@@ -15,13 +15,18 @@ from pathlib import Path
 
 from frugalnet import mlflow_store, runs_page
 from frugalnet.errors import in_one_line
+from tools.mlflow_server import become_server, check_address
 
 
 def main() -> None:
     host, port = os.environ.get("LISTEN") or "127.0.0.1", os.environ.get("PORT") or "5000"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    is_remote, without_password = server.startswith("http"), re.sub(r"//[^/]*@", "//", server)
-    address = without_password.rstrip("/") if is_remote else f"http://{host}:{port}"
+    is_remote = server.startswith("http")
+    if is_remote:
+        address = without_password(server)
+    else:
+        address = f"http://{host}:{port}"
+        check_address(host, port)
     _, experiment_id = mlflow_store.connect(Path())
     page = f"{address}/{runs_page.page(experiment_id)}"
     print(f"Training runs: {page}", flush=True)
@@ -32,8 +37,13 @@ def main() -> None:
             subprocess.Popen([sys.executable, "-m", "tools.ui", f"{address}/health", page, str(os.getpid())])
     if not is_remote:
         # Not an argument, which all users of the machine can read: it may hold a password.
-        os.environ["MLFLOW_BACKEND_STORE_URI"] = server or f"sqlite:///{Path('mlruns/mlflow.db').resolve()}"
-        os.execvp("mlflow", ["mlflow", "ui", "--host", host, "--port", port])
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = mlflow_store.address(Path())
+        become_server(host, port)
+
+
+def without_password(server: str) -> str:
+    """The address of a server, as it may be printed; a password may hold slashes."""
+    return re.sub("//.*@", "//", server.partition("?")[0]).rstrip("/")
 
 
 def open_page(health: str, page: str, server: str) -> None:

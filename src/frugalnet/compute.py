@@ -7,7 +7,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.errors import UserError
-from frugalnet.processes import cores
+from frugalnet.processes import asked_threads, cores, cpu_model_name
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # as malloc.h numbers them
 
@@ -27,18 +27,36 @@ def setup(config: ComputeConfig) -> torch.device:
 
     Raises UserError if the device asked for is not there.
     """
-    torch.set_num_threads(config.threads or cores())
+    torch.set_num_threads(_threads(config))
     _keep_freed_memory()
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = next(device for device in present if present[device]) if config.device == "auto" else config.device
-    if not present[name]:
-        here = ", ".join(device for device in present if present[device])
-        raise UserError(f"compute.device: '{name}' is not available; use auto or one of: {here}")
-    if config.deterministic and name == "cuda":
+    device = _device(config.device)
+    if device != torch.device(device.type):
+        torch.cuda.set_device(device)  # so that nothing is put on the first GPU
+    if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first call
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    return torch.device(name)
+    return device
+
+
+def _threads(config: ComputeConfig) -> int:
+    """The number of threads: `compute.threads`, else OMP_NUM_THREADS, else one per core."""
+    asked = asked_threads()
+    if config.threads and asked and config.threads != asked and os.environ.get("LOCAL_RANK", "0") == "0":
+        decides = "a host's cores divided among its workers" if "LOCAL_RANK" in os.environ else "compute.threads"
+        print(f"{config.threads} threads ({decides}), not the {asked} of OMP_NUM_THREADS", file=sys.stderr)
+    return config.threads or asked or cores()
+
+
+def _device(name: str) -> torch.device:
+    """The device that `compute.device` names. Raises UserError if it is not there."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    device = torch.device(next(kind for kind in present if present[kind]) if name == "auto" else name)
+    gpus = torch.cuda.device_count() if present["cuda"] else 0
+    if not present[device.type] or (device.index or 0) >= max(gpus, 1):
+        here = [kind for kind in present if present[kind]] + [f"cuda:{index}" for index in range(gpus)]
+        raise UserError(f"compute.device: '{name}' is not available; use auto or one of: {', '.join(here)}")
+    return device
 
 
 def compile_mode(device: torch.device, config: ComputeConfig) -> str | None:
@@ -112,14 +130,6 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def cpu_model_name() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 @contextmanager

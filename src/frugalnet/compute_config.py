@@ -8,9 +8,9 @@ from frugalnet.schema import Config
 
 
 class ComputeConfig(Config):
-    """Where to compute. `threads` and `processes`: 0 means one a core."""
+    """Where to compute. `threads`: 0 means OMP_NUM_THREADS, else one a core. `processes`: 0 means one a core."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:\d{1,4})?|mps)$")
     threads: int = Field(ge=0, le=1024)
     processes: int = Field(ge=0, le=1024)  # that decode and augment
     compile: Literal["auto", "off", "default", "reduce-overhead"]  # torch.compile's mode; auto: default, on CUDA only

@@ -1,4 +1,4 @@
-"""params.yaml → frozen objects. The only reader of params.yaml; every stage but `compare` calls it first."""
+"""params.yaml → frozen objects. The only reader of params.yaml; every stage calls it first."""
 
 import json
 from collections import Counter
@@ -12,12 +12,14 @@ from ruamel.yaml import YAML
 
 from frugalnet import models
 from frugalnet.adaptation.config import AdaptConfig
+from frugalnet.cluster.config import ClusterConfig
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.data.config import AugmentConfig, DownloadConfig, FolderConfig, NormaliseConfig
 from frugalnet.distributed.config import DistributedConfig, GlobalNet, LaunchConfig
 from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
 from frugalnet.metrics.config import MeasureConfig
+from frugalnet.recommendation import Budget
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
 from frugalnet.training.config import TeacherConfig, TrainConfig
@@ -54,11 +56,24 @@ class Params(Config):
     distributed: DistributedConfig
     launch: LaunchConfig
     compute: ComputeConfig
+    cluster: ClusterConfig
     measure: MeasureConfig
     export: ExportConfig
     robustness: RobustnessConfig
     adapt: AdaptConfig
+    budget: Budget
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_once)]
+
+    @field_validator("train")
+    @classmethod
+    def _fits_the_images(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        data = info.data.get("data")
+        if data and max(train.resolutions) > data.side:
+            raise ValueError(
+                f"resolutions {train.resolutions} enlarge the images, data.side is {data.side}: "
+                f"set train.resolutions=[{data.side}]"
+            )
+        return train
 
     @field_validator("teacher")
     @classmethod
@@ -78,15 +93,21 @@ class Params(Config):
             raise ValueError(
                 f"a period of {distributed.period} epochs is longer than the run, train.epochs={train.epochs}"
             )
-        if (
-            distributed.kind != "none"
-            and train
-            and (train.ema_decay or train.distillation or train.optimiser == "muon")
-        ):
-            raise ValueError(
-                "several workers support neither train.ema_decay, train.distillation nor muon: use one process"
-            )
+        if distributed.kind != "none" and train and (unsupported := _of_one_process(train)):
+            raise ValueError(f"several workers do not support {', '.join(unsupported)}: use one process")
         return distributed
+
+
+def _of_one_process(train: TrainConfig) -> list[str]:
+    """The settings of a recipe that several workers do not support."""
+    settings = {
+        "train.ema_decay": train.ema_decay > 0,
+        "train.distillation": train.distillation > 0,
+        "muon": train.optimiser == "muon",
+        "train.balance": train.balance != "none",
+        "train.start": train.start != "random",
+    }
+    return [name for name, is_set in settings.items() if is_set]
 
 
 def _json(path: Path) -> str:
@@ -102,7 +123,7 @@ def _json(path: Path) -> str:
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read all parameters: a stage refuses wrong ones, and names of networks that there are not, before any work.
 
-    The first stages try the policy and the networks as well. Raises UserError, naming each wrong key.
+    What takes longer is what `check.check` tries. Raises UserError, naming each wrong key.
     """
     try:
         params = Params.model_validate_json(_json(path))
@@ -113,29 +134,20 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         ]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
         raise UserError(f"{path}: " + "; ".join(wrong[:_MAX_TOLD]) + more) from error
-    for key, name in _architectures(params):
-        with _naming(f"{path}: {key}"):
+    for key, name in named_networks(params):
+        with naming(f"{path}: {key}"):
             models.find(name)
     return params
 
 
-def check_architectures(params: Params) -> None:
-    """Try every network that the parameters name, which takes a second and torch. Raises UserError, naming the file."""
-    from frugalnet.models.check import check_architecture
-
-    for key, name in _architectures(params):
-        with _naming(key):
-            check_architecture(name, params.train.resolutions)
-
-
-def _architectures(params: Params) -> list[tuple[str, str]]:
+def named_networks(params: Params) -> list[tuple[str, str]]:
     """The networks that are trained, and the teacher: the parameter and the name of each."""
     named = [("model.names", name) for name in params.model.names]
     return [*named, ("teacher.model", params.teacher.model)] if params.teacher.model else named
 
 
 @contextmanager
-def _naming(key: str) -> Iterator[None]:
+def naming(key: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:

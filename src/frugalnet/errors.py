@@ -8,15 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from frugalnet import streams
+
+# The last kind is a URL without slashes, scheme:user:password@host. A password may hold slashes or spaces, not both.
+_BEFORE_HOST = re.compile(r"(\w(?<!file)://|(?<![\w:/])//|\bhttps?:/*|\w:(?=\S*:\S*@))(\S*|[^/]*)@", re.IGNORECASE)
+_SECRET_IN_QUERY = re.compile(
+    r"([?&;#][^\s=&;]*(?:token|key|secret|sig|pass|pwd|auth|cred)[^\s=&;]*=)[^\s&;'\"]*", re.IGNORECASE
+)
+
 
 def printable(text: object) -> str:
     """Text that may quote data, on one line.
 
-    What is not printable is escaped, very long words are cut, and the user and password of a URL are left out.
+    What is not printable is escaped, very long words are cut, and what looks like a URL's user and password, or a token
+    in its query, is left out.
     """
     escaped = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
-    without_password = re.sub(r"(\w://)(\S*|[^/]*)@", r"\1***@", escaped)
-    return re.sub(r"\S{500,}", lambda match: f"{match[0][:200]}…{match[0][-100:]}", without_password)
+    return re.sub(r"\S{500,}", lambda match: f"{match[0][:200]}…{match[0][-100:]}", without_secrets(escaped))
+
+
+def without_secrets(text: str) -> str:
+    """The text with *** for what stands before a URL's @, however the URL is written, and for secrets in its query."""
+    return _SECRET_IN_QUERY.sub(r"\1***", _BEFORE_HOST.sub(r"\1***@", text))
 
 
 class UserError(Exception):
@@ -27,6 +40,20 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+@contextmanager
+def needing_study(what: str) -> Iterator[None]:
+    """For the block that imports what only the extra `study` installs: raises UserError if it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "frugalnet":
+            raise
+        raise UserError(
+            f"{what} needs the package {error.name}, which is not installed; in the project's folder: pip install "
+            "'.[study]'"
+        ) from error
 
 
 class Interrupted(Exception):
@@ -42,8 +69,9 @@ def in_one_line(name: str) -> Iterator[None]:
     """End the process with one line, which `name` begins, and a non-zero exit code if the block raises.
 
     UserError and OSError end with exit code 1, Ctrl-C with 130, Interrupted with its own; anything else is a defect and
-    keeps its traceback.
+    keeps its traceback. In the block, no character is lost for want of an encoding.
     """
+    streams.make_usable()
     try:
         yield
     except UserError as error:

@@ -36,36 +36,70 @@ def in_words(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {said[:300]}") from error
 
 
+def address(root: Path) -> str:
+    """MLflow's address: `MLFLOW_TRACKING_URI`, or else a SQLite database under `root`/mlruns.
+
+    A relative SQLite file is one of the project, not of the working directory: `dvc exp run --temp` removes that.
+    Raises UserError if the project's path cannot stand in such an address.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+    named = database(uri)
+    if named is None or named.is_absolute():
+        return uri
+    file = str(root.absolute() / named)
+    if set(file) & {"?", "%"}:
+        raise UserError(
+            f"{file}: MLflow misreads '?' and '%' in a database's path; rename it, or set MLFLOW_TRACKING_URI"
+        )
+    return uri.replace(str(named), file, 1)
+
+
+def database(uri: str) -> Path | None:
+    """The file of a SQLite address, or None: a server's."""
+    found = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
+    return Path(found[1]) if found else None
+
+
 def connect(root: Path, name: str = EXPERIMENT) -> "tuple[MlflowClient, str]":
-    """A client and the id of an experiment, at `MLFLOW_TRACKING_URI` or else in a SQLite database under `root`/mlruns.
+    """A client and the id of an experiment, at `address(root)`.
 
     Database and experiment are created under a lock: processes that start together would race. It lies beside a SQLite
-    database, which several clones of the project may share. Raises UserError if MLflow does not answer.
+    database, which several clones of the project may share, as do the files of the runs. Raises UserError if MLflow
+    does not answer.
     """
     import mlflow
 
-    store = root / "mlruns"
-    store.mkdir(parents=True, exist_ok=True)
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri or f"sqlite:///{store / 'mlflow.db'}")
-    database = re.match(r"sqlite:///([^?]+)", uri or "")
-    shared = Path(database[1]) if database else store / "mlflow.db"
-    shared.parent.mkdir(parents=True, exist_ok=True)
-    with shared.with_name(f".{shared.name}.lock").open("w") as lock, in_words("MLflow does not answer"):
+    uri = address(root)
+    mlflow.set_tracking_uri(uri)
+    local = database(uri)
+    beside = local or root.absolute() / "mlruns" / "mlflow.db"
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    with beside.with_name(f".{beside.name}.lock").open("w") as lock, in_words("MLflow does not answer"):
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            location = None if uri else (store / "artifacts").as_uri()
+            location = (local.parent / "artifacts").as_uri() if local else None  # None: the server decides
             experiment = client.get_experiment(client.create_experiment(name, artifact_location=location))
         if name == EXPERIMENT and experiment.tags.get(VIEW) != (saved := view(experiment.creation_time)):
             client.set_experiment_tag(experiment.experiment_id, VIEW, saved)
         return client, experiment.experiment_id
 
 
+def connect_to_present(root: Path) -> "tuple[MlflowClient, str]":
+    """As `connect`, for reading: creates no database. Raises UserError, naming the file, where there is none."""
+    local = database(address(root))
+    if local and not local.is_file():
+        raise UserError(
+            f"{local}: no such file; nothing was logged here. Call this in the project's folder, after `dvc repro`, or "
+            "set MLFLOW_TRACKING_URI"
+        )
+    return connect(root)
+
+
 def artifact(root: Path, run_id: str, name: str) -> Any:
     """The JSON file of that name among a run's artifacts. Raises UserError if there is no such run or file."""
-    client, _ = connect(root)
+    client, _ = connect_to_present(root)
     with in_words(f"MLflow: run '{run_id}'"):
         listed = client.list_artifacts(run_id)
         for folder in [file for file in listed if file.is_dir]:

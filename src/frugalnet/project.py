@@ -4,12 +4,17 @@ import os
 import subprocess
 from pathlib import Path
 
-PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage")
+PROVENANCE = ("mlflow.source.git.commit", "git_uncommitted_changes", "dvc_experiment", "dvc_stage", "node")
 
 
 def project_root() -> Path:
     """The repository's folder, also where a stage works in a temporary copy (`dvc exp run --temp`, `--queue`)."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def checkpoints_folder(root: Path) -> Path:
+    """Where trainings keep checkpoints: $FRUGALNET_CHECKPOINTS, which machines may share, else in the project."""
+    return Path(os.environ.get("FRUGALNET_CHECKPOINTS") or root / ".checkpoints")
 
 
 def provenance() -> dict[str, str]:
@@ -21,6 +26,7 @@ def provenance() -> dict[str, str]:
         ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""),
         os.environ.get("DVC_EXP_NAME", ""),
         os.environ.get("DVC_STAGE", ""),
+        os.environ.get("FRUGALNET_NODE", ""),  # the machine of a training that `make train-all` placed
     )
     return {key: value for key, value in zip(PROVENANCE, found, strict=True) if value}
 

@@ -1,16 +1,16 @@
-"""MLflow's model registry: every exported network is a version of the registered model `frugalnet-<model>`.
+"""MLflow's model registry: every exported network is a version of a registered model.
 
-Two aliases name the networks to use. They are moved by `python -m frugalnet.promote` alone.
+That is `frugalnet-<model>` on Tiny ImageNet and on the sample, and `frugalnet-<data>-<model>` on any other data. Two
+aliases name the networks to use, for each of these data. They are moved by `python -m frugalnet.promote` alone.
 
 - champion: the highest top-1, the mean over the seeds that were trained alike.
 - frugal: the network that the report recommends where computation matters (frugalnet.recommendation).
 
-Networks are compared only if they were evaluated on the same images. An alias goes to the lowest seed: the best one on
-the validation images would flatter the network.
+Networks are compared only if they were evaluated on the same images, so none takes an alias from other data. An alias
+goes to the lowest seed: the best one on the validation images would flatter the network.
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +27,22 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 from frugalnet import recommendation
+from frugalnet.datasets import is_tiny_imagenet
 from frugalnet.errors import UserError
-from frugalnet.mlflow_store import connect, in_words
+from frugalnet.mlflow_store import connect_to_present, in_words
 from frugalnet.tracking import TrackedRun
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PREFIX = "frugalnet-"
 
-# A picture is either an image file or its pixels, 64×64×3 integers in 0..255. MLflow's own check of a nested array of
-# integers takes a second a picture, so the model checks them itself.
+
+def family(data: str, is_sample: bool) -> str:
+    """The data that a registered model is of: empty for Tiny ImageNet, its subsets and the sample."""
+    return "" if is_sample or is_tiny_imagenet(data) else data
+
+
+# A picture is either an image file or its pixels, side × side × 3 integers in 0..255. MLflow's own check of a nested
+# array of integers takes a second a picture, so the model checks them itself.
 SIGNATURE = ModelSignature(
     Schema([ColSpec(DataType.binary, "image", required=False), ColSpec(AnyType(), "pixels", required=False)]),
     Schema([ColSpec(AnyType(), "classes"), ColSpec(AnyType(), "changes")]),
@@ -67,7 +74,8 @@ class Exported:
 
 def register(tracked: TrackedRun, exported: Exported) -> None:
     """Log the network as the run's model, which can be served, and as a version of its registered model, once."""
-    name = PREFIX + exported.model
+    of_data = family(exported.tags["data"], exported.tags["is_sample"] == "True")
+    name = PREFIX + (f"{of_data}-" if of_data else "") + exported.model
 
     def log(run_id: str) -> None:
         client = mlflow.MlflowClient()
@@ -110,6 +118,10 @@ class Version:
     macs: int
     created: int
 
+    @property
+    def family(self) -> str:
+        return family(self.data, self.is_sample)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -125,6 +137,11 @@ class Network:
     def version(self) -> Version:
         return self.seeds[min(self.seeds)]
 
+    @property
+    def candidate(self) -> recommendation.Candidate:
+        version = self.version
+        return recommendation.Candidate(f"{version.name} {version.number}", self.top1, version.macs)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -135,19 +152,22 @@ class Choice:
 
 
 def choose_versions(versions: Sequence[Version]) -> dict[str, Choice]:
-    """The version for each alias: see the module. Of several data sets it is the one of the newest version, and sample
-    data only if there are no others. Raises UserError if there are no versions."""
+    """The version for each alias, of one family: see the module. Of several data sets in that it is the one of the
+    newest version, and sample data only if there are no others. Raises UserError if there are no versions."""
     if not versions:
         raise UserError("the registry holds no network: run `dvc repro` first")
     newest = max(versions, key=lambda version: (not version.is_sample, version.created))
     compared = [version for version in versions if version.images == newest.images]
     networks = _networks(compared)
-    top1 = [network.top1 for network in networks]
-    best = max(networks, key=lambda network: (network.top1, -network.version.macs))
-    frugal = networks[recommendation.frugal(top1, [network.version.macs for network in networks])]
-    near = len(recommendation.near(top1))
+    candidates = {network.candidate: network for network in networks}
+    best = recommendation.ranked(candidates)[0]
+    frugal = recommendation.frugal([*candidates])
+    near = recommendation.near(candidates)
     within = f"within {100 * recommendation.NEAR:g} points of {best.top1:.2%}"
-    fewest = f"{near} {within}" if near > 1 else f"all {len(networks)}; no other is {within}"
+    if frugal in near:
+        cheap = f"the fewest MACs of {len(near)} {within}"
+    else:
+        cheap = f"the highest top-1 with fewer MACs, none of them {within}"
 
     def choice(network: Network, why: str) -> Choice:
         seeds = f"{len(network.seeds)} seed{'s' if len(network.seeds) > 1 else ''}"
@@ -155,8 +175,8 @@ def choose_versions(versions: Sequence[Version]) -> dict[str, Choice]:
         return Choice(network.version, f"{figures}; {why} on {newest.data}")
 
     return {
-        "champion": choice(best, f"the highest top-1 of {len(networks)}"),
-        "frugal": choice(frugal, f"the fewest MACs of {fewest}"),
+        "champion": choice(candidates[best], f"the highest top-1 of {len(networks)}"),
+        "frugal": choice(candidates[frugal], cheap),
     }
 
 
@@ -170,7 +190,7 @@ def _networks(versions: Sequence[Version]) -> list[Network]:
 @in_words("MLflow")
 def versions(root: Path) -> list[Version]:
     """All versions that `register` made."""
-    stored = connect(root)[0].search_model_versions()
+    stored = connect_to_present(root)[0].search_model_versions()
     return [_version(each) for each in stored if each.name.startswith(PREFIX) and "trained_sha256" in each.tags]
 
 
@@ -197,13 +217,24 @@ def _version(stored: ModelVersion) -> Version:
 
 
 @in_words("MLflow")
-def find_version(root: Path, alias: str) -> tuple[str, str]:
-    """The registered model that has the alias, and its version. Raises UserError if none has."""
-    client, _ = connect(root)
+def find_version(root: Path, alias: str, data: str | None = None) -> tuple[str, str]:
+    """The registered model that has the alias on data of that name, and its version.
+
+    data: may be None if the alias is given on one data set only. Raises UserError if no network has it, or several.
+    """
+    client, _ = connect_to_present(root)
+    found: dict[str, tuple[str, str]] = {}  # by the name of the data
     for name in _registered(client):
         if (version := client.get_registered_model(name).aliases.get(alias)) is not None:
-            return name, str(version)
-    raise UserError(f"no network has the alias {alias}: run `dvc repro`, then `python -m frugalnet.promote`")
+            found[client.get_model_version(name, version).tags.get("data", "")] = name, str(version)
+    if data is not None:
+        found = {key: value for key, value in found.items() if key == data}
+    if not found:
+        on = f" on {data}" if data else ""
+        raise UserError(f"no network has the alias {alias}{on}: run `dvc repro`, then `python -m frugalnet.promote`")
+    if len(found) > 1:
+        raise UserError(f"networks on {', '.join(sorted(found))} have the alias {alias}: say on which data")
+    return next(iter(found.values()))
 
 
 def download(root: Path, run_id: str, folder: Path) -> Path:
@@ -211,58 +242,61 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
 
     Raises UserError if there is no such run, or if it has registered none.
     """
-    client, _ = connect(root)
+    client, _ = connect_to_present(root)
     with in_words(f"MLflow: run '{run_id}'"):
         of_run = client.search_model_versions(f"run_id = '{client.get_run(run_id).info.run_id}'")
         registered = [version for version in of_run if version.name.startswith(PREFIX)]
         if not registered:
             raise UserError(f"MLflow: run '{run_id}' has no exported network; run `dvc repro` to export it")
         newest = max(registered, key=lambda version: int(version.creation_timestamp))
-        model = download_version(newest.name, newest.version, folder)
+        return _download(newest.name, newest.version, folder)
+
+
+@in_words("MLflow")
+def download_alias(root: Path, alias: str, folder: Path) -> Path:
+    """Copy the network that has the alias into `folder`; returns the folder of weights, or raises UserError."""
+    return _download(*find_version(root, alias), folder)
+
+
+def _download(name: str, version: str, folder: Path) -> Path:
+    model = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
     (described,) = model.glob("data/*/weights.json")
     return described.parent
 
 
-@in_words("MLflow")
-def download_version(name: str, version: str, folder: Path) -> Path:
-    """Copy a registered model's version into `folder`, for `serve`; returns its path."""
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
-
-
 def save(weights: Path, folder: Path) -> Path:
-    """Write a folder of weights as a model for `serve` into the new folder `folder`, and return that."""
+    """Write a folder of weights as a model for `mlflow models serve` into the new folder `folder`, and return that."""
     mlflow.pyfunc.save_model(folder, **_model(weights))
     return folder
 
 
-def serve_model(what: str, model: Path, host: str, port: int) -> None:
-    """Run MLflow's own server for the model, until Ctrl-C or whatever else ends this process. what: is printed."""
-    print(f"Serving {what}, at http://{host}:{port}/invocations (docs/serving.md)", flush=True)
-    scripts = str(Path(sys.executable).parent)  # where MLflow finds uvicorn
-    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
-    from mlflow.cli import cli  # two seconds
-
-    # In this process: MLflow's server, its child, then ends with it.
-    words = ["--model-uri", str(model), "--env-manager", "local", "--host", host, "--port", str(port)]
-    cli(["models", "serve", *words])
-
-
 @in_words("MLflow")
 def promote(root: Path) -> list[str]:
-    """Move the aliases as `choose_versions` says. Returns a line for each: what it names, and why."""
-    client, _ = connect(root)
-    chosen = choose_versions(versions(root))
+    """Move the aliases as `choose_versions` says, for each family. Returns a line for each: what it names, and why."""
+    client, _ = connect_to_present(root)
+    stored = versions(root)
+    families = sorted({version.family for version in stored})
+    others = {version.name for version in stored if version.family}
     lines = []
-    for alias, choice in chosen.items():
-        before = ""
-        for name in _registered(client):
-            number = client.get_registered_model(name).aliases.get(alias)
-            if number is not None:
-                before = f"{name} version {number}"
-                if name != choice.version.name:
-                    client.delete_registered_model_alias(name, alias)
-        now = f"{choice.version.name} version {choice.version.number}"
-        client.set_registered_model_alias(choice.version.name, alias, str(choice.version.number))
-        change = "as before" if before == now else f"was {before or 'none'}"
-        lines.append(f"{alias}: {now} ({change}): {choice.why}")
+    for of_data in families or [""]:
+        of_family = [version for version in stored if version.family == of_data]
+        names = {version.name for version in of_family} if of_data else {*_registered(client)} - others
+        for alias, choice in choose_versions(of_family).items():
+            shown = f"{alias} of {of_data}" if of_data else alias
+            lines.append(f"{shown}: {_move(client, alias, choice.version, sorted(names))}: {choice.why}")
     return lines
+
+
+def _move(client: mlflow.MlflowClient, alias: str, version: Version, names: Sequence[str]) -> str:
+    """Give the alias to the version, and take it from all other models of these names. Returns what it names now."""
+    before = ""
+    for name in names:
+        number = client.get_registered_model(name).aliases.get(alias)
+        if number is not None:
+            before = f"{name} version {number}"
+            if name != version.name:
+                client.delete_registered_model_alias(name, alias)
+    now = f"{version.name} version {version.number}"
+    client.set_registered_model_alias(version.name, alias, str(version.number))
+    change = "as before" if before == now else f"was {before or 'none'}"
+    return f"{now} ({change})"

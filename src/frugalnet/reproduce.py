@@ -85,7 +85,9 @@ def retrain(run: Mapping[str, Any], root: Path) -> str:
         raise UserError(f"{runs.name(run)} cannot be trained again here: " + "; ".join(inputs))
     for difference in surroundings:
         print(f"{runs.name(run)}: the bits may differ: {difference}")
-    checkpoints = Checkpoints(root / ".checkpoints/reproduce" / f"{runs.name(run)}-{here['fingerprint'][:16]}")
+    checkpoints = Checkpoints(
+        project.checkpoints_folder(root) / "reproduce" / f"{runs.name(run)}-{here['fingerprint'][:16]}"
+    )
     trainer = job.trainer(device, compute.compile_mode(device, settings))
     with checkpoints.locked(), tempfile.TemporaryDirectory() as folder:
         job.fit(trainer, checkpoints, settings.checkpoint_minutes)

@@ -20,7 +20,7 @@ def view(created: int) -> str:
     created: milliseconds since 1970.
     """
     widths = {"metrics.`final/top1`": 100, "metrics.`final/macs`": 110, "metrics.`efficiency/latency_ms`": 190}
-    columns = [*widths, "attributes.`Dataset`", "attributes.`Version`"]
+    columns = [*widths, "attributes.`Dataset`", "attributes.`Version`", "attributes.`User`"]
     widths["attributes.`Run Name`"] = 330
     lines = ("validation_top1", "train_top1", "validation_loss", "train_loss")
     plain = {"lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}

@@ -13,14 +13,9 @@ from frugalnet.adaptation.config import Part, TuningConfig
 from frugalnet.errors import UserError
 from frugalnet.metrics.counts import named_layers
 from frugalnet.training.batches import Normaliser, batch_indices, steps_per_epoch
+from frugalnet.training.start import classifier
 
 BLOCKS = 2  # before the classifier, of the part "blocks"
-
-
-def classifier(network: nn.Module) -> tuple[str, nn.Module]:
-    """The name and the module of the last layer with weights: fully connected, or a 1×1 convolution."""
-    weighted = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return weighted[-1]
 
 
 def for_classes(network: nn.Module, model: str, seed: int, count: int, kept: Sequence[int] | None = None) -> nn.Module:

@@ -16,6 +16,8 @@ from frugalnet.schema import Config
 Method = Literal["general", "restricted", Trained]
 Candidate = tuple[Method, int]  # and the pictures of each class that it was trained on; 0: not trained
 
+_LACKING = "lacking"  # the only key of what is written where the data do not suffice
+
 
 class Outcome(Config):
     """A candidate on the validation pictures of a draw's classes."""
@@ -140,10 +142,20 @@ def difference(first: NetworkResult, candidate: Candidate, second: NetworkResult
     return over_draws(gains, lowest=-1)
 
 
-def write_network(network: NetworkResult | None, results: Path, name: str) -> None:
-    """Write what was measured of a network, named MODEL-SCENARIO, into a folder of results; None: nothing."""
-    write_json(results / "adapt" / name / "adapt.json", network.model_dump() if network else None)
+def write_network(network: NetworkResult | None, results: Path, name: str, lacking: str | None = None) -> None:
+    """Write what was measured of a network, named MODEL-SCENARIO, into a folder of results; None: nothing.
+
+    lacking: what the data lack for the experiment.
+    """
+    missing = {_LACKING: lacking} if lacking else None
+    write_json(results / "adapt" / name / "adapt.json", network.model_dump() if network else missing)
     write_json(results / "adapt_timing" / name / "timing.json", network.timing.model_dump() if network else None)
+
+
+def read_lacking(results: Path) -> str:
+    """What the data lack for the experiment; empty: nothing."""
+    outcomes = [read_json(path) for path in sorted((results / "adapt").glob("*/adapt.json"))]
+    return next((str(each[_LACKING]) for each in outcomes if each and _LACKING in each), "")
 
 
 def read_result(results: Path) -> AdaptationResult:
@@ -166,7 +178,7 @@ def read_result(results: Path) -> AdaptationResult:
 def _read_network(path: Path, results: Path) -> NetworkResult | None:
     outcomes = read_json(path)
     timing = read_json(results / "adapt_timing" / path.parent.name / "timing.json")
-    if outcomes is None:
+    if outcomes is None or _LACKING in outcomes:
         return None
     try:
         return NetworkResult.model_validate({**outcomes, "timing": timing})

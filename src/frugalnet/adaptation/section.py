@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from frugalnet.adaptation.config import PARTS, TRAINED, Scenario, Trained
-from frugalnet.adaptation.result import AdaptationResult, Method, NetworkResult, difference, read_result
+from frugalnet.adaptation.result import (
+    AdaptationResult,
+    Method,
+    NetworkResult,
+    difference,
+    read_lacking,
+    read_result,
+)
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import colours
 from frugalnet.document.blocks import Block, Cell, Chart, Fold, Grid, Line, Section, Table, measured_column
-from frugalnet.document.charts import colours, end_labels
+from frugalnet.document.charts import end_labels
 from frugalnet.document.wording import (
     BYTES,
     COUNT,
@@ -56,6 +64,9 @@ def load(results: Path, comparison: Comparison) -> AdaptationResult | None:
     """What was measured of the networks compared."""
     networks = [network for network in read_result(results).networks if comparison.row(network.model)]
     return AdaptationResult(networks=networks) if networks else None
+
+
+lacking = read_lacking
 
 
 def section(result: AdaptationResult, comparison: Comparison) -> Section:
@@ -216,7 +227,7 @@ def _note(result: AdaptationResult) -> str:
 def _chart(result: AdaptationResult, scenario: Scenario, comparison: Comparison) -> Chart:
     networks = result.of_scenario(scenario)
     pictures = sorted(networks[0].pictures)
-    colour_of = colours(row.model for row in comparison.rows)
+    colour_of = colours(comparison.rows)
     lines = list[Line]()
     ends = dict[str, tuple[float, str]]()
     for network in networks:

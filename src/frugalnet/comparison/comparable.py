@@ -55,7 +55,10 @@ def recipe(record: Record) -> dict[str, Any]:
         f"distributed.{key}": sha256_of(value)[:12] if isinstance(value, dict) else value  # the hashes of its code
         for key, value in record.run.get("distributed", {}).items()
     }
-    return {**record.run["train"], **taught, **distributed}
+    start = record.run.get("start")
+    began = {"start": f"weights trained on {start['data']}" if start else "random weights"}
+    began = began if "start" in record.run["train"] else {}
+    return {**record.run["train"], **began, **taught, **distributed}
 
 
 def recipe_and_views(record: Record) -> dict[str, Any]:

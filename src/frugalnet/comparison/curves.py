@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Chart, Line
-from frugalnet.document.charts import colours, end_labels
+from frugalnet.document.charts import end_labels
 
 KINDS = (("train_top1", "training", True), ("validation_top1", "validation", False))  # key, name, whether dotted
 Curves = Mapping[str, Sequence[float]]  # percent by epoch, for each key of KINDS
@@ -60,7 +61,7 @@ def together(name: str, title: str, networks: Mapping[str, tuple[Curves, str]], 
 
 def charts(rows: Sequence[Row]) -> list[Chart]:
     """A chart for each network with a line for each seed, then one of all networks, means over their seeds."""
-    colour = colours(row.model for row in rows)
+    colour = colours(rows)
     means: dict[str, tuple[Curves, str]] = {}
     lines: dict[str, list[Line]] = {}
     ends: dict[str, dict[str, tuple[float, str]]] = {}

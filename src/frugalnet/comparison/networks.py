@@ -13,6 +13,7 @@ from frugalnet.metrics.classes import ClassAccuracy
 from frugalnet.metrics.statistics import Interval, Quantiles, SeedMean, quantiles, seed_mean
 
 MILESTONES = (0.20, 0.25, 0.30, 0.33, 0.35, 0.40)  # validation top-1; 0.33 is the paper's (section 4.1)
+SHARES = (0.5, 0.7, 0.8, 0.9, 0.95)  # of the highest top-1: milestones on other data
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class Reached:
     epochs: float | None
     seconds: float | None
     macs: float | None
+
+
+def own_milestones(records: Sequence[Record]) -> list[float]:
+    """Accuracies, in whole percent, on the way to the highest final top-1 of these records."""
+    best = max(record.history[-1]["validation_top1"] for record in records)
+    return sorted({round(share * best, 2) for share in SHARES} - {0.0})
 
 
 def training_cost(records: Sequence[Record], milestones: Sequence[float] = MILESTONES) -> list[Reached]:
@@ -46,6 +53,19 @@ def training_cost(records: Sequence[Record], milestones: Sequence[float] = MILES
         means = [float(np.mean(cost)) if len(cost) == len(records) else None for cost in costs]
         table.append(Reached(milestone, len(epochs), len(records), *means))
     return table
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The accuracy that ranks networks: its key among the figures, and its name within a sentence and at its start."""
+
+    key: str
+    name: str
+    title: str
+
+
+TOP1 = Measure("top1", "top-1", "Top-1")
+MACRO = Measure("macro_accuracy", "macro accuracy", "Macro accuracy")  # where classes differ in size
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,25 @@ class Row:
     reached: list[Reached]
     confusion: NDArray[np.int64]  # (C, C), summed over the seeds
     classes: list[ClassAccuracy]  # over the seeds, in label order
+    macro_interval: Interval | None = None  # None: top-1 ranks the networks
+
+    @property
+    def measure(self) -> Measure:
+        return MACRO if self.macro_interval else TOP1
+
+    @property
+    def lead(self) -> SeedMean:
+        """The accuracy that ranks networks."""
+        return self.macro_accuracy if self.macro_interval else self.top1
+
+    @property
+    def lead_interval(self) -> Interval:
+        return self.macro_interval or self.top1_interval
+
+    @property
+    def has_few_classes(self) -> bool:
+        """Whether top-5 says nothing: it cannot be wrong with five classes or fewer."""
+        return len(self.classes) <= 5
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -93,13 +132,15 @@ class Row:
 
     def figures(self) -> dict[str, Any]:
         """All fields up to `recipe`, ready for JSON."""
-        others = ("records", "reached", "confusion", "classes")
+        others = {"records", "reached", "confusion", "classes"}
+        others |= set() if self.macro_interval else {"macro_interval"}
+        others |= {"top5"} if self.has_few_classes else set()
         fields = {key: value for key, value in vars(self).items() if key not in others}
         return {key: asdict(value) if is_dataclass(value) else value for key, value in fields.items()}  # type: ignore[arg-type]
 
 
-def row(records: Sequence[Record]) -> Row:
-    """One model's row, from one record per seed."""
+def row(records: Sequence[Record], milestones: Sequence[float] = MILESTONES, *, by_class: bool = False) -> Row:
+    """One model's row, from one record per seed. by_class: macro accuracy ranks the networks."""
     first = records[0]
 
     def metric(key: str) -> SeedMean:
@@ -121,17 +162,20 @@ def row(records: Sequence[Record]) -> Row:
     }
     figures |= {key: measured(key) for key in ("latency_ms", "throughput", "train_step_ms")}
     figures |= {key: by_epoch(key) for key in ("epoch_seconds", "epoch_cpu_seconds", "epoch_joules")}
+    correct = np.stack([record.correct for record in records])
+    weights = statistics.class_weights(first.labels)
     return Row(
         model=first.model,
         seeds=[record.seed for record in records],
-        top1_interval=statistics.bootstrap(np.stack([record.correct for record in records])),
+        top1_interval=statistics.bootstrap(correct),
+        macro_interval=statistics.bootstrap(correct, weights=weights) if by_class else None,
         train_top1=seed_mean([record.history[-1]["train_top1"] for record in records]),
         epoch_macs=float(np.mean([epoch["train_macs"] for epoch in first.history])),
         train_seconds=seed_mean(totals) if totals else None,
         epochs=len(first.history),
         recipe=first.run["train"]["recipe"],
         records=list(records),
-        reached=training_cost(records),
+        reached=training_cost(records, milestones),
         confusion=confusion,
         classes=classes.per_class(confusion, first.class_ids, first.class_names, len(records)),
         **figures,

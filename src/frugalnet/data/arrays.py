@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.data import IMAGE_SHAPE
 from frugalnet.errors import UserError
 
 SPLITS = ("train", "validation")
@@ -16,7 +15,7 @@ FILES = tuple(f"{split}_{part}.npy" for split in SPLITS for part in ("images", "
 
 @dataclass(frozen=True)
 class Split:
-    """`images` (N, 64, 64, 3) uint8 RGB; `labels` (N,) int64, positions in `Dataset.class_ids`."""
+    """`images` (N, side, side, 3) uint8 RGB; `labels` (N,) int64, positions in `Dataset.class_ids`."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -40,6 +39,11 @@ class Dataset:
     validated_on: str
     sha256: dict[str, str]  # of each of FILES
 
+    @property
+    def side(self) -> int:
+        """The size of every image: so many pixels a side."""
+        return int(self.train.images.shape[1])
+
 
 def read_dataset(folder: Path) -> Dataset:
     """The data set that `normalise` made, its arrays mapped read-only. Raises UserError if it isn't whole."""
@@ -50,7 +54,8 @@ def read_dataset(folder: Path) -> Dataset:
             for split in SPLITS
         )
         for split in (train, validation):
-            if split.images.shape != (len(split.labels), *IMAGE_SHAPE) or split.images.dtype != np.uint8:
+            shape = (len(split.labels), *[train.images.shape[1]] * 2, 3)
+            if split.images.shape != shape or split.images.dtype != np.uint8:
                 raise ValueError(f"images of shape {split.images.shape} for {len(split.labels)} labels")
         dataset = Dataset(train, validation, **description)
         if dataset.sha256.keys() != set(FILES):
@@ -62,3 +67,11 @@ def read_dataset(folder: Path) -> Dataset:
             f"{folder} holds no complete data set ({error}); make it again: "
             "rm -rf .dvc/cache/runs && dvc repro --force --single-item normalise"
         ) from error
+
+
+def read_near_copies(folder: Path) -> list[tuple[str, str]]:
+    """The pairs of a training and a validation picture that look alike, as `normalise` lists them; where it does not,
+    none."""
+    path = folder / "near_copies.json"
+    listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return [(pair["train"], pair["validation"]) for pair in listed]

@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
 from pathlib import Path
@@ -22,16 +22,21 @@ from frugalnet.data.config import AugmentConfig
 from frugalnet.data.policy import build_policy, reason
 from frugalnet.errors import UserError
 from frugalnet.files import atomic, write_json
-from frugalnet.processes import cores, init_worker, starting_workers
+from frugalnet.processes import cores, init_worker, starting_workers, worker_pool
 
 if TYPE_CHECKING:
     import albumentations
 
-CHUNK = 1000  # images a task, and a seed: part of what decides the bytes, so no parameter
+CHUNK = 1000  # images of 64×64 pixels a task, and a seed: part of what decides the bytes, so no parameter
+
+
+def chunk_of(side: int) -> int:
+    """The images of `side` pixels in a task: no more bytes than those of CHUNK small ones."""
+    return min(CHUNK, CHUNK * 64**2 // side**2)
 
 
 def augment(images: NDArray[np.uint8], config: AugmentConfig, view: int, start: int) -> NDArray[np.uint8]:
-    """One augmented copy of each image, (n, 64, 64, 3) uint8; depends on the arguments alone.
+    """One augmented copy of each image, (n, side, side, 3) uint8; depends on the arguments alone.
 
     `start` is the position of the first image in the training split. It seeds all randomness, with `seed` and `view`.
     Raises UserError, naming the key and the image, if a transform fails.
@@ -66,21 +71,22 @@ def _apply(transform: albumentations.BasicTransform, image: NDArray[np.uint8]) -
 
 
 def write_views(images: Path, folder: Path, config: AugmentConfig, *, processes: int) -> None:
-    """Write the views of a .npy file, (N, 64, 64, 3) uint8, as view_0.npy … of the same shape, and views.json.
+    """Write the views of a .npy file, (N, side, side, 3) uint8, as view_0.npy … of the same shape, and views.json.
 
-    views.json holds the SHA-256 of each 1,000 images of each view. `folder` is written whole or not at all. Its bytes
-    depend on images and config, not on the number of `processes` (0: one per core).
+    views.json holds the SHA-256 of each `chunk_of` images of each view. `folder` is written whole or not at all. Its
+    bytes depend on images and config, not on the number of `processes` (0: one per core).
     Raises UserError if the free disk space or the memory is too small, and OSError, naming the path, if a write fails.
     """
     size = config.views * images.stat().st_size
     free = shutil.disk_usage(images.parent).free
     if size > free:
-        raise UserError(f"{folder}: {config.views} views take {size / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free")
+        raise UserError(f"{folder}: {config.views} views take {size:,} bytes, only {free:,} are free")
     with atomic(folder) as partial:
         partial.mkdir()
         paths = [partial / f"view_{view}.npy" for view in range(config.views)]
         hashes = _write(images, paths, config, processes or cores()) if paths else {}
-        write_json(partial / "views.json", {"images_per_hash": CHUNK, "sha256": hashes})
+        per_hash = chunk_of(np.load(images, mmap_mode="r").shape[1])
+        write_json(partial / "views.json", {"images_per_hash": per_hash, "sha256": hashes})
         _check_whole(partial, paths, images)
 
 
@@ -100,11 +106,11 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: in
             offset = file.tell()
             if hasattr(os, "posix_fallocate"):  # not on macOS; allocating block by block is up to a fifth slower
                 os.posix_fallocate(file.fileno(), offset, math.prod(shape))
-    starts = range(0, shape[0], CHUNK)
+    starts = range(0, shape[0], chunk_of(shape[1]))
     # One server imports albumentations, once, and the workers fork from it: it has no threads whose locks they'd copy.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["frugalnet.data.albumentations_alone", __name__])
-    executor = ProcessPoolExecutor(min(processes, len(paths) * len(starts)), context, init_worker)
+    executor = worker_pool(min(processes, len(paths) * len(starts)), context, init_worker)
     try:
         with starting_workers():
             tasks = {
@@ -116,7 +122,7 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: in
         with tqdm(desc="augment", total=len(paths) * shape[0], unit=" images", disable=None) as bar:
             for task in as_completed(task for view in tasks.values() for task in view):
                 task.result()
-                bar.update(CHUNK)
+                bar.update(starts.step)
         return {name: [task.result() for task in view] for name, view in tasks.items()}
     except (BrokenProcessPool, EOFError, ConnectionError) as error:  # the last two: the server itself
         raise UserError("an augmenting process was killed, short of memory?; try fewer compute.processes") from error
@@ -126,7 +132,8 @@ def _write(images: Path, paths: list[Path], config: AugmentConfig, processes: in
 
 def _write_chunk(source: Path, target: Path, offset: int, config: AugmentConfig, view: int, start: int) -> str:
     """Augment a chunk, write it where it belongs in the view and return its SHA-256."""
-    images = np.load(source, mmap_mode="r")[start : start + CHUNK]
+    images = np.load(source, mmap_mode="r")
+    images = images[start : start + chunk_of(images.shape[1])]
     augmented = augment(images, config, view, start)
     # Written, not mapped: on a full disk a write fails with an error, a mapped page with SIGBUS.
     with target.open("r+b") as file:
@@ -138,7 +145,7 @@ def _write_chunk(source: Path, target: Path, offset: int, config: AugmentConfig,
 def contact_sheet(images: NDArray[np.uint8], views: Sequence[NDArray[np.uint8]], path: Path) -> None:
     """Write a PNG of twelve images spread over the split, each above its views.
 
-    `images` and each of `views`: (N, 64, 64, 3) uint8 RGB.
+    `images` and each of `views`: (N, side, side, 3) uint8 RGB.
     """
     from matplotlib.figure import Figure
 

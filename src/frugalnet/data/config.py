@@ -8,10 +8,21 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from frugalnet.errors import without_secrets
 from frugalnet.schema import Config, Name
 
 Leaks = Literal["error", "drop", "keep"]
 RESERVED = ("tiny-imagenet", "sample", "weights")  # how names of other data sets, and of none, begin
+
+
+def _holds_secret(url: str) -> bool:
+    """Whether a URL, also one written in an odd way, holds what looks like a password or token."""
+    parts = urlsplit(url)
+    is_path = parts.scheme == "file" or not (parts.scheme or parts.netloc)
+    # A password with an unencoded slash: http://user:pass/word@host
+    is_odd = not parts.netloc or ":" in parts.netloc
+    query = f"?{parts.query}#{parts.fragment}"
+    return not is_path and ("@" in (url if is_odd else parts.netloc) or without_secrets(query) != query)
 
 
 class DownloadConfig(Config):
@@ -25,8 +36,11 @@ class DownloadConfig(Config):
     @field_validator("url")
     @classmethod
     def _without_password(cls, url: str | None) -> str | None:
-        if url and "@" in urlsplit(url).netloc:
-            raise ValueError("a user name or password would reach git and MLflow: put it in ~/.netrc, which is read")
+        if url and _holds_secret(url):
+            raise ValueError(
+                "a user name, password or token would reach git and MLflow: put user and password in ~/.netrc, which "
+                "is read, or download the file and give its path; write an @ in a path as %40"
+            )
         return url
 
     @model_validator(mode="after")
@@ -78,6 +92,7 @@ class NormaliseConfig(Config):
     name: Name
     classes: Annotated[int, Field(ge=2)] | None  # the first so many of wnids.txt
     train_per_class: PositiveInt | None  # the first so many training images of each
+    side: Annotated[int, Field(ge=32, le=256)]  # pixels of an image, which is square
     holdout: NonNegativeInt  # training images, equally many of each class, that replace the validation split
     max_unpacked_bytes: PositiveInt
 

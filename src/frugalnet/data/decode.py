@@ -5,7 +5,6 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,38 +16,47 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from frugalnet.data import IMAGE_SHAPE
 from frugalnet.data.members import open_archive, read_member
 from frugalnet.errors import UserError
-from frugalnet.processes import cores, init_worker, starting_workers
+from frugalnet.pictures import SIDE, read_picture
+from frugalnet.processes import cores, init_worker, starting_workers, worker_pool
 
-IMAGE_BYTES = 64 * 64 * 3
-CHUNK = 500  # images per task; the counts of 500 × 64 × 64 pixels are exact in calcHist's float32
+CHUNK_PIXELS = 500 * 64 * 64  # of a task: what a process holds; their counts are exact in calcHist's float32
+
+_TOLD = 5  # damaged members in one message
 
 
-def decode(data: bytes, name: str) -> NDArray[np.uint8]:
-    """The (64, 64, 3) uint8 RGB pixels of an image file: colour, grey, CMYK or palette.
+def decode(data: bytes, name: str, side: int = SIDE) -> NDArray[np.uint8]:
+    """The (side, side, 3) uint8 RGB pixels of an image file, scaled and centre-cropped as `read_picture` does.
 
-    Raises UserError, with `name`, for a file that is not an image, has another size, or is damaged. A JPEG is
-    damaged if it is cut off or if the decoder warns: then it has filled a gap or skipped bytes. Not all damage leads to
-    a warning.
+    Raises UserError, with `name`, for a file that is not a picture or is damaged. A JPEG of the right size is also
+    damaged if the decoder warns: then it has filled a gap or skipped bytes. Not all damage leads to a warning.
     """
     # Entropy-coded JPEG data never holds the end-of-image marker by chance, but a thumbnail before it may: hence "after
     # the last start of scan". Some versions of OpenCV fill a cut JPEG with grey instead of refusing it.
     is_jpeg = data.startswith(b"\xff\xd8")
     if is_jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise UserError(f"{name} is a truncated JPEG image")
+    # OpenCV gives the same pixels as Pillow in less than half of the time, and warns of damage; but it decodes a
+    # photograph in full. A file of so few bytes may have the right size.
+    if is_jpeg and len(data) < 8 * side**2:
+        image = _decode_jpeg(data, name)
+        if image is not None and image.shape == (side, side, 3):
+            return image
+    return read_picture(data, name, side).pixels
+
+
+def _decode_jpeg(data: bytes, name: str) -> NDArray[np.uint8] | None:
+    """The RGB pixels of a JPEG of any size; None if OpenCV cannot tell. Raises UserError if it warns of damage."""
     with _standard_error() as warnings:
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        except cv2.error as error:  # of a size that OpenCV doesn't even try
-            raise UserError(f"{name} can't be decoded: {' '.join(str(error).split())}") from error
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:  # of a size that OpenCV doesn't even try
+            return None
     if image is None:
-        raise UserError(f"{name} can't be decoded: it is not an image, or it is truncated")
-    if is_jpeg and warnings:
+        return None
+    if warnings:
         raise UserError(f"{name} is a damaged JPEG image ({warnings[0]})")
-    if image.shape != IMAGE_SHAPE:
-        raise UserError(f"{name}: expected an image of 64×64 pixels, found {image.shape[1]}×{image.shape[0]}")
     return np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
@@ -79,6 +87,7 @@ def _scratch() -> int:
 
 _zip_file: zipfile.ZipFile  # of a worker process
 _outputs: dict[Path, tuple[int, int]]  # of a worker process: of each file, its descriptor and where its images begin
+_side: int  # of a worker process: the images' size in pixels
 
 
 @dataclass(frozen=True)
@@ -89,29 +98,26 @@ class _Task:
 
 
 def decode_members(
-    archive: Path, members: Mapping[Path, Sequence[str]], processes: int
+    archive: Path, members: Mapping[Path, Sequence[str]], side: int, processes: int
 ) -> dict[Path, NDArray[np.int64]]:
-    """Write each list of members to its .npy file, (N, 64, 64, 3) uint8 RGB; `processes` 0 means one per core.
+    """Write each list of members to its .npy file, (N, side, side, 3) uint8 RGB; `processes` 0 means one per core.
 
     Returns, by file, how often each value occurs in each channel: (3, 256) int64.
     Raises UserError, naming the member, for an image that can't be decoded.
     """
+    chunk = max(1, CHUNK_PIXELS // side**2)
     tasks: list[_Task] = []
     offsets: dict[Path, int] = {}  # of each file, where its images begin
     for path, names in members.items():
         with path.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), *IMAGE_SHAPE)}
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), side, side, 3)}
             np.lib.format.write_array_header_1_0(file, header)
             offsets[path] = file.tell()
-        tasks += [_Task(path, start, names[start : start + CHUNK]) for start in range(0, len(names), CHUNK)]
+        tasks += [_Task(path, start, names[start : start + chunk]) for start in range(0, len(names), chunk)]
 
     counts = {path: np.zeros((3, 256), np.int64) for path in members}
-    executor = ProcessPoolExecutor(
-        min(processes or cores(), len(tasks)),
-        multiprocessing.get_context("spawn"),  # a fork would copy locks that threads hold
-        _start_worker,
-        (archive, offsets),
-    )
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
+    executor = worker_pool(min(processes or cores(), len(tasks)), context, _start_worker, archive, offsets, side)
     try:
         with starting_workers():
             histograms = executor.map(_decode_task, tasks)
@@ -126,23 +132,33 @@ def decode_members(
     return counts
 
 
-def _start_worker(archive: Path, offsets: Mapping[Path, int]) -> None:
-    global _zip_file, _outputs
+def _start_worker(archive: Path, offsets: Mapping[Path, int], side: int) -> None:
+    global _zip_file, _outputs, _side
     init_worker()
     # A bad image is reported once, by its member's name.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     _zip_file = open_archive(archive)
+    _side = side
     # Open from the start: a worker that outlives a killed parent by a moment can't write into the next run's files.
     _outputs = {path: (os.open(path, os.O_WRONLY), offset) for path, offset in offsets.items()}
 
 
 def _decode_task(task: _Task) -> NDArray[np.int64]:
-    images = np.stack([decode(read_member(_zip_file, member), member) for member in task.members])
+    images = np.empty((len(task.members), _side, _side, 3), np.uint8)
+    damaged: list[UserError] = []
+    for image, member in zip(images, task.members, strict=True):
+        try:
+            image[:] = decode(read_member(_zip_file, member), member, _side)
+        except UserError as error:
+            damaged.append(error)
+    if damaged:
+        more = f"; and {len(damaged) - _TOLD} more" if len(damaged) > _TOLD else ""
+        raise UserError("; ".join(map(str, damaged[:_TOLD])) + more) from damaged[0]
     descriptor, offset = _outputs[task.output]
     # Written, not mapped: on a full disk a write fails with an error, a mapped page with SIGBUS.
     with open(descriptor, "wb", closefd=False) as file:
-        file.seek(offset + task.start * IMAGE_BYTES)
+        file.seek(offset + task.start * images[0].nbytes)
         file.write(images.tobytes())
-    pixels = images.reshape(-1, 64, 3)
+    pixels = images.reshape(-1, _side, 3)
     counts = [cv2.calcHist([pixels], [channel], None, [256], [0, 256]).ravel() for channel in range(3)]
     return np.stack(counts).astype(np.int64)

@@ -18,8 +18,9 @@ from frugalnet.files import atomic, sha256, write_json
 def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample: bool, processes: int) -> None:
     """Decode the archive's images into `folder`, which `read_dataset` reads. It is written whole or not at all.
 
-    Images are sorted by class and number; labels are positions in wnids.txt. The bytes depend neither on the order of
-    the archive's members nor on the number of decoding `processes` (0: one per core).
+    Images of another size than `config.side` pixels are scaled and centre-cropped. They are sorted by class and number;
+    labels are positions in wnids.txt. The bytes depend neither on the order of the archive's members nor on the number
+    of decoding `processes` (0: one per core).
     Raises UserError, naming the member, if the archive is not as expected, and OSError, naming the path, if the disk is
     full or read-only.
     """
@@ -32,7 +33,7 @@ def normalise(archive: Path, folder: Path, config: NormaliseConfig, *, is_sample
             labels = np.repeat(np.arange(len(by_class), dtype=np.int64), [len(images) for images in by_class])
             np.save(partial / f"{split}_labels.npy", labels)
             members[partial / f"{split}_images.npy"] = [image for images in by_class for image in images]
-        histograms = decode_members(archive, members, processes)
+        histograms = decode_members(archive, members, config.side, processes)
         mean, std = mean_and_std(histograms[partial / "train_images.npy"])
         description = {
             "name": config.name,

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from frugalnet.data import IMAGE_SHAPE
 from frugalnet.data.config import Transform
 from frugalnet.errors import UserError
+from frugalnet.pictures import SIDE
 
 if TYPE_CHECKING:
     import albumentations
@@ -88,8 +88,8 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def check_policy(policy: Sequence[Transform]) -> None:
-    """Try the policy on images.
+def check_policy(policy: Sequence[Transform], side: int = SIDE) -> None:
+    """Try the policy on images of `side` × `side` pixels.
 
     Raises UserError, naming the key, unless it turns every image into another of the same shape and type.
     """
@@ -99,7 +99,7 @@ def check_policy(policy: Sequence[Transform]) -> None:
 
     rng = np.random.default_rng(0)
     # Noise, half of it of low contrast: something that every transform changes.
-    images = [rng.integers(0, 256 - i % 2 * 128, IMAGE_SHAPE, np.uint8) for i in range(TRIAL_IMAGES)]
+    images = [rng.integers(0, 256 - i % 2 * 128, (side, side, 3), np.uint8) for i in range(TRIAL_IMAGES)]
     needed = _kind(images[0])
     for position, transform in enumerate(policy):
         images = _apply(position, transform, images, rng)
@@ -120,8 +120,9 @@ def _apply(
     for argument in ("hole_height_range", "hole_width_range"):
         # albumentations would silently use the image's size instead.
         sizes = (transform.model_extra or {}).get(argument, [0])
-        if max(sizes) > IMAGE_SHAPE[0]:
-            raise UserError(f"{key}.{argument}: a hole larger than the image, {IMAGE_SHAPE[0]} pixels; found {sizes}")
+        side = max(images[0].shape[:2])
+        if max(sizes) > side:
+            raise UserError(f"{key}.{argument}: a hole larger than the image, {side} pixels; found {sizes}")
     results = []
     for image in images:
         try:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.distributed.config import LaunchConfig, Workers
 from frugalnet.errors import UserError
-from frugalnet.processes import cores, supervising_workers
+from frugalnet.processes import asked_threads, check_workers_can_start, cores, supervising_workers
 from frugalnet.sources import sha256_of_code
 from frugalnet.stage import interrupt
 from frugalnet.training.batches import steps_per_epoch
@@ -31,9 +31,10 @@ def identity(config: Workers) -> dict[str, Any]:
 
 def check_workers(config: Workers, launch: LaunchConfig, train: TrainConfig, device: torch.device, n_train: int) -> str:
     """Return the backend to use. Raises UserError if this machine or the data does not suffice for the workers."""
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or device != torch.device(device.type):
         raise UserError(
-            f"distributed: workers compute on the CPU or on CUDA, not on {device.type}; set compute.device=cpu"
+            f"distributed: workers compute on the CPU or each on a GPU of its own, not on {device}; "
+            "set compute.device to cpu or cuda"
         )
     backend = {"cpu": "gloo", "cuda": "nccl"}[device.type] if launch.backend == "auto" else launch.backend
     available = dist.is_available() and {"gloo": dist.is_gloo_available, "nccl": dist.is_nccl_available}[backend]()
@@ -54,9 +55,15 @@ def check_workers(config: Workers, launch: LaunchConfig, train: TrainConfig, dev
 
 
 def divide_cores(config: ComputeConfig, workers: int) -> ComputeConfig:
-    """Divide a host's cores among its workers (`workers`, unless torchrun set it), if `threads` leaves that open."""
-    threads = config.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", workers)))
-    return config.model_copy(update={"threads": threads})
+    """Divide a host's cores among its workers (`workers`, unless torchrun set it), if no number of threads is given.
+
+    An OMP_NUM_THREADS of 1 says nothing: torchrun sets it for several workers.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", workers))
+    asked = asked_threads()
+    if asked == 1 and local > 1:
+        asked = None
+    return config.model_copy(update={"threads": config.threads or asked or max(1, cores() // local)})
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
@@ -86,6 +93,7 @@ def start(workers: int, config: LaunchConfig, work: Callable[..., str | None], *
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    check_workers_can_start(workers)
     with tempfile.TemporaryDirectory(prefix="frugalnet-") as logs:
         agent = api.LaunchConfig(
             min_nodes=1,

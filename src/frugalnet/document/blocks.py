@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from frugalnet.document.wording import NOT_MEASURED, Units, scale
 
+MOST_INTERACTIVE = 200  # classes of a heatmap
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -60,6 +62,7 @@ class Line:
     dotted: bool = False
     width: float = 2.0
     stepped: bool = False
+    band: tuple[Sequence[float], Sequence[float]] | None = None  # its interval: the lower and the upper ends
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,14 @@ class Heatmap:
     title: str
     class_names: Sequence[str]
     percent: NDArray[np.float32]  # (C, C); the diagonal is NaN
+    right: NDArray[np.float64] | None = None  # (C,), percent of each class predicted correctly, for few classes
     height: int = 520
     is_empty: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the page shows a picture of it, as an interactive one of so many classes would be too heavy."""
+        return len(self.class_names) > MOST_INTERACTIVE
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,26 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A cost that the reader may limit: what each choice costs (None: not measured), in the unit beside the field."""
+
+    title: str
+    unit: str
+    costs: Sequence[float | None]
+    most: float | None = None  # the limit to begin with
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Networks, the best first, and limits to try: the page names the best network within them, and greys out the rows
+    and points of the others. Markdown does not show it."""
+
+    networks: Sequence[str]
+    figures: Sequence[str]  # what is said of each
+    limits: Sequence[Limit]
+
+
+@dataclass(frozen=True)
 class Fold:
     """One network's part of a section, side by side; can be folded."""
 
@@ -197,6 +226,7 @@ class Document:
     title: str
     scope: str  # what it is about, in a sentence
     answer: Sequence[str]  # sentences, the most important first
+    chooser: Chooser | None
     chart: Chart
     terms: str
     sections: Sequence[Section]

@@ -29,12 +29,7 @@ def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
         return Chart(name, title, axis)
     x = np.array([point.x for point in points], float)
     y = np.array([point.y for point in points], float)
-    ends = [*x, *(max(end, 1e-9) for point in points for end in point.span or ())]
-    pad = max(0.3 * np.log10(max(ends) / min(ends)), 0.12)
-    x_range = (min(ends) / 10**pad, max(ends) * 10**pad)
-    bounds = [bound for point in points for bound in point.interval]
-    margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
-    y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
+    x_range, y_range = _ranges(points, 0.3)
     width = np.log10(x_range[1] / x_range[0])
     is_optimal = pareto_front(x, y)
     drawn = _side_by_side(x, 0.014 * width)
@@ -59,6 +54,48 @@ def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
     ]
     staircase = Line([a for a, _ in front], [b for _, b in front], "@muted", dotted=True, width=1, stepped=True)
     return Chart(name, title, axis, x_range, y_range, [staircase], placed, ticks=_ticks(*x_range))
+
+
+def by_cost(name: str, title: str, axis: str, curves: Sequence[Sequence[Point]]) -> Chart:
+    """A curve through the points of each sequence, with their intervals as a band, on a logarithmic axis of cost.
+
+    The points of a curve have one colour, and are sorted by x.
+    """
+    points = [point for curve in curves for point in curve]
+    x_range, y_range = _ranges(points, 0.12)
+    width = np.log10(x_range[1] / x_range[0])
+
+    def inside(point: Point) -> tuple[float, float]:  # in the unit square
+        return float(np.log10(point.x / x_range[0]) / width), (point.y - y_range[0]) / (y_range[1] - y_range[0])
+
+    along = [
+        (x - 0.01, y - 0.01, x + 0.01, y + 0.01)
+        for curve in curves
+        for a, b in pairwise(map(inside, curve))
+        for x, y in np.linspace(a, b, 20).tolist()
+    ]
+    sides = place_names([*map(inside, points)], [point.name for point in points], along)
+    placed = [replace(point, side=side, filled=True) for point, side in zip(points, sides, strict=True)]
+    lines = [
+        Line(
+            [point.x for point in curve],
+            [point.y for point in curve],
+            curve[0].colour,
+            band=([point.interval[0] for point in curve], [point.interval[1] for point in curve]),
+        )
+        for curve in curves
+    ]
+    return Chart(name, title, axis, x_range, y_range, lines, placed, ticks=_ticks(*x_range), height=380)
+
+
+def _ranges(points: Sequence[Point], space: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The axes that hold the points with their bars. space: at each end of x, as a share of its decades."""
+    ends = [end for point in points for end in (point.x, *(max(end, 1e-9) for end in point.span or ()))]
+    pad = max(space * np.log10(max(ends) / min(ends)), 0.12)
+    bounds = [bound for point in points for bound in point.interval]
+    margin = max(0.12 * (max(bounds) - min(bounds)), 0.5)
+    y_range = (max(min(bounds) - margin, 0.0), min(max(bounds) + margin, 100.0 + margin))
+    return (min(ends) / 10**pad, max(ends) * 10**pad), y_range
 
 
 def _ticks(low: float, high: float) -> list[float]:

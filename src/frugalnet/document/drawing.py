@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,10 @@ _TEXT_WIDTH = 2.0  # beside a gallery's images, each 1 wide
 _STEP = 1.12  # from one image to the next
 _ROW_HEIGHT = 1.4
 MOST_NAMES = 30  # more classes leave no room for their names
+MOST_NUMBERS = 9  # more classes leave no room for numbers within a heatmap
+SHOWN_PIXELS = 128  # a side, of an example
+LARGE_PIXELS = 600  # a side, about, of a heatmap of very many classes
+MOST_SQUARES = 300  # a side, of the same
 _PRINTED = {"@muted": "#666666", "@ink": "#222222"}
 
 
@@ -34,7 +38,8 @@ def plotly(chart: Chart | Heatmap) -> dict[str, Any]:
 
 
 def _plotly_chart(chart: Chart) -> dict[str, Any]:
-    traces = [_line_trace(line, chart.x_title) for line in chart.lines]
+    traces = [_band_trace(line) for line in chart.lines if line.band]
+    traces += [_line_trace(line, chart.x_title) for line in chart.lines]
     traces += [_point_trace(point) for point in chart.points]
     traces += [_names_trace(chart.points)] if chart.points else []  # above all bars
     annotations = [
@@ -64,6 +69,17 @@ def _line_trace(line: Line, x_title: str) -> dict[str, Any]:
     )
 
 
+def _band_trace(line: Line) -> dict[str, Any]:
+    assert line.band
+    low, high = line.band
+    red, green, blue = (int(line.colour[i : i + 2], 16) for i in (1, 3, 5))
+    return (
+        {"type": "scatter", "mode": "lines", "x": [*line.x, *reversed(line.x)], "y": [*high, *reversed(low)]}
+        | {"fill": "toself", "fillcolor": f"rgba({red}, {green}, {blue}, 0.15)"}
+        | {"line": {"width": 0}, "hoverinfo": "skip"}
+    )
+
+
 def _point_trace(point: Point) -> dict[str, Any]:
     hover = "<br>".join([f"<b>{_escaped(point.name)}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
     fill = point.colour if point.filled else "@paper"
@@ -74,7 +90,8 @@ def _point_trace(point: Point) -> dict[str, Any]:
         if error
     }
     return (
-        {"type": "scatter", "mode": "markers", "x": [point.x], "y": [point.y], "hovertemplate": hover}
+        {"type": "scatter", "mode": "markers", "name": _escaped(point.name), "hovertemplate": hover}
+        | {"x": [point.x], "y": [point.y]}
         | {"cliponaxis": False, "marker": {"size": 10, "color": fill, "line": {"width": 2, "color": point.colour}}}
         | bars
     )
@@ -110,13 +127,30 @@ def _plotly_heatmap(chart: Heatmap) -> dict[str, Any]:
     shown = len(names) <= MOST_NAMES
     trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
     trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "zmin": 0}
+    if len(names) <= MOST_NUMBERS:  # plotly takes zmin only with zmax; of many classes there is a 0 anyway
+        trace["zmax"] = max(float(np.nan_to_num(chart.percent).max()), 1)
     trace |= {"colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0}}
     trace |= {"hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>"}
     axis: dict[str, Any] = {"ticks": "", "showticklabels": shown, "showgrid": False, "type": "category", "dtick": 1}
     x = axis | {"title": {"text": "predicted class", "standoff": 8}, "tickangle": 90}
     y = axis | {"title": {"text": "true class", "standoff": 8}, "autorange": "reversed"}
-    # The background is the diagonal's colour, which holds no number.
-    return {"data": [trace], "layout": _layout(x, y, 12) | {"plot_bgcolor": "@rule"}}
+    numbers = [
+        {"x": names[column], "y": names[row], "text": text, "showarrow": False, "bgcolor": "@paper", "borderpad": 3}
+        for row, column, text in _numbers(chart)
+    ]
+    # The background is the diagonal's colour.
+    layout = _layout(x, y, 12) | {"plot_bgcolor": "@rule"} | ({"annotations": numbers} if numbers else {})
+    return {"data": [trace], "layout": layout}
+
+
+def _numbers(chart: Heatmap) -> Iterator[tuple[int, int, str]]:
+    """The row, column and percentage of every cell, where classes are few; none of 0 % but on the diagonal."""
+    if chart.right is None or len(chart.class_names) > MOST_NUMBERS:
+        return
+    for (row, column), value in np.ndenumerate(chart.percent):
+        percent = float(chart.right[row] if row == column else value)
+        if row == column or percent > 0:
+            yield row, column, f"{percent:.0f} %"
 
 
 def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
@@ -136,7 +170,12 @@ def _layout(x: dict[str, Any], y: dict[str, Any], right: int) -> dict[str, Any]:
 
 def png(figure: Chart | Heatmap | Gallery, path: Path) -> None:
     """Draw a figure as PNG, whole or not at all, the same bytes every time."""
-    drawn = _png_gallery(figure) if isinstance(figure, Gallery) else _png_of(figure)
+    if isinstance(figure, Gallery):
+        drawn = _png_gallery(figure)
+    elif isinstance(figure, Heatmap) and figure.is_large:
+        drawn = _png_large_heatmap(figure)
+    else:
+        drawn = _png_of(figure)
     with atomic(path) as partial:
         drawn.savefig(partial, format="png", metadata={"Software": None})  # no matplotlib version in the bytes
 
@@ -161,6 +200,8 @@ def _png_chart(chart: Chart, axes: Axes) -> None:
     for line in chart.lines:
         style: dict[str, Any] = {"linestyle": ":" if line.dotted else "-", "linewidth": 0.8 * line.width}
         style |= {"drawstyle": "steps-post"} if line.stepped else {"marker": "o" if len(line.x) < 3 else None}
+        if line.band:
+            axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.15, linewidth=0)
         axes.plot(line.x, line.y, color=_PRINTED.get(line.colour, line.colour), **style)
     for point in chart.points:
         style = {"markersize": 7, "markerfacecolor": point.colour if point.filled else "white", "markeredgewidth": 1.6}
@@ -198,6 +239,37 @@ def _png_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:
         names = [_shortened(name, 24) for name in chart.class_names]
         axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
         axes.set_yticks(range(len(names)), names, parse_math=False)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for row, column, text in _numbers(chart):
+        axes.text(column, row, text, ha="center", va="center", fontsize=10, path_effects=halo)
+
+
+def _png_large_heatmap(chart: Heatmap) -> Figure:
+    """Squares of so many classes that there are at most MOST_SQUARES a side, each of whole pixels: in an axes that fits
+    itself into a figure, single mistakes would vanish."""
+    classes = len(chart.class_names)
+    each = -(-classes // MOST_SQUARES)
+    squares = -(-classes // each)
+    percent = np.zeros((squares * each, squares * each), np.float32)
+    percent[:classes, :classes] = np.nan_to_num(chart.percent)
+    percent = percent.reshape(squares, each, squares, each).max(axis=(1, 3))
+    percent[percent == 0] = np.nan  # not drawn
+    size = squares * max(1, round(LARGE_PIXELS / squares))
+    left, bottom, right, top = 50, 50, 110, 20
+    width, height = left + size + right, bottom + size + top
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((left / width, bottom / height, size / width, size / height))
+    drawn = axes.imshow(percent, cmap="YlOrRd", interpolation="nearest", vmin=-20)  # so that small ones are not pale
+    bar = figure.add_axes(((left + size + 20) / width, (bottom + size / 4) / height, 16 / width, size / 2 / height))
+    label = "% of the true class" + (f", the most of {each}×{each}" if each > 1 else "")
+    figure.colorbar(drawn, cax=bar).set_label(label, fontsize=13)
+    bar.set_ylim(0, max(float(np.nan_to_num(percent).max()), 1))
+    axes.plot([-0.5, squares - 0.5], [-0.5, squares - 0.5], color="#c8c8c8", linewidth=1)
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel("predicted class", fontsize=13)
+    axes.set_ylabel("true class", fontsize=13)
+    return figure
 
 
 def _png_gallery(gallery: Gallery) -> Figure:
@@ -231,7 +303,9 @@ def _draw_image(axes: Axes, example: Example, corner: tuple[float, float], title
 
 
 def data_url(image: NDArray[np.uint8], kind: Literal["jpeg", "png"] = "jpeg") -> str:
-    """A picture (H, W, 3) uint8 RGB for the page."""
+    """A picture (H, W, 3) uint8 RGB for the page; as JPEG no larger than it is shown on a dense screen."""
+    if kind == "jpeg" and len(image) > SHOWN_PIXELS:
+        image = cv2.resize(image, (SHOWN_PIXELS, SHOWN_PIXELS), interpolation=cv2.INTER_AREA).astype(np.uint8)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if kind == "jpeg" else []
     encoded, data = cv2.imencode(f".{kind}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
     assert encoded

@@ -70,6 +70,11 @@ def human(value: float) -> str:
     return f"{value:.3g}"
 
 
+def human_bytes(value: float) -> str:
+    """299,080 → "299 kB"."""
+    return f"{human(value)}B" if value >= 999.5 else f"{human(value)} B"
+
+
 def seed_mean(value: SeedMean, as_percent: bool = True) -> str:
     """Mean, and standard deviation if there are several seeds."""
     if not as_percent:

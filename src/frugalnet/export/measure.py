@@ -83,25 +83,20 @@ def _class_losses(pytorch: NDArray[np.float32], int8: NDArray[np.float32], data:
     ]
 
 
-def measure_costs(
-    files: Mapping[Format, Runnable], arenas: Mapping[Format, int | None], config: MeasureConfig
-) -> ExportCosts:
+def measure_costs(files: Mapping[Format, Runnable], arenas: Mapping[Format, int], config: MeasureConfig) -> ExportCosts:
     """What each format, PyTorch's among them, costs here on one thread.
 
-    Each round measures all formats, in alternating order. arenas: what `write_files` returned.
+    Each round measures all formats, in alternating order. arenas: as `write_files` returned them.
     """
-    image: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    side = files["pytorch"].side
+    image: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     runs = {kind: file.open() for kind, file in files.items()}
 
     def forward() -> None:
         runs["pytorch"](image)
 
-    arenas = {"pytorch": peak_allocated(forward, torch.device("cpu")), **arenas}
-    samples: dict[Format, list[float]] = {kind: [] for kind in runs}
-    for number in range(-config.warmup_rounds, config.rounds):
-        for kind in sorted(runs, key=FORMATS.index, reverse=number % 2 == 1):
-            taken = [_milliseconds(runs[kind], image) for _ in range(config.latencies_per_round)]
-            samples[kind] += taken if number >= 0 else []
+    allocated = peak_allocated(forward, torch.device("cpu"))
+    samples = measure_latencies(runs, image, config)
     with ThreadPoolExecutor() as pool:  # processes that run beside one another hold no more
         memory = dict(zip(files, pool.map(peak_memory, files.values()), strict=True))
     formats = {
@@ -109,11 +104,23 @@ def measure_costs(
             latency_ms=quantiles(samples[kind]),
             peak_memory_bytes=memory[kind].peak,
             before_bytes=memory[kind].before,
-            arena_bytes=arenas.get(kind),
+            arena_bytes=allocated if kind == "pytorch" else arenas.get(kind),
         )
         for kind in runs
     }
     return ExportCosts(formats=formats, machine=Machine.model_validate(describe_machine(torch.device("cpu"))))
+
+
+def measure_latencies(
+    runs: Mapping[Format, Run], image: NDArray[np.uint8], config: MeasureConfig
+) -> dict[Format, list[float]]:
+    """The milliseconds that each format takes for an image, (1, side, side, 3) uint8, in alternating rounds."""
+    samples: dict[Format, list[float]] = {kind: [] for kind in runs}
+    for number in range(-config.warmup_rounds, config.rounds):
+        for kind in sorted(runs, key=FORMATS.index, reverse=number % 2 == 1):
+            taken = [_milliseconds(runs[kind], image) for _ in range(config.latencies_per_round)]
+            samples[kind] += taken if number >= 0 else []
+    return samples
 
 
 def _milliseconds(run: Run, image: NDArray[np.uint8]) -> float:

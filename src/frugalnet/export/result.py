@@ -1,10 +1,6 @@
-"""What the stage `export` measured of a network, as export.json and timing.json hold it."""
+"""What was measured of a network's files, as export.json and timing.json hold it."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
-from frugalnet.export.formats import Format
-from frugalnet.files import read_record
+from frugalnet.export.formats import QUANTISED, Format
 from frugalnet.metrics.statistics import Interval, Quantiles
 from frugalnet.schema import Config
 
@@ -52,16 +48,22 @@ class ExportResult(Config):
         """What int8 loses of top-1, in percentage points."""
         return self.formats["int8"].loss_points
 
+    def accepts(self, kind: Format) -> bool:
+        """Whether a format may be registered: one of eight bits only if it loses little enough."""
+        return kind not in QUANTISED or self.formats[kind].loss_points.estimate <= self.max_loss_points
+
     def in_words(self, name: str) -> str:
         """The accuracy of every format, for the terminal."""
         lines = [f"{name} on the {self.validated_on} of {self.data}, {self.n:,} images:"]
         for kind, measured in self.formats.items():
             same = f"not PyTorch's class on {measured.other_class:,}" if measured.other_class else "PyTorch's classes"
             lines.append(f"  {kind}: {measured.bytes:,} bytes, top-1 {measured.top1:.2%}, {same}")
-        loss = self.int8_loss
-        bounds = f"{loss.estimate:.2f} points (95 % interval {loss.low:.2f} to {loss.high:.2f})"
-        verdict = "within" if self.int8_accepted else "not registered: more than"
-        lines.append(f"  int8 loses {bounds}, {verdict} export.max_loss_points={self.max_loss_points}")
+        for kind in QUANTISED:
+            if kind in self.formats:
+                loss = self.formats[kind].loss_points
+                bounds = f"{loss.estimate:.2f} points (95 % interval {loss.low:.2f} to {loss.high:.2f})"
+                verdict = "within" if self.accepts(kind) else "not registered: more than"
+                lines.append(f"  {kind} loses {bounds}, {verdict} export.max_loss_points={self.max_loss_points}")
         return "\n".join(lines)
 
 
@@ -100,34 +102,10 @@ class ExportCosts(Config):
     machine: Machine
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A network with what was measured of its files."""
-
-    model: str
-    seed: int
-    result: ExportResult
-    costs: ExportCosts
-
-
-def read_exported(results: Path, model: str, seed: int) -> Exported | None:
-    """What a folder of results holds of a network's export; None if it was not exported and measured.
-
-    Raises UserError if a file is damaged.
-    """
-    name = f"{model}-{seed}"
-    measured = results / "export" / name / "export.json"
-    timed = results / "export_timing" / name / "timing.json"
-    if not (measured.is_file() and timed.is_file()):
-        return None
-    result = read_record(measured, ExportResult)
-    costs = read_record(timed, ExportCosts)
-    return Exported(model, seed, result, costs) if result and costs else None
-
-
 def figures(result: ExportResult, costs: ExportCosts) -> dict[str, float]:
     """Accuracies and costs, flat, for MLflow: int8_top1, int8_latency_ms, …"""
-    flat = {"int8_loss_points": result.int8_loss.estimate}
+    quantised = [kind for kind in QUANTISED if kind in result.formats]
+    flat = {f"{kind}_loss_points": result.formats[kind].loss_points.estimate for kind in quantised}
     for kind, measured in result.formats.items():
         cost = costs.formats[kind]
         flat[f"{kind}_bytes"] = measured.bytes

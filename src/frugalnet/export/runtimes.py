@@ -1,11 +1,9 @@
 """The runtimes that run a network's files, each on one thread of the CPU, and the memory of a process that runs one.
 
-python -m frugalnet.export.runtimes onnx results/export/depthwise-0/model.onnx
+python -m frugalnet.export.runtimes onnx results/export/depthwise-0/model.onnx 64
 """
 
 import json
-import re
-import resource
 import subprocess
 import sys
 import warnings
@@ -21,34 +19,43 @@ from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
 from frugalnet.export.formats import FILES, Format
+from frugalnet.export.quiet import standard_error
+from frugalnet.processes import peak_bytes
 
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, 64, 64, 3) RGB → (N, classes) logits
+Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, side, side, 3) RGB → (N, classes) logits
 _BATCH = 500  # images a call
 
 
 def has_executorch() -> bool:
-    """Whether the optional extra `device` is installed."""
+    """Whether the optional extra `device` is installed, as far as ExecuTorch needs it."""
     return find_spec("executorch") is not None
+
+
+def has_tflite() -> bool:
+    """Whether the optional extra `device` is installed, as far as TFLite files need it."""
+    return all(find_spec(name) for name in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert", "tflite_micro"))
 
 
 @dataclass(frozen=True)
 class Runnable:
     """A file of a network, and what runs it.
 
-    open: gives the network, ready to run. command: of a process that runs it and ends with `print_memory`.
+    open: gives the network, ready to run. command: of a process that runs it and ends with `print_memory`. side: of the
+    square pictures that it takes, in pixels.
     """
 
     path: Path
     open: Callable[[], Run]
     command: list[str]
+    side: int
 
 
-def runnable_files(folder: Path) -> dict[Format, Runnable]:
-    """The files of FILES that there are in a folder."""
+def runnable_files(folder: Path, side: int) -> dict[Format, Runnable]:
+    """The files of FILES that there are in a folder, of a network that takes pictures of that side."""
     module = [sys.executable, "-m", "frugalnet.export.runtimes"]
     paths = {kind: folder / name for kind, name in FILES.items()}
     return {
-        kind: Runnable(path, partial(open_runtime, kind, path), [*module, kind, str(path)])
+        kind: Runnable(path, partial(open_runtime, kind, path), [*module, kind, str(path), str(side)], side)
         for kind, path in paths.items()
         if path.is_file()
     }
@@ -56,7 +63,8 @@ def runnable_files(folder: Path) -> dict[Format, Runnable]:
 
 def open_runtime(kind: Format, path: Path) -> Run:
     """The network in a file, in the runtime of its format: one of FILES."""
-    return _executorch(path) if kind == "executorch" else _onnx(path)
+    runtime = {"executorch": _executorch, "tflite": _tflite}.get(kind, _onnx)
+    return runtime(path)
 
 
 def _onnx(path: Path) -> Run:
@@ -94,6 +102,25 @@ def _executorch(path: Path) -> Run:
     return run
 
 
+def _tflite(path: Path) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with standard_error():  # that it chose XNNPACK
+        interpreter = Interpreter(str(path), num_threads=1)
+        interpreter.allocate_tensors()
+    (given,) = interpreter.get_input_details()
+    (result,) = interpreter.get_output_details()
+    scale, zero_point = result["quantization"]
+
+    def logits(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        interpreter.set_tensor(given["index"], (image ^ 0x80).view(np.int8)[None])  # less 128
+        interpreter.invoke()
+        values: NDArray[np.int8] = interpreter.get_tensor(result["index"])
+        return np.asarray((values.astype(np.float32) - zero_point) * scale, np.float32)
+
+    return lambda images: np.concatenate([logits(image) for image in images])  # the file takes one image
+
+
 class Memory(NamedTuple):
     """Resident bytes of a process. peak: the most it ever held; before: before the runtime was loaded."""
 
@@ -114,24 +141,15 @@ def peak_memory(runnable: Runnable) -> Memory:
     return Memory(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def print_memory(opened: Callable[[], Run]) -> None:
-    """Open a network, run it, and print this process's memory, for `peak_memory`."""
-    before = _peak_bytes()
+def print_memory(opened: Callable[[], Run], side: int) -> None:
+    """Open a network, run it on pictures of that side, and print this process's memory, for `peak_memory`."""
+    before = peak_bytes()
     run = opened()
-    image: NDArray[np.uint8] = np.zeros((1, 64, 64, 3), np.uint8)
+    image: NDArray[np.uint8] = np.zeros((1, side, side, 3), np.uint8)
     for _ in range(20):
         run(image)
-    print(json.dumps({"peak": _peak_bytes(), "before": before}))
-
-
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux's ru_maxrss includes what the parent held when it started this process
-        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
-        return 1024 * int(kilobytes)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    print(json.dumps({"peak": peak_bytes(), "before": before}))
 
 
 if __name__ == "__main__":
-    print_memory(partial(open_runtime, cast(Format, sys.argv[1]), Path(sys.argv[2])))
+    print_memory(partial(open_runtime, cast(Format, sys.argv[1]), Path(sys.argv[2])), int(sys.argv[3]))

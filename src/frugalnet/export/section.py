@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Block, Cell, Chart, Point, Section, Table, network_cell
-from frugalnet.document.charts import colours, scatter
+from frugalnet.document.charts import scatter
 from frugalnet.document.wording import BYTES, MILLISECONDS, human, percent, scale, signed_points
-from frugalnet.export.formats import Format
-from frugalnet.export.result import Exported, ExportResult, read_exported
+from frugalnet.export.formats import NAMES, QUANTISED, Format
+from frugalnet.export.records import Exported, read_exported
+from frugalnet.export.result import ExportResult
 from frugalnet.metrics.statistics import wilson_interval
 
 ID = "export"
 TITLE = "On a device"
 CHOICE = "model=study"
-NAMES: dict[Format, str] = {"pytorch": "PyTorch", "onnx": "ONNX", "int8": "ONNX, int8", "executorch": "ExecuTorch"}
 DRAWN: dict[Format, str] = {"onnx": "", "int8": " int8"}  # of the chart, and what is added to the network's name
 
 
@@ -77,7 +78,7 @@ def table(networks: Sequence[Exported]) -> Table:
             [
                 network_cell(network.model),
                 Cell(NAMES[kind]),
-                Cell(percent(figures.top1), _lost(network.result) if kind == "int8" else ()),
+                Cell(percent(figures.top1), _lost(network.result, kind) if kind in QUANTISED else ()),
                 Cell(others),
                 Cell(size(figures.bytes)),
                 Cell(latency(times.median), (latency.range(times.p5, times.p95), f"n\u00a0{times.n}")),
@@ -87,13 +88,13 @@ def table(networks: Sequence[Exported]) -> Table:
     return Table("Formats of all networks", header, rows, (0, 1))
 
 
-def _lost(result: ExportResult) -> tuple[str, ...]:
-    """What int8 loses, with its interval, and whether that is too much."""
-    loss = result.int8_loss
+def _lost(result: ExportResult, kind: Format) -> tuple[str, ...]:
+    """What a format of eight bits loses, with its interval, and whether that is too much."""
+    loss = result.formats[kind].loss_points
     estimate, low, high = (signed_points(-points / 100) for points in (loss.estimate, loss.high, loss.low))
     lost = f"{estimate} points ({low} to {high})"
     limit = f"not registered: loses more than {result.max_loss_points:g} points"
-    return (lost,) if result.int8_accepted else (lost, limit)
+    return (lost,) if result.accepts(kind) else (lost, limit)
 
 
 def note(networks: Sequence[Exported]) -> str:
@@ -102,6 +103,8 @@ def note(networks: Sequence[Exported]) -> str:
     seeds = ", ".join(f"{network.model} {network.seed}" for network in networks)
     before = human(max(cost.before_bytes for network in networks for cost in network.costs.formats.values()))
     calibrated = networks[0].result.calibration_images
+    has_tflite = any("tflite" in network.result.formats for network in networks)
+    micro = "; for TFLite, TensorFlow Lite Micro, which microcontrollers run" if has_tflite else ""
     return (
         f"Measured on one thread of {' or '.join(machines)}, all "
         f"formats of a network in alternating rounds; median, 5th to 95th percentile. Seeds: {seeds}. int8 is "
@@ -109,13 +112,13 @@ def note(networks: Sequence[Exported]) -> str:
         "from PyTorch, paired by image, with its 95 % interval. Peak memory: resident, of a process that only runs the "
         f"network, in Python, which holds {before}B with NumPy before the runtime is loaded; ExecuTorch’s Python "
         "package loads PyTorch too, which a device does not. Arena: the memory that the runtime "
-        "itself says it reserves for the activations of one image."
+        f"itself says it reserves for the activations of one image{micro}."
     )
 
 
 def _chart(rows: Sequence[Row], networks: Sequence[Exported]) -> Chart:
     """Accuracy against the bytes of the ONNX files."""
-    colour = colours(row.model for row in rows)
+    colour = colours(rows)
     points = [
         _point(network, kind, colour[network.model])
         for network in networks

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 Array = NDArray[np.generic]
 
 
-def wilson_interval(correct: Array, n: Array, confidence: float = 0.95) -> tuple[Array, Array]:
-    """The Wilson interval of a proportion, elementwise, as scipy's binomtest(...).proportion_ci(method="wilson").
+def wilson_interval(correct: Array, n: Array) -> tuple[Array, Array]:
+    """The 95 % Wilson interval of a proportion, elementwise, as scipy's binomtest(...).proportion_ci(method="wilson").
 
     The interval is 0 to 1 where n is 0.
     """
-    z = ndtri(0.5 + confidence / 2)
+    z = 1.959963984540054  # between -z and z is 95 % of the normal distribution
     trials = np.maximum(n.astype(np.float64), 1)
     share = correct / trials
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
@@ -43,6 +42,7 @@ def bootstrap(
     correct: NDArray[np.bool_],
     other: NDArray[np.bool_] | None = None,
     *,
+    weights: NDArray[np.float64] | None = None,
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -55,8 +55,12 @@ def bootstrap(
 
     Images with the same pattern of correct and incorrect answers are interchangeable, so N draws of images are one
     multinomial draw over the patterns. The interval is clipped to what an accuracy or a difference can be.
+
+    weights: how much each image counts, (N,); None: all alike. Those of `class_weights` give macro accuracy.
     """
     rows = correct if other is None else np.concatenate([correct, other])
+    if weights is not None:
+        rows = np.concatenate([rows, weights[None]])
     patterns, counts = np.unique(rows.T, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
     images = int(counts.sum())
@@ -64,14 +68,38 @@ def bootstrap(
     for start in range(0, resamples, 1000):  # bounds memory: many seeds make many patterns
         size = min(1000, resamples - start)
         drawn = generator.multinomial(images, counts / images, size=size)
-        scores = drawn @ patterns.astype(np.float64) / images  # (size, seeds of both)
-        weights = _seed_weights(generator, len(correct), size)
+        scores = _scores(drawn, patterns, images, is_weighted=weights is not None)  # (size, seeds of both)
+        of_seeds = _seed_weights(generator, len(correct), size)
         if other is not None:
-            weights = np.concatenate([weights, -_seed_weights(generator, len(other), size)], axis=1)
-        estimates[start : start + size] = (scores * weights).sum(axis=1)
+            of_seeds = np.concatenate([of_seeds, -_seed_weights(generator, len(other), size)], axis=1)
+        estimates[start : start + size] = (scores * of_seeds).sum(axis=1)
     low, high = np.quantile(estimates, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    estimate = correct.mean() - (0.0 if other is None else other.mean())
+    estimate = _mean(correct, weights) - (0.0 if other is None else _mean(other, weights))
     return _clipped(estimate, low, high, lowest=0 if other is None else -1)
+
+
+def _mean(correct: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> float:
+    """The mean over seeds and images, (seeds, N) and (N,)."""
+    return float(correct.mean() if weights is None else np.average(correct.mean(axis=0), weights=weights))
+
+
+def _scores(
+    drawn: NDArray[np.int64], patterns: NDArray[np.generic], images: int, *, is_weighted: bool
+) -> NDArray[np.float64]:
+    """The accuracy of each trained network in each resample, (size, seeds).
+
+    drawn: (size, P), how often each pattern was drawn. patterns: (P, seeds), and with weights these as a last column.
+    """
+    values = patterns.astype(np.float64)
+    if not is_weighted:
+        return np.asarray(drawn @ values / images)
+    right, weights = values[:, :-1], values[:, -1]
+    return np.asarray(drawn @ (right * weights[:, None]) / (drawn @ weights)[:, None])
+
+
+def class_weights(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The weight of each image, (N,), with which every class counts as much as another."""
+    return np.asarray(1 / np.bincount(labels)[labels], dtype=np.float64)
 
 
 def over_draws(values: Sequence[NDArray[np.float64]], *, lowest: int = 0, resamples: int = 4000) -> Interval:
@@ -93,7 +121,7 @@ def over_draws(values: Sequence[NDArray[np.float64]], *, lowest: int = 0, resamp
     return _clipped(np.mean([of_draw.mean() for of_draw in values]), low, high, lowest=lowest)
 
 
-def _clipped(estimate: np.floating, low: float, high: float, *, lowest: int) -> Interval:
+def _clipped(estimate: float, low: float, high: float, *, lowest: int) -> Interval:
     """The scaled weights of a few seeds or draws lead beyond what an accuracy or a difference can be."""
     return Interval(float(estimate), max(float(low), float(lowest)), min(float(high), 1.0))
 

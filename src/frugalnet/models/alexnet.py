@@ -5,6 +5,6 @@ from torch import nn
 from frugalnet.models.layers import conventional, five_convolutions
 
 
-def build(num_classes: int) -> nn.Module:
+def build(num_classes: int, width: float = 1.0) -> nn.Module:
     """(N, 3, 64, 64) normalised floats → (N, num_classes) logits."""
-    return five_convolutions(conventional, num_classes)
+    return five_convolutions(conventional, num_classes, width)

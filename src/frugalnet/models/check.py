@@ -26,16 +26,21 @@ def check_architecture(name: str, sizes: Iterable[int] = (64,)) -> None:
     logits depend on the other images of its batch.
     """
     path = models.find(name)
-    file = f"src/frugalnet/models/{name}.py"
-    module = _attempt(f"{file}: cannot be imported", path, lambda: importlib.import_module(f"frugalnet.models.{name}"))
+    architecture, width = models.parse(name)
+    file = f"src/frugalnet/models/{architecture}.py"
+    module = _attempt(
+        f"{file}: cannot be imported", path, lambda: importlib.import_module(f"frugalnet.models.{architecture}")
+    )
     function = getattr(module, "build", None)
     if not callable(function) or "num_classes" not in inspect.signature(function).parameters:
         raise UserError(f"{file}: expected a function build(num_classes), found {_described(function)}")
-    network = _attempt(f"{file}: build({_CLASSES}) failed", path, lambda: function(_CLASSES))
+    arguments = [_CLASSES] if width == 1 else [_CLASSES, width]
+    call = f"build({', '.join(map(str, arguments))})"
+    network = _attempt(f"{file}: {call} failed", path, lambda: function(*arguments))
     if not isinstance(network, nn.Module):
         raise UserError(f"{file}: build has to return a torch.nn.Module, found {_described(network)}")
     network.eval()
-    for size in sorted({*sizes, 64}):
+    for size in sorted(sizes):
         _check_logits(network, size, file, path)
 
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from frugalnet.models.layers import Shortcut, separable_hard_swish
+from frugalnet.models.layers import Shortcut, channels, separable_hard_swish
 
 
 class BothSigns(nn.Module):
@@ -23,20 +23,21 @@ class BothSigns(nn.Module):
         return torch.relu(torch.cat([x, -x], 1))
 
 
-def build(num_classes: int) -> nn.Module:
+def build(num_classes: int, width: float = 1.0) -> nn.Module:
     """(N, 3, 64, 64) normalised floats → (N, num_classes) logits."""
+    signed, second, last = (channels(number, width) for number in (16, 64, 108))
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, bias=False), nn.BatchNorm2d(16), BothSigns()),
+            conv1=nn.Sequential(nn.Conv2d(3, signed, 3, stride=2, bias=False), nn.BatchNorm2d(signed), BothSigns()),
             pool1=nn.MaxPool2d(3, stride=1, padding=1),
-            conv2=separable_hard_swish(32, 64, stride=2),
+            conv2=separable_hard_swish(2 * signed, second, stride=2),
             pool2=nn.MaxPool2d(3, stride=1, padding=1),
-            conv3=separable_hard_swish(64, 108, stride=2),
-            conv4=Shortcut(separable_hard_swish(108, 108, padding=1)),
-            conv5=Shortcut(separable_hard_swish(108, 108, padding=1)),
-            conv6=Shortcut(separable_hard_swish(108, 108, padding=1)),
+            conv3=separable_hard_swish(second, last, stride=2),
+            conv4=Shortcut(separable_hard_swish(last, last, padding=1)),
+            conv5=Shortcut(separable_hard_swish(last, last, padding=1)),
+            conv6=Shortcut(separable_hard_swish(last, last, padding=1)),
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            fc=nn.Linear(108, num_classes),
+            fc=nn.Linear(last, num_classes),
         )
     )

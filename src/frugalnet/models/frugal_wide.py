@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from frugalnet.models.layers import Shortcut, separable_hard_swish
+from frugalnet.models.layers import Shortcut, channels, separable_hard_swish
 
 
 class Mirrored(nn.Module):
@@ -30,18 +30,19 @@ def stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> nn.Sequenti
     return nn.Sequential(separable_hard_swish(inputs, outputs, stride=stride, padding=1), *others)
 
 
-def build(num_classes: int) -> nn.Module:
+def build(num_classes: int, width: float = 1.0) -> nn.Module:
     """(N, 3, 64, 64) normalised floats → (N, num_classes) logits."""
-    stem = nn.Sequential(nn.Conv2d(3, 24, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(24), nn.Hardswish())
+    first, second, third, last = (channels(number, width) for number in (24, 32, 64, 104))
+    stem = nn.Sequential(nn.Conv2d(3, first, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(first), nn.Hardswish())
     network = nn.Sequential(
         OrderedDict(
             stem=stem,
-            stage1=stage(24, 32, 2, stride=1),
-            stage2=stage(32, 64, 4, stride=2),
-            stage3=stage(64, 104, 3, stride=2),
+            stage1=stage(first, second, 2, stride=1),
+            stage2=stage(second, third, 4, stride=2),
+            stage3=stage(third, last, 3, stride=2),
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            fc=nn.Linear(104, num_classes),
+            fc=nn.Linear(last, num_classes),
         )
     )
     return Mirrored(network)

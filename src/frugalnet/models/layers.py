@@ -3,6 +3,7 @@
 Convolutions carry no bias: the batch normalisation that follows each has its own.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,11 @@ from typing import Protocol
 from torch import Tensor, nn
 
 _relu = partial(nn.ReLU, inplace=True)
+
+
+def channels(number: int, width: float) -> int:
+    """A number of channels at a width: the product, rounded to the nearest multiple of 4 (halves up), at least 4."""
+    return max(4, 4 * math.floor(number * width / 4 + 0.5))
 
 
 def conventional(inputs: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
@@ -54,7 +60,7 @@ class Block(Protocol):
     def __call__(self, inputs: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Module: ...
 
 
-def five_convolutions(block: Block, num_classes: int, *, shortcuts: bool = False) -> nn.Sequential:
+def five_convolutions(block: Block, num_classes: int, width: float = 1.0, *, shortcuts: bool = False) -> nn.Sequential:
     """The paper's plan: (N, 3, 64, 64) normalised floats → (N, num_classes) logits.
 
     conv1 is conventional in every network. The published sizes leave the max pools a stride of 1. Shortcuts fit
@@ -64,17 +70,18 @@ def five_convolutions(block: Block, num_classes: int, *, shortcuts: bool = False
     def around(layers: nn.Module) -> nn.Module:
         return Shortcut(layers) if shortcuts else layers
 
+    first, second, last = (channels(number, width) for number in (32, 64, 128))
     return nn.Sequential(
         OrderedDict(
-            conv1=conventional(3, 32, stride=2),
+            conv1=conventional(3, first, stride=2),
             pool1=nn.MaxPool2d(3, stride=1, padding=1),
-            conv2=block(32, 64, stride=2),
+            conv2=block(first, second, stride=2),
             pool2=nn.MaxPool2d(3, stride=1, padding=1),
-            conv3=block(64, 128, stride=2),
-            conv4=around(block(128, 128, padding=1)),
-            conv5=around(block(128, 128, padding=1)),
+            conv3=block(second, last, stride=2),
+            conv4=around(block(last, last, padding=1)),
+            conv5=around(block(last, last, padding=1)),
             pool5=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            fc=nn.Linear(128, num_classes),
+            fc=nn.Linear(last, num_classes),
         )
     )

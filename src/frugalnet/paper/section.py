@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from frugalnet.comparison import families
 from frugalnet.comparison.compare import Comparison
 from frugalnet.document.blocks import Block, Cell, Section, Table
 from frugalnet.document.wording import percent
@@ -13,13 +14,19 @@ CLAIMS = (
     "it neither way, for example because the interval includes zero. Not tested: the networks were not trained, or "
     "times not measured, as in the paper. Not judged: the rule says why."
 )
+EQUAL_COST = (
+    "The claims on accuracy and efficiency compare networks of different cost: the depthwise ones need less than a "
+    "sixth of the AlexNet-like network’s MACs."
+)
 SAMPLE_CLAIMS = "Sample data cannot test the paper’s claims: rerun the pipeline on Tiny ImageNet for a table of them."
 
 
 def section(claims: Sequence[Claim], comparison: Comparison) -> Section:
-    """Every claim with what was measured and the outcome."""
+    """Every claim with what was measured and the outcome, and what the networks reach at equal cost."""
     is_sample = comparison.first.run["is_sample"]
     blocks: list[Block] = [SAMPLE_CLAIMS] if is_sample else [CLAIMS, _table(claims)]
+    gained = [families.gained(pair) for pair in families.pairs(comparison)]
+    blocks += [f"{EQUAL_COST} {' '.join(gained)}"] if gained and not is_sample else []
     return Section("claims", "The paper’s claims", blocks)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import colours
 from frugalnet.document.blocks import Block, Cell, Chart, Line, Pictures, Section, Table, network_cell
-from frugalnet.document.charts import colours, end_labels
+from frugalnet.document.charts import end_labels
 from frugalnet.document.drawing import data_url
 from frugalnet.document.wording import count, interval, p_value, percent, with_interval
 from frugalnet.metrics.statistics import Interval, mcnemar
@@ -48,7 +49,7 @@ def one_pixel_rates(result: RobustnessResult) -> dict[str, Interval]:
 
 def section(result: RobustnessResult, comparison: Comparison) -> Section:
     """A verdict, a table, two charts and, with the validation images, the most telling successes."""
-    colour_of = colours(row.model for row in comparison.rows)  # quantised, a network keeps its colour
+    colour_of = colours(comparison.rows)  # quantised, a network keeps its colour
     said = verdict(result, comparison)
     blocks: list[Block] = [said, _table(result)] if said else [_table(result)]
     if not result.attacked and result.pictures:

@@ -1,6 +1,7 @@
 """The section "Accuracy and cost": the networks' accuracies with their intervals, and their differences."""
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.networks import TOP1, Row
 from frugalnet.document.blocks import Block, Cell, Section, Table
 from frugalnet.document.wording import p_value, signed_points
 from frugalnet.study import tables
@@ -9,14 +10,15 @@ from frugalnet.study import tables
 def section(comparison: Comparison) -> Section:
     """The main table, more on accuracy, and every difference of two networks."""
     rows = comparison.rows
-    blocks: list[Block] = [tables.networks(rows, "Accuracy and cost", tables.SUMMARY), SUMMARY_NOTE]
-    blocks += [tables.networks(rows, "More on accuracy", tables.ACCURACY), ACCURACY_NOTE]
+    blocks: list[Block] = [tables.networks(rows, "Accuracy and cost", tables.SUMMARY), summary_note(rows[0])]
+    blocks += [tables.networks(rows, "More on accuracy", tables.ACCURACY), accuracy_note(rows[0])]
     blocks += [differences(comparison), PAIRED] if comparison.differences else []
     return Section("table", "Accuracy and cost", blocks)
 
 
 def differences(comparison: Comparison) -> Table:
-    """The difference of top-1 of each two networks, with its interval and p-values."""
+    """The difference in accuracy of each two networks, with its interval and p-values."""
+    measure = comparison.measure
     rows = []
     for difference in comparison.differences:
         interval = difference.interval
@@ -24,8 +26,20 @@ def differences(comparison: Comparison) -> Table:
         p_values = ", ".join(map(p_value, difference.mcnemar.values())) or "no common seed"
         texts = (difference.wording, f"{signed_points(interval.estimate)} points", bounds, p_values)
         rows.append([*map(Cell, texts)])
-    header = ("Two networks", "Difference of top-1", "95 % interval", "McNemar’s exact p, by seed")
-    return Table("Differences of top-1", header, rows, style="pairs")
+    exact = "McNemar’s exact p" + ("" if measure is TOP1 else " of top-1")
+    header = ("Two networks", f"Difference of {measure.name}", "95 % interval", f"{exact}, by seed")
+    return Table(f"Differences of {measure.name}", header, rows, style="pairs")
+
+
+def accuracy_note(row: Row) -> str:
+    """What the columns of the table mean."""
+    terms = [] if row.has_few_classes else [TOP5]
+    terms += [] if row.macro_interval else [MACRO_ACCURACY]
+    return " ".join([*terms, ACCURACY_NOTE])
+
+
+def summary_note(row: Row) -> str:
+    return SUMMARY_NOTE.replace("Top-1 has its", "Accuracies have their") if row.macro_interval else SUMMARY_NOTE
 
 
 SUMMARY_NOTE = (
@@ -33,8 +47,9 @@ SUMMARY_NOTE = (
     "resamples). ± is the standard deviation over seeds. Medians have their 5th to 95th percentile and the number of "
     "measurements, in rounds that alternate between the networks."
 )
+TOP5 = "Top-5: the true class is among the five highest scores."
+MACRO_ACCURACY = "Macro accuracy: the mean of the classes’ accuracies."
 ACCURACY_NOTE = (
-    "Top-5: the true class is among the five highest scores. Macro accuracy: the mean of the classes’ accuracies. "
     "Calibration error: the mean gap between confidence and accuracy, in 15 equal bins of confidence. Training top-1: "
     "of the last epoch, on augmented images, while the weights change."
 )

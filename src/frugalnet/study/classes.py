@@ -39,7 +39,7 @@ def section(comparison: Comparison) -> Section:
             CLASSES,
             *(Fold(row.model, [_gallery(row.records[0], row.classes, comparison.images, _wilson)]) for row in rows),
         ]
-    if ranks := class_ranks(comparison):
+    if comparison.is_of_the_paper and (ranks := class_ranks(comparison)):
         blocks.append(ranks)
     return Section("classes", "Easiest and hardest classes", blocks)
 
@@ -58,14 +58,15 @@ class Confusion:
     """Heatmaps with one order of the classes for all networks: those confused with each other are adjacent."""
 
     def __init__(self, comparison: Comparison) -> None:
-        self._order = classes.class_order(np.sum([row.confusion for row in comparison.rows], axis=0))
+        self._order = comparison.class_order
         names = unique_names(comparison)
         self._names = [names[c] for c in self._order]
 
     def heatmap(self, name: str, confused: NDArray[np.int64], model: str = "") -> Heatmap:
         """confused: (C, C) counts."""
         title = f"Confusion of {model}" if model else ""
-        return Heatmap(name, title, self._names, classes.mistakes_percent(confused, self._order))
+        right = 100 * confused.diagonal()[self._order] / np.maximum(confused.sum(axis=1)[self._order], 1)
+        return Heatmap(name, title, self._names, classes.mistakes_percent(confused, self._order), right)
 
 
 def unique_names(comparison: Comparison) -> list[str]:

@@ -1,11 +1,13 @@
 """The sections "Accuracy against cost" and "Layers": charts and tables of what the networks cost."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Cell, Chart, Fold, Grid, Point, Section, Table
-from frugalnet.document.charts import colours, scatter
+from frugalnet.document.charts import scatter
 from frugalnet.document.wording import NOT_MEASURED, interval, percent, prefixed, scale, seed_mean
 from frugalnet.metrics.statistics import Quantiles
 from frugalnet.study import tables
@@ -24,7 +26,8 @@ def section(comparison: Comparison) -> Section:
     """A chart for each cost but the one beside the recommendation, and a table of further costs."""
     charts = [cost_chart(comparison.rows, key) for key in COST_AXES if key != ANSWER]
     table = tables.networks(comparison.rows, "More on cost", tables.COST)
-    return Section("cost", "Accuracy against cost", [Grid(charts, 3), FRONT, table, COST_NOTE])
+    note = KERAS if comparison.is_of_the_paper else KERAS.replace(", as in the paper,", "")
+    return Section("cost", "Accuracy against cost", [Grid(charts, 3), FRONT, table, f"{note} {COST_NOTE}"])
 
 
 def layers_section(comparison: Comparison) -> Section:
@@ -35,19 +38,21 @@ def layers_section(comparison: Comparison) -> Section:
 def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     """Accuracy against one cost; empty if the cost was not measured."""
     axis = COST_AXES[key]
-    colour = colours(row.model for row in rows)
+    colour = colours(rows)
+    measure = rows[0].measure
     points = []
     for row in rows:
         cost = BY_KEY[key].value(row)
         measured = row.figure(key)
         if cost is None or cost <= 0:
             continue
-        text = [f"top-1 {seed_mean(row.top1)} ({interval(row.top1_interval)})"]
+        text = [f"{measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})"]
         text += [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
-        bounds = (100 * row.top1_interval.low, 100 * row.top1_interval.high)
+        bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
         span = (measured.p5, measured.p95) if isinstance(measured, Quantiles) else None
-        points.append(Point(row.model, colour[row.model], float(cost), 100 * row.top1.mean, bounds, text, span))
-    return scatter(f"accuracy_{key}", f"Top-1 against {axis.removesuffix(' (ms)')}", axis, points)
+        points.append(Point(row.model, colour[row.model], float(cost), 100 * row.lead.mean, bounds, text, span))
+    title = f"{measure.title} against {axis.removesuffix(' (ms)')}"
+    return replace(scatter(f"accuracy_{key}", title, axis, points), y_title=f"{measure.name}, %")
 
 
 def layers(row: Row) -> Table:
@@ -74,8 +79,9 @@ FRONT = (
     "horizontal ones 5th to 95th percentiles. Networks of about equal cost are drawn side by side. A training step is "
     "the forward and backward pass of one batch."
 )
+KERAS = "Keras, as in the paper, also counts the running mean and variance of batch norms, which are not trained."
 COST_NOTE = (
-    "Keras, as in the paper, also counts the running mean and variance of batch norms, which are not trained. Medians "
-    "after warm-up, in rounds that alternate between the networks; one batch has the size stated under “cost measured "
-    "on”. Backward excludes the optimiser. CPU time is that of all threads. Energy is read from a hardware counter."
+    "Medians after warm-up, in rounds that alternate between the networks; one batch has the size stated under “cost "
+    "measured on”. Backward excludes the optimiser. CPU time is that of all threads. Energy is read from a hardware "
+    "counter."
 )

@@ -1,21 +1,28 @@
 """The experiments: the only place where they meet. A new one is a folder, a line in EXPERIMENTS and a stage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from frugalnet.adaptation import section as adaptation
 from frugalnet.comparison.compare import Comparison, Evidence, compare
 from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset
 from frugalnet.document.blocks import Section
+from frugalnet.document.wording import count
 from frugalnet.export import section as export
 from frugalnet.files import sha256_of
 from frugalnet.robustness import section as robustness
 
 
 class Experiment(Protocol):
-    """What the module `section` of an experiment's folder offers. None of it imports torch."""
+    """What the module `section` of an experiment's folder offers. None of it imports torch.
+
+    It may also offer `lacking(results)`: what the data lack for it, as a sentence's end; empty: nothing.
+    """
 
     ID: str  # of the section, and the key in comparison.json
     TITLE: str  # of the section
@@ -33,18 +40,45 @@ class Experiment(Protocol):
         """Every figure of the section that holds no time, ready for JSON."""
 
 
+MOST_NAMED = 10  # pairs of near copies
+MOST_UNEQUAL = 1.5  # the largest class, in smallest ones, up to which top-1 ranks the networks
 EXPERIMENTS: tuple[Any, ...] = (robustness, export, adaptation)  # each an Experiment; in the order of the report
 
 
-def gather(results: Path, data: Dataset) -> Evidence:
+def gather(results: Path, data: Dataset, near_copies: Sequence[tuple[str, str]] = ()) -> Evidence:
     """The networks evaluated on these data, and what the experiments measured of them, from a folder of results.
 
-    Raises UserError if there is no such network, or if a file is missing or damaged.
+    near_copies: a training and a validation picture each that look alike. Raises UserError if there is no such network,
+    or if a file is missing or damaged.
     """
     records = read_records(results)
-    comparison = compare(records, sha256_of(data.sha256), data.validated_on, data.validation.images)
+    sizes = unequal_sizes(data)
+    comparison = compare(records, sha256_of(data.sha256), data.validated_on, data.validation.images, sizes)
+    if near_copies:
+        comparison = replace(comparison, notes=[*comparison.notes, _in_words(near_copies)])
     loaded = (experiment.load(results, comparison) for experiment in EXPERIMENTS)
-    return Evidence(comparison, tuple(result for result in loaded if result is not None))
+    lacking = {e.ID: text for e in EXPERIMENTS if hasattr(e, "lacking") and (text := e.lacking(results))}
+    return Evidence(comparison, tuple(result for result in loaded if result is not None), lacking)
+
+
+def _in_words(near_copies: Sequence[tuple[str, str]]) -> str:
+    pictures = len({validation for _, validation in near_copies})
+    named = ", ".join(f"{validation} (as {train})" for train, validation in near_copies[:MOST_NAMED])
+    more = f" and {len(near_copies) - MOST_NAMED} more pairs" if len(near_copies) > MOST_NAMED else ""
+    return (
+        f"{count(pictures, 'validation image')} look{'s' if pictures == 1 else ''} like a training image, "
+        f"which flatters every network: {named}{more}."
+    )
+
+
+def unequal_sizes(data: Dataset) -> tuple[int, int] | None:
+    """The numbers of images of the smallest and the largest class, if their ratio exceeds `MOST_UNEQUAL`; else None.
+
+    Of both splits together: a hold-out of a few images of each class rounds.
+    """
+    counts = sum(np.bincount(split.labels, minlength=len(data.class_ids)) for split in (data.train, data.validation))
+    smallest, largest = int(np.min(counts)), int(np.max(counts))
+    return (smallest, largest) if largest > MOST_UNEQUAL * smallest else None
 
 
 def measured(evidence: Evidence) -> Iterator[tuple[Experiment, Any]]:

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frugalnet.comparison.compare import Evidence
+from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.comparison.records import Record
 from frugalnet.document.blocks import Document, Section
-from frugalnet.document.charts import colours
 from frugalnet.document.write import write_document
 from frugalnet.files import atomic, write_json, write_table
 from frugalnet.paper import section as paper
-from frugalnet.study import accuracy, cost, tables, training
+from frugalnet.study import accuracy, cost, equal_cost, tables, training
 from frugalnet.study import classes as of_classes
-from frugalnet.study.experiments import measured, unmeasured
+from frugalnet.study.advice import chooser
+from frugalnet.study.experiments import Experiment, measured, unmeasured
 from frugalnet.study.findings import Findings
 
 QUESTION = "How much accuracy does a network’s computation buy?"
@@ -31,6 +33,9 @@ SECTIONS = (
     of_classes.section,
     of_classes.confusion_section,
     cost.layers_section,
+)
+MACRO_TERM = (
+    "Macro accuracy: the mean of the classes’ accuracies, so that a rare class counts as much as a frequent one. "
 )
 SAMPLE_BANNER = "sample data: not Tiny ImageNet"
 
@@ -80,25 +85,35 @@ def write_report(report: Report, out: Path) -> None:
 def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     """The report: what was found, the sections on the networks, the paper's claims, and the experiments."""
     comparison = findings.comparison
-    of_networks = [section(comparison) for section in SECTIONS]
+    at_equal_cost = equal_cost.section(comparison)
+    of_networks = [*filter(None, [at_equal_cost]), *(section(comparison) for section in SECTIONS)]
+    of_paper = [paper.section(findings.claims, comparison)] if comparison.is_of_the_paper else []
     of_experiments = [experiment.section(result, comparison) for experiment, result in measured(findings.evidence)]
-    missing = unmeasured(findings.evidence)
-    not_measured = [f"{experiment.TITLE}: not measured. Rerun with -S {experiment.CHOICE}." for experiment in missing]
+    not_measured = [
+        f"{experiment.TITLE}: not measured{_why(experiment, findings.evidence)}."
+        for experiment in unmeasured(findings.evidence)
+    ]
     left_out = [f"Left out: {record.name}, {record.reason}." for record in comparison.left_out]
     return Document(
         title=QUESTION,
         scope=findings.scope,
         answer=findings.recommendation,
+        chooser=chooser(findings.evidence, findings.budget),
         chart=cost.cost_chart(comparison.rows, cost.ANSWER),
-        terms=TERMS,
-        sections=[*of_networks, paper.section(findings.claims, comparison), *further, *of_experiments],
+        terms=TERMS if comparison.class_sizes is None else MACRO_TERM + TERMS,
+        sections=[*of_networks, *of_paper, *further, *of_experiments],
         facts=findings.facts,
         notes=[*comparison.notes, *left_out, *not_measured],
-        colours=colours(row.model for row in comparison.rows),
+        colours=colours(comparison.rows),
         open_fold=comparison.first.model,
         banner=SAMPLE_BANNER if comparison.first.run["is_sample"] else "",
         attached=of_classes.figures_of_records(comparison),
     )
+
+
+def _why(experiment: Experiment, evidence: Evidence) -> str:
+    lacking = evidence.lacking.get(experiment.ID)
+    return f", as the data do not suffice: {lacking}" if lacking else f". Rerun with -S {experiment.CHOICE}"
 
 
 def _name(record: Record) -> dict[str, Any]:
@@ -107,7 +122,8 @@ def _name(record: Record) -> dict[str, Any]:
 
 def _csv_row(row: Row) -> dict[str, Any]:
     interval = {"top1_low": row.top1_interval.low, "top1_high": row.top1_interval.high}
-    figures = {key: column.value(row) for key, column in tables.BY_KEY.items()}
+    hidden = {"top5"} if row.has_few_classes else set()
+    figures = {key: column.value(row) for key, column in tables.BY_KEY.items() if key not in hidden}
     return {"model": row.model, "seeds": len(row.seeds), **interval, **figures}
 
 

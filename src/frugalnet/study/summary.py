@@ -10,17 +10,19 @@ from frugalnet.document.wording import MILLISECONDS, human, interval, percent, p
 def summary(compared: Comparison) -> dict[str, Any]:
     """What `dvc exp show` shows: the most accurate network, and the figures of each.
 
-    `top1` (0..1), `MMACs` (millions) and `ms` (median latency of one image) are those of the best network, as numbers
-    to sort by and subtract. A column for each figure of each network is too wide for a terminal, so each network has
-    one text, as "65.5% 23M 7.5ms". What was not measured is left out.
+    `top1` (0..1; with `macro`, where that ranks the networks), `MMACs` (millions) and `ms` (median latency of one
+    image) are those of the best network, as numbers to sort by and subtract. A column for each figure of each network
+    is too wide for a terminal, so each network has one text, as "65.5% 23M 7.5ms". What was not measured is left out.
     """
     best = compared.rows[0]
     figures = {"best": best.model, "top1": round(best.top1.mean, 4), "MMACs": float(f"{best.macs / 1e6:.3g}")}
+    if best.macro_interval:
+        figures["macro"] = round(best.lead.mean, 4)
     if best.latency_ms is not None:
         figures["ms"] = float(f"{best.latency_ms.median:.3g}")
     for row in sorted(compared.rows, key=lambda row: row.model):
         latency = "" if row.latency_ms is None else f" {_short(row.latency_ms.median)}ms"
-        figures[row.model] = f"{row.top1.mean:.1%} {_short(row.macs / 1e6)}M{latency}"
+        figures[row.model] = f"{row.lead.mean:.1%} {_short(row.macs / 1e6)}M{latency}"
     return figures
 
 
@@ -51,5 +53,7 @@ def _figures(row: Row) -> str:
     latency = ""
     if row.latency_ms:
         latency = f", {scale([row.latency_ms.median], MILLISECONDS)(row.latency_ms.median)} per image"
-    accuracy = f"top-1 {percent(row.top1.mean)} (95 % interval {interval(row.top1_interval)})"
+    accuracy = f"{row.measure.name} {percent(row.lead.mean)} (95 % interval {interval(row.lead_interval)})"
+    if row.macro_interval:
+        accuracy += f", top-1 {percent(row.top1.mean)}"
     return f"{accuracy}, {human(row.macs)} MACs{latency}"

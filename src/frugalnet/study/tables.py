@@ -53,12 +53,18 @@ class Column:
         values = {value for value in map(self.value, rows) if value is not None}
         is_best = self.best is not None and len(values) > 1 and value == self.best(values)
         if not self.units:
-            below = (interval(row.top1_interval), count(len(row.seeds), "seed")) if self.key == "top1" else ()
-            return Cell(self.text(figure), below, is_best)
+            return Cell(self.text(figure), self._below(row), is_best)
         shown = scale([*values], self.units)
         if not isinstance(figure, Quantiles):
             return Cell(shown(value), (), is_best)
         return Cell(shown(value), (shown.range(figure.p5, figure.p95), f"n\u00a0{figure.n}"), is_best)
+
+    def _below(self, row: Row) -> tuple[str, ...]:
+        """The interval of an accuracy that has one, and with the one that ranks the networks its number of seeds."""
+        intervals = {"top1": row.top1_interval, "macro_accuracy": row.macro_interval}
+        known = intervals.get(self.key)
+        seeds = (count(len(row.seeds), "seed"),) if self.key == row.measure.key else ()
+        return (interval(known), *seeds) if known else ()
 
 
 PER_SECOND = ((1.0, ""),)
@@ -99,8 +105,11 @@ BY_KEY = {column.key: column for column in (*SUMMARY, *ACCURACY, *COST, *TRAININ
 
 
 def telling(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
-    """The columns without Top-5 where it cannot be wrong: with five classes or fewer."""
-    return [column for column in columns if column.key != "top5" or len(rows[0].classes) > 5]
+    """The columns without Top-5 where it cannot be wrong; with the accuracy that ranks the networks beside Top-1."""
+    told = [column for column in columns if column.key != "top5" or not rows[0].has_few_classes]
+    lead = BY_KEY[rows[0].measure.key]
+    others = [column for column in told if column != lead]
+    return [lead, *others] if BY_KEY["top1"] in told else others
 
 
 def networks(rows: Sequence[Row], title: str, columns: Sequence[Column]) -> Table:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from frugalnet.comparison import curves
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Reached, Row
 from frugalnet.document.blocks import Block, Cell, Chart, Grid, Point, Section, Table, network_cell
-from frugalnet.document.charts import colours
 from frugalnet.document.wording import count, percent, prefixed, scale
 from frugalnet.study import tables
 
@@ -27,7 +27,7 @@ def section(comparison: Comparison) -> Section:
 def seed_chart(rows: Sequence[Row]) -> Chart:
     """Final top-1 of each seed, by network; empty if each has one seed only."""
     chart = Chart("seeds", "Final top-1 of each seed", "", height=260)
-    colour_of = colours(row.model for row in rows)
+    colour_of = colours(rows)
     points = []
     for i, row in enumerate(rows):
         for k, record in enumerate(row.records):

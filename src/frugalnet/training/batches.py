@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256_each
+from frugalnet.training.balance import draw_balanced
 
 Batch = tuple[Tensor, ...]  # images (n, H, W, 3) uint8, labels (n,) int64; with a teacher, its (n, classes) logits
 
@@ -51,17 +52,23 @@ class Examples:
     images_of: returns the (N, H, W, 3) uint8 images of an epoch (from 0): the same array each time that it is the same
     images, since a GPU keeps a copy of each. labels: (N,) int64. chosen: the indices (n,) of the images that are used;
     None: all. taught: returns a teacher's (N, classes) logits for an epoch's images, or None if there is no teacher.
+    balanced: each epoch shows equally many images of each class.
     """
 
     images_of: Callable[[int], np.ndarray]
     labels: np.ndarray
     chosen: np.ndarray | None = None
     taught: Callable[[int], np.ndarray | None] = lambda epoch: None
+    balanced: bool = False
 
     def indices(self, seed: int, epoch: int, count: int, steps: int) -> list[np.ndarray]:
         """`batch_indices` of the `count` images that are used, as indices of all."""
         turns = batch_indices(seed, epoch, count, steps)
-        return turns if self.chosen is None else [self.chosen[turn] for turn in turns]
+        chosen = self.chosen
+        if self.balanced:
+            used = np.arange(len(self.labels)) if chosen is None else chosen
+            chosen = used[draw_balanced(self.labels[used], seed, epoch)]
+        return turns if chosen is None else [chosen[turn] for turn in turns]
 
 
 class Normaliser(nn.Module):

@@ -30,7 +30,10 @@ class TrainConfig(OptimConfig):
     ema_decay: float = Field(ge=0, lt=1)  # of the moving average of the weights that is evaluated; 0: none
     distillation: float = Field(ge=0, le=1)  # the teacher's share of the loss; 0: no teacher
     temperature: float = Field(gt=0, le=100)  # that softens the teacher's predictions and the network's
-    resolutions: list[Annotated[int, Field(ge=24, le=64)]] = Field(min_length=1)  # pixels a side
+    resolutions: list[Annotated[int, Field(ge=24, le=256)]] = Field(min_length=1)  # pixels a side
+    # Not in a run's record at these defaults: records of earlier versions have neither.
+    balance: Literal["none", "weights", "sampling"] = "none"  # of classes with unequal numbers of images
+    start: Literal["random", "committed"] = "random"  # weights: random, or those of weights/ where there are some
 
     @field_validator("resolutions")
     @classmethod

@@ -36,7 +36,11 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
 
 
 def infer(network: nn.Module, images: np.ndarray, normalise: Normaliser, batch_size: int = 500) -> np.ndarray:
-    """(N, H, W, 3) uint8 → (N, classes) float32 logits, in evaluation mode; the network's mode is restored."""
+    """(N, H, W, 3) uint8 → (N, classes) float32 logits, in evaluation mode; the network's mode is restored.
+
+    batch_size: of images of 64×64 pixels; of larger ones fewer, so that they take no more memory.
+    """
+    batch_size = max(1, batch_size * 64**2 // max(64**2, images.shape[1] * images.shape[2]))
     chunks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     with compute.evaluating(network):
         logits = [network(normalise(torch.from_numpy(np.array(chunk)))).float().cpu().numpy() for chunk in chunks]

@@ -3,15 +3,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from frugalnet.data.arrays import Dataset, Split
+from frugalnet.training.balance import class_weights
 from frugalnet.training.batches import Examples, Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.config import TrainConfig
 from frugalnet.training.loop import fit
+from frugalnet.training.start import start_from
 from frugalnet.training.trainer import History, Trainer
 
 
@@ -20,6 +23,7 @@ class Job:
     """A network to train, how, and on what.
 
     views: of `data.train`. logits: a teacher's, for each view. left_out: the classes that the network does not learn.
+    start: the stored weights that it starts from, but for its classifier; None: random ones.
     """
 
     model: str
@@ -29,14 +33,20 @@ class Job:
     views: Views
     logits: Views | None = None
     left_out: tuple[int, ...] = ()
+    start: Path | None = None
 
     def trainer(self, device: torch.device, compile_mode: str | None = None) -> Trainer:
         """The network with its first weights, on the device."""
-        chosen = self.examples().chosen
-        n_train = len(self.data.train.labels) if chosen is None else len(chosen)
+        examples = self.examples()
+        labels = examples.labels if examples.chosen is None else examples.labels[examples.chosen]
         num_classes = len(self.data.class_ids) - len(self.left_out)
         normalise = Normaliser(self.data.mean, self.data.std, device)
-        return Trainer(self.model, self.seed, num_classes, n_train, normalise, self.recipe, compile_mode)
+        trainer = Trainer(self.model, self.seed, num_classes, len(labels), normalise, self.recipe, compile_mode)
+        if self.start:
+            start_from(trainer.network, self.start)
+        if self.recipe.balance == "weights":
+            trainer.class_weights = torch.from_numpy(class_weights(labels, num_classes)).to(device)
+        return trainer
 
     def fit(
         self,
@@ -52,7 +62,7 @@ class Job:
         """The training images, and the positions of their classes among those that the network learns."""
         labels = self._positions()[self.data.train.labels]
         chosen = np.flatnonzero(labels >= 0) if self.left_out else None
-        return Examples(self.images_of, labels, chosen, self.taught)
+        return Examples(self.images_of, labels, chosen, self.taught, self.recipe.balance == "sampling")
 
     def images_of(self, epoch: int) -> np.ndarray:
         """The (N, H, W, 3) uint8 images of an epoch (from 0). Raises UserError if a view is missing or damaged."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from frugalnet import models
 from frugalnet.files import atomic, read_json, sha256
 from frugalnet.training import runs
 
@@ -38,14 +39,14 @@ class Record:
                 shutil.copyfile(source, partial)
 
 
-def same_code(model: str, recorded: str, here: str, results: Path = RESULTS) -> bool:
+def same_code(architecture: str, recorded: str, here: str, results: Path = RESULTS) -> bool:
     """Whether two hashes of what decides a network's weights mean the same code.
 
-    They do if both stand in the network's column of sources.json. Each row there says how it was shown.
+    They do if both stand in the architecture's column of sources.json. Each row there says how it was shown.
     """
     table = results / "sources.json"
     rows = read_json(table) if table.is_file() else []
-    return recorded == here or {recorded, here} <= {row["sha256"].get(model) for row in rows}
+    return recorded == here or {recorded, here} <= {row["sha256"].get(architecture) for row in rows}
 
 
 def records_of(run: Mapping[str, Any], results: Path = RESULTS, weights: Path = Path("weights")) -> Iterator[Record]:
@@ -57,11 +58,12 @@ def records_of(run: Mapping[str, Any], results: Path = RESULTS, weights: Path = 
     stored = [weights / file, *sorted(results.glob(f"*/weights/{file}"))]
     sha256_of_stored = {sha256(path): path for path in stored if path.is_file()}
     expected = json.loads(json.dumps({key: value for key, value in run.items() if key not in _NOT_COMPARED}))
+    architecture = models.parse(run["model"]).architecture
     for path in sorted(results.glob(f"*/{runs.name(run)}/run.json")):
         recorded = read_json(path)
         kept = sha256_of_stored.get(recorded["weights_sha256"])
         compared = {key: value for key, value in recorded.items() if key not in _NOT_COMPARED}
-        meant = same_code(run["model"], recorded["source_sha256"], run["source_sha256"], results)
+        meant = same_code(architecture, recorded["source_sha256"], run["source_sha256"], results)
         if kept and compared == expected and meant:
             yield Record(path.parent, kept, recorded)
 

@@ -5,24 +5,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from frugalnet import models
 from frugalnet.data import arrays
 from frugalnet.files import sha256, sha256_of, write_json, write_table
+from frugalnet.pictures import SIDE
+from frugalnet.project import checkpoints_folder
 from frugalnet.sources import weights_sha256
 from frugalnet.training.batches import Views
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.config import TrainConfig
 from frugalnet.training.inference import save_weights
 from frugalnet.training.job import Job
+from frugalnet.training.starts import read_start, start_path
 from frugalnet.training.trainer import Trainer
 
 FILES = ("history.csv", "timing.json", "run.json")  # of a run, beside its weights
-_CHECKPOINTS = Path(".checkpoints/train")
 
 
 def job(model: str, seed: int, recipe: TrainConfig, *, taught: bool = False) -> Job:
     """The job on the data in `data/`; taught: with the teacher's logits. Raises UserError if files are missing."""
     logits = Views(Path("data/teacher"), "teach") if taught else None
-    return Job(model, seed, recipe, arrays.read_dataset(Path("data/arrays")), Views(Path("data/views")), logits)
+    data = arrays.read_dataset(Path("data/arrays"))
+    return Job(model, seed, recipe, data, Views(Path("data/views")), logits, start=start_path(model, recipe))
 
 
 def describe(
@@ -46,15 +50,19 @@ def describe(
         "validated_on": data.validated_on,
         "data_sha256": sha256_of(data.sha256),
         "views_sha256": sha256_of(job.views.sha256),
-        "source_sha256": weights_sha256(job.model),
+        "source_sha256": weights_sha256(models.parse(job.model).architecture),
         "num_classes": len(data.class_ids),
         "n_train": len(data.train.labels),
         "n_validation": len(data.validation.labels),
-        "train": job.recipe.model_dump(),
+        "train": job.recipe.model_dump(exclude_defaults=True),
         "environment": dict(environment),
     }
     if job.logits and teacher:
         run["teacher"] = {**teacher, "logits_sha256": sha256_of(job.logits.sha256)}
+    if job.start and (start := read_start(job.model, job.start.parent)):
+        run["start"] = start.model_dump()
+    if data.side != SIDE:
+        run["side"] = data.side
     if distributed:
         run["distributed"] = dict(distributed)
     if job.left_out:
@@ -69,16 +77,16 @@ def name(run: Mapping[str, Any]) -> str:
 
 def checkpoints(root: Path, run: Mapping[str, Any]) -> Checkpoints:
     """A run's checkpoints, under the project's root: DVC deletes a stage's outputs before it reruns the stage."""
-    return Checkpoints(root / _CHECKPOINTS / f"{name(run)}-{run['fingerprint'][:16]}")
+    return Checkpoints(checkpoints_folder(root) / "train" / f"{name(run)}-{run['fingerprint'][:16]}")
 
 
 def tell_of_other_checkpoints(root: Path, run: Mapping[str, Any]) -> None:
     """Report on stderr checkpoints of this network and seed that cannot be used, for their inputs differ."""
-    found = (root / _CHECKPOINTS).glob(f"{name(run)}-*/**/*.ckpt")
-    folders = {path.relative_to(root / _CHECKPOINTS).parts[0] for path in found}
-    if others := folders - {checkpoints(root, run).folder.name}:
+    own = checkpoints(root, run).folder
+    folders = {path.relative_to(own.parent).parts[0] for path in own.parent.glob(f"{name(run)}-*/**/*.ckpt")}
+    if others := folders - {own.name}:
         print(
-            f"{root / _CHECKPOINTS}: checkpoints of {name(run)} with other parameters, data, code or machine are not "
+            f"{own.parent}: checkpoints of {name(run)} with other parameters, data, code or machine are not "
             f"used (kept for those): {', '.join(sorted(others))}",
             file=sys.stderr,
         )

@@ -79,6 +79,7 @@ class Trainer:
         self.optimiser = build_optimiser(self.network, config)
         self.steps = steps_per_epoch(n_train, config.batch_size)
         self.history = History()
+        self.class_weights: Tensor | None = None  # in the loss, (classes,)
         self.failure: UserError | None = None  # set by `check_losses`
         self._stopwatch = Stopwatch(self.device)
         self.epoch = 0  # finished epochs
@@ -101,7 +102,7 @@ class Trainer:
             "history": vars(self.history),
             **{name: getattr(self, name) for name in (*_COUNTS, "losses", "correct")},
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, object]) -> None:
@@ -114,7 +115,8 @@ class Trainer:
             setattr(self, name, state[name])
         self.losses, self.correct = (state[name].to(self.device) for name in ("losses", "correct"))  # type: ignore[attr-defined]
         torch.set_rng_state(state["random"])  # type: ignore[arg-type]
-        torch.cuda.set_rng_state_all(state["random_cuda"]) if state["random_cuda"] else None  # type: ignore[arg-type]
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)  # type: ignore[arg-type]
 
     @property
     def result(self) -> nn.Module:
@@ -137,7 +139,7 @@ class Trainer:
         inputs = self.inputs(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.network(inputs)
-            loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            loss = cross_entropy(logits, labels, self.class_weights, label_smoothing=self.config.label_smoothing)
             if taught is not None:
                 own = self.config.distillation
                 loss = (1 - own) * loss + own * divergence(logits, taught, self.config.temperature)

@@ -1,229 +1,152 @@
 """A stored network fine-tuned on a person's own pictures: a folder with a folder of pictures for each class."""
 
-import os
 import re
 import sys
 import tempfile
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from torch import nn
+from safetensors.numpy import save
 
-from frugalnet import pictures
-from frugalnet.adaptation.config import Part, Rates, TuningConfig
-from frugalnet.adaptation.finetuning import fine_tune, for_classes
-from frugalnet.data.augment import augment
-from frugalnet.data.config import AugmentConfig
-from frugalnet.data.copies import near_copies
+from frugalnet.adaptation.config import Part
 from frugalnet.document.wording import markdown
-from frugalnet.errors import UserError
-from frugalnet.files import atomic, sha256, sha256_of
-from frugalnet.metrics import accuracy, counts
-from frugalnet.metrics.statistics import wilson_interval
-from frugalnet.training.inference import infer, save_weights
+from frugalnet.errors import UserError, needing_study
+from frugalnet.files import atomic, sha256, sha256_of, write_json
+from frugalnet.pictures import encode_png
 from frugalnet.use import weights
-from frugalnet.use.weights import Classes, Entry, Stored
-
-FEWEST = 5  # pictures of a class: one of them is held out
-HELD_OUT = 0.2  # of each class
-SHOWN = 3  # of the pictures left out, or of the pairs of near copies
-SHAPE = (pictures.SIDE, pictures.SIDE, 3)
-VIEWS = 8  # augmented copies of each training picture, in turn
-POLICY = [
-    {"name": "HorizontalFlip", "p": 0.5},
-    {"name": "Affine", "p": 0.8, "scale": [0.85, 1.15], "translate_percent": [-0.1, 0.1], "rotate": [-10, 10]},
-    {"name": "ColorJitter", "p": 0.8, "brightness": [0.8, 1.2], "contrast": [0.8, 1.2], "saturation": [0.8, 1.2]},
-]
-TUNING = TuningConfig(
-    steps=200,
-    batch_size=32,
-    learning_rate=Rates.model_validate(
-        {"classifier": 1e-2, "norms": 1e-2, "blocks": 3e-3, "all": 3e-3, "scratch": 3e-3}
-    ),
-)
+from frugalnet.use.confusion import draw_confusion
+from frugalnet.use.copied import subject_of
+from frugalnet.use.labelled import LabelledPictures, hold_out, read_pictures
+from frugalnet.use.outcome import Outcome, as_markdown, judge
+from frugalnet.use.retrained import Retrained
+from frugalnet.use.weights import Classes, Entry, Export, Stored
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
-    """pixels: (N, 64, 64, 3) uint8; labels: (N,) int64, positions in `classes`.
+class Options:
+    """part: of the network, that is trained. is_balanced: each class counts as much as another in training."""
 
-    groups: (N,) int, equal for near copies. notes: what was left out, and which pictures are near copies.
-    """
-
-    classes: list[str]
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    notes: list[str]
+    part: Part = "classifier"
+    seed: int = 0
+    is_balanced: bool = True
 
 
-def read_pictures(folder: Path) -> LabelledPictures:
-    """The pictures in the folders of a folder, whose names are the classes.
+class Tuned(Protocol):
+    """A network that was trained on pictures. recipe: the settings of the training."""
 
-    Left out, and noted: files that are not pictures, and all but the first of pictures of a class that have equal
-    pixels. Raises UserError for fewer than two classes, for a class with fewer than five pictures, and for pictures of
-    two classes that have equal pixels.
-    """
-    classes = _class_folders(folder)
-    first: dict[bytes, tuple[str, int]] = {}  # the file and label of each picture, by its pixels
-    notes: list[str] = []
-    left_out = pictures.LeftOut()
-    for label, path in enumerate(classes):
-        before = len(first)
-        for file in pictures.find_pictures([str(path)], left_out):
-            try:
-                picture = pictures.open_file(file)
-            except UserError as error:
-                notes.append(f"left out: {error}")
-                continue
-            known, known_label = first.setdefault(picture.pixels.tobytes(), (picture.name, label))
-            if known_label != label:
-                raise UserError(f"{picture.name}: the same pixels as {known}, of another class; remove one")
-            if known != picture.name:
-                notes.append(f"left out: {picture.name}: the same pixels as {known}")
-        if (count := len(first) - before) < FEWEST:
-            reasons = "; ".join([*notes[:SHOWN], *([str(left_out)] if left_out else [])])
-            raise UserError(f"{path}: {count} pictures are too few; expected at least {FEWEST}; {reasons}".rstrip("; "))
-    if left_out:
-        notes.append(str(left_out))
-    files, labels = zip(*first.values(), strict=True)
-    pixels = np.stack([np.frombuffer(of_picture, np.uint8).reshape(SHAPE) for of_picture in first])
-    pairs = near_copies(pixels)
-    if pairs:
-        named = "; ".join(f"{files[i]} and {files[j]}" for i, j in pairs[:SHOWN])
-        more = f"; and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
-        notes.append(f"near copies, kept together in training or in the hold-out: {named}{more}")
-    return LabelledPictures(
-        [path.name for path in classes], pixels, np.array(labels), _groups(pairs, len(files)), notes
-    )
+    macs: int
+    recipe: dict[str, Any]
+
+    def run(self, pixels: NDArray[np.uint8], /) -> NDArray[np.float32]: ...
+    def tensors(self) -> dict[str, NDArray[Any]]: ...
+    def onnx(self, metadata: Mapping[str, str], folder: Path) -> bytes: ...
 
 
-def _class_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not pictures.is_systems(path.name))
-    if len(classes) < 2:
-        present = f"only '{classes[0].name}'" if classes else "none"
-        raise UserError(f"{folder}: expected at least two folders, each with the pictures of a class; found {present}")
-    if odd := [path for path in classes if os.fsencode(path.name).decode(errors="replace") != path.name]:
-        raise UserError(f"{odd[0]}: this folder's name, the name of a class, is not UTF-8; rename it")
-    return classes
-
-
-def _groups(pairs: list[tuple[int, int]], count: int) -> NDArray[np.int64]:
-    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
-    links = coo_array((np.ones(len(pairs)), (first, second)), shape=(count, count))
-    groups: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
-    return groups
-
-
-def hold_out(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Which pictures, (N,), are held out: a fifth of each class, drawn by the seed; all of a group or none.
-
-    A class has at least one picture on either side. So more than a fifth is held out where each group of a class is
-    larger, and a group is divided if it is the whole class.
-    """
-    sizes = np.bincount(labels)
-    wanted = np.maximum(1, np.round(HELD_OUT * sizes))
-    held = np.zeros(len(labels), dtype=bool)
-    for label in range(len(sizes)):
-        order = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
-        for most in (wanted, sizes - 1):
-            for picture in order:
-                more = held | (groups == groups[picture])
-                fits = (np.bincount(labels[more], minlength=len(sizes)) <= most).all()
-                if fits and held[order].sum() < wanted[label]:
-                    held = more
-            if held[order].any():
-                break
-        else:
-            held[order[: int(wanted[label])]] = True
-    return held
-
-
-def adapt(folder: Path, stored: Stored, part: Part, out: Path, seed: int = 0) -> str:
+def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = None) -> Outcome:
     """Fine-tune a part of a stored network on the pictures in `folder`, and write a folder of weights with a card.
 
-    Returns what was reached on the held-out pictures, in words. Raises UserError if `out` already exists, and as
-    `read_pictures` does.
+    Returns what was reached on the held-out pictures. Raises UserError if `out` already exists, if a part needs PyTorch
+    and it is not installed, and as `read_pictures` does.
     """
+    options = options or Options()
     if out.exists():
         raise UserError(f"{out}: already exists; remove it, or name another folder with --out")
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{out}: is in the folder of the classes; name another folder with --out")
-    shown = read_pictures(folder)
+    shown = read_pictures(folder, stored.entry.side)
     for note in shown.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
-    held = hold_out(shown.labels, shown.groups, seed)
-    start = time.perf_counter()
-    tuned, right = _tune(shown, held, stored, part, seed)
-    seconds = time.perf_counter() - start
-    n = len(right)
-    low, high = map(float, wilson_interval(np.array(right.sum()), np.array(n)))
-    commonest = np.bincount(shown.labels[held]).max() / n
-    said = (
-        f"{right.sum()} of {n} held-out pictures classified correctly: {right.mean():.1%} (95 % interval {low:.1%} to "
-        f"{high:.1%}); always predicting the most common class: {commonest:.1%}. Trained {part} on "
-        f"{len(held) - n} pictures of {len(shown.classes)} classes in {seconds:.1f} s."
-    )
+    held = hold_out(shown.labels, shown.groups, options.seed)
+    tuned = _tune(stored, shown.pixels[~held], shown.labels[~held], options)
+    predicted = tuned.run(shown.pixels[held]).argmax(axis=1)
+    files = [shown.files[i] for i in np.flatnonzero(held)]
+    outcome = judge(shown.classes, np.bincount(shown.labels), files, shown.labels[held], predicted)
     entry = Entry(
-        file=f"{stored.entry.model}-{seed}.safetensors",
+        file=f"{stored.entry.model}-{options.seed}.safetensors",
         sha256="",
         model=stored.entry.model,
-        seed=seed,
+        seed=options.seed,
         classes="classes.json",
         mean=stored.entry.mean,
         std=stored.entry.std,
-        recipe={"recipe": "adapt", "part": part, "from": stored.name, **TUNING.model_dump()},
+        recipe={
+            "recipe": "adapt",
+            "part": options.part,
+            "from": stored.name,
+            "balanced": options.is_balanced,
+            **tuned.recipe,
+        },
         data=re.sub(r"[^\w.-]", "_", folder.resolve().name),
         data_sha256=sha256_of([shown.classes, shown.labels.tolist(), shown.pixels.tobytes().hex()]),
         validated_on="hold-out",
-        top1=float(right.mean()),
-        n=n,
-        macs=counts.macs(tuned, (3, pictures.SIDE, pictures.SIDE)),
+        top1=outcome.top1,
+        n=outcome.n,
+        macs=tuned.macs,
+        side=stored.entry.side,
     )
-    classes = Classes(ids=shown.classes, names=shown.classes)
-    with tempfile.TemporaryDirectory() as temporary, atomic(out, is_new=True) as partial:
+    with atomic(out, is_new=True) as partial:
+        adapted = _write_network(tuned, entry, shown.classes, partial)
+        write_json(partial / "adapt.json", {"part": options.part, "from": stored.name, **outcome.model_dump()})
+        draw_confusion(shown.classes, outcome.confusion, partial / "confusion.png")
+        _write_examples(shown, held, partial / "examples")
+        (partial / "README.md").write_text(_card(adapted, shown, stored, outcome), encoding="utf-8")
+    return outcome
+
+
+def _tune(stored: Stored, pixels: NDArray[np.uint8], labels: NDArray[np.int64], options: Options) -> Tuned:
+    if options.part == "classifier":
+        return Retrained(stored, pixels, labels, options.is_balanced)
+    with needing_study(f"--train {options.part}"):
+        from frugalnet.use.finetuned import FineTuned
+    return FineTuned(stored, options.part, pixels, labels, options.seed, options.is_balanced)
+
+
+def _write_network(tuned: Tuned, entry: Entry, classes: list[str], folder: Path) -> Stored:
+    """Write a folder of weights with the network, as safetensors and as ONNX."""
+    with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / entry.file
-        save_weights(tuned.state_dict(), path)
+        path.write_bytes(save(tuned.tensors()))
         entry = entry.model_copy(update={"sha256": sha256(path)})
-        weights.write_weights(partial, [Stored(path=path, entry=entry, classes=classes)])
-        (partial / "README.md").write_text(_card(entry, shown, stored, said), encoding="utf-8")
-    return said
+        stored = Stored(path=path, entry=entry, classes=Classes(ids=classes, names=classes))
+        onnx = path.with_suffix(".onnx")
+        with tempfile.TemporaryDirectory() as empty:
+            onnx.write_bytes(tuned.onnx(subject_of(stored).metadata, Path(empty)))
+        export = Export(file=onnx.name, sha256=sha256(onnx))
+        stored = stored.model_copy(update={"entry": entry.model_copy(update={"onnx": export})})
+        weights.write_weights(folder, [stored])
+    return stored
 
 
-def _tune(
-    shown: LabelledPictures, held: NDArray[np.bool_], stored: Stored, part: Part, seed: int
-) -> tuple[nn.Module, NDArray[np.bool_]]:
-    """The network fine-tuned on the pictures that are not held out, and whether it classifies each of the others."""
-    normalise, network = weights.load_network(stored)
-    config = AugmentConfig.model_validate({"views": VIEWS, "seed": seed, "policy": POLICY})
-    views = [augment(shown.pixels[~held], config, view, 0) for view in range(VIEWS)]
-    tuned = for_classes(network, stored.entry.model, seed, len(shown.classes))
-    fine_tune(tuned, part, lambda epoch: views[epoch % VIEWS], shown.labels[~held], normalise, TUNING, seed)
-    predicted = accuracy.predict(infer(tuned, shown.pixels[held], normalise))
-    return tuned, predicted == shown.labels[held]
+def _write_examples(shown: LabelledPictures, held: NDArray[np.bool_], folder: Path) -> None:
+    """The first held-out picture of each class, as the network sees it: what the page shows beside the upload."""
+    for label, name in enumerate(shown.classes):
+        first = np.flatnonzero(held & (shown.labels == label))[0]
+        (folder / name).mkdir(parents=True)
+        (folder / name / "held-out.png").write_bytes(encode_png(shown.pixels[first]))
 
 
-def _card(entry: Entry, shown: LabelledPictures, stored: Stored, said: str) -> str:
-    sizes = np.bincount(shown.labels)
-    names = "\n".join(f"- {markdown(name)} ({size} pictures)" for name, size in zip(shown.classes, sizes, strict=True))
-    return f"""# {entry.model}, fine-tuned
+def _card(adapted: Stored, shown: LabelledPictures, stored: Stored, outcome: Outcome) -> str:
+    trained = adapted.entry.recipe["part"]
+    balanced = "Each class counted as much as another" if adapted.entry.recipe["balanced"] else "Each picture counted"
+    return f"""# {adapted.entry.model}, fine-tuned
 
-{said}
+{outcome.in_words} Trained {trained} on {len(shown.labels) - outcome.n} pictures of {len(shown.classes)} classes.
+{balanced} in training.
 
 Started from `{stored.name}` ({markdown(stored.entry.data)}, SHA-256 {stored.entry.sha256[:16]}…). The held-out
 pictures, a fifth of each class, are from the same folders as the training pictures: pictures from elsewhere can be much
-harder. The network always names one of these classes, whatever it is shown:
+harder. The network always names one of these classes, whatever it is shown; the worst are first:
 
-{names}
+{as_markdown(outcome)}
+
+![A row for each class, a column for each predicted one](confusion.png)
 
     frugalnet predict --weights FOLDER photo.jpg
-    frugalnet export OUT --weights FOLDER --pictures PICTURES
     frugalnet serve --weights FOLDER
+    frugalnet export OUT --weights FOLDER --copy
+    frugalnet export OUT --weights FOLDER --pictures PICTURES
 """

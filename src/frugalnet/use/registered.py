@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,37 @@ import numpy as np
 
 from frugalnet import registry
 from frugalnet.data.arrays import Dataset
+from frugalnet.export.formats import Format
 from frugalnet.export.runtimes import runnable_files
 from frugalnet.files import sha256, sha256_of
 from frugalnet.pictures import encode_png
 from frugalnet.tracking import TrackedRun
-from frugalnet.use.weights import Stored, write_weights
+from frugalnet.use.weights import Export, Stored, write_weights
 
 
 def register(
-    tracked: TrackedRun, stored: Stored, run: Mapping[str, Any], data: Dataset, exported: Path, int8_accepted: bool
+    tracked: TrackedRun,
+    stored: Stored,
+    run: Mapping[str, Any],
+    data: Dataset,
+    exported: Path,
+    accepted: Collection[Format],
 ) -> None:
-    """Register the network with its files for other runtimes; int8 only if it was accepted.
+    """Register the network with its files for other runtimes, those of the formats that were accepted.
 
     run: as run.json holds it. exported: the folder that `write_stored` filled.
     """
     entry = stored.entry
+    files = {kind: file.path for kind, file in runnable_files(exported, entry.side).items() if kind in accepted}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / stored.name
-        write_weights(folder, [stored])
-        for kind, file in runnable_files(exported).items():
-            if kind != "int8" or int8_accepted:
-                shutil.copyfile(file.path, folder / file.path.name)
+        write_weights(folder, [_with_files(stored, files, Path(temporary))])
+        for path in files.values():
+            shutil.copyfile(path, folder / path.name)
         how = [run.get(key) for key in ("train", "views_sha256", "teacher", "distributed")]
         same = ("model", "seed", "data", "is_sample", "validated_on", "data_sha256", "weights_sha256", "fingerprint")
         tags = {key: str(run[key]) for key in same} | {"trained_sha256": sha256_of(how)}
-        tags |= {"top1": str(entry.top1), "macs": str(entry.macs), "int8_accepted": str(int8_accepted)}
+        tags |= {"top1": str(entry.top1), "macs": str(entry.macs), "int8_accepted": str("int8" in accepted)}
         tags["files_sha256"] = sha256_of({path.name: sha256(path) for path in sorted(folder.iterdir())})
         reached = f"top-1 {entry.top1:.2%} on the {entry.validated_on} of {entry.data}, {entry.macs / 1e6:.2f} M MACs"
         beside = ", ".join(path.name for path in sorted(folder.glob("model.*")))
@@ -47,3 +53,14 @@ def register(
             description=f"{stored.name}: {reached} an image. Beside the weights: {beside}.",
         )
         registry.register(tracked, network)
+
+
+def _with_files(stored: Stored, files: Mapping[Format, Path], folder: Path) -> Stored:
+    """The network with its files for ONNX Runtime beside it in the folder, so that serving it needs no PyTorch."""
+    for path in (stored.path, *files.values()):
+        shutil.copyfile(path, folder / path.name)
+    entry = stored.entry
+    for kind, path in files.items():
+        if kind in ("onnx", "int8"):
+            entry = entry.model_copy(update={kind: Export(file=path.name, sha256=sha256(path))})
+    return stored.model_copy(update={"path": folder / stored.path.name, "entry": entry})

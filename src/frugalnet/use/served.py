@@ -5,24 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from frugalnet import pictures, registry
 from frugalnet.errors import UserError
 from frugalnet.use import weights
-from frugalnet.use.classifier import Classifier
+from frugalnet.use.runtime import Network, open_stored
 
 
 def _load_pyfunc(path: str) -> "Served":
     """MLflow calls this."""
-    torch.set_num_threads(1)  # one request at a time, and one picture is too small for several threads
-    return Served(Classifier(weights.choose_network(None, Path(path))))
+    return Served(open_stored(weights.choose_network(None, Path(path))))
 
 
 class Served:
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
+    def __init__(self, network: Network) -> None:
+        self.network = network
 
     def predict(self, rows: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Classify the pictures of a DataFrame, each an image file's bytes (`image`) or 64×64×3 values (`pixels`).
@@ -37,8 +35,9 @@ class Served:
             given = rows.to_dict("records")
             if not given:  # also where every column has another name
                 raise UserError("no picture: expected dataframe_records, each with image or pixels")
-            read = [_picture(row, f"picture {number}") for number, row in enumerate(given)]
-            predictions = self.classifier.predict([picture.pixels for picture in read])
+            side = self.network.side
+            read = [_picture(row, f"picture {number}", side) for number, row in enumerate(given)]
+            predictions = self.network.predict([picture.pixels for picture in read])
         except UserError as error:
             raise registry.bad_request(str(error)) from error
         return [
@@ -47,21 +46,20 @@ class Served:
         ]
 
 
-def _picture(row: Mapping[str, Any], name: str) -> pictures.Picture:
+def _picture(row: Mapping[str, Any], name: str, side: int) -> pictures.Picture:
     given: dict[str, Any] = {key: value for key in ("image", "pixels") if _is_given(value := row.get(key))}
     if len(given) != 1:
         raise UserError(f"{name}: expected either image or pixels, found {' and '.join(given) or 'neither'}")
     if "image" in given:
-        return pictures.read_picture(given["image"], name)
-    return pictures.Picture(name, _pixels(given["pixels"], name), ())
+        return pictures.read_picture(given["image"], name, side)
+    return pictures.Picture(name, _pixels(given["pixels"], name, (side, side, 3)), ())
 
 
 def _is_given(value: object) -> bool:
     return value is not None and value == value  # pandas fills what is missing with NaN
 
 
-def _pixels(value: object, name: str) -> NDArray[np.uint8]:
-    shape = (pictures.SIDE, pictures.SIDE, 3)
+def _pixels(value: object, name: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     expected = f"{name}: expected pixels as {shape[0]}×{shape[1]}×3 whole numbers in 0..255"
     try:
         pixels = np.array(value)

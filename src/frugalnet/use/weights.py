@@ -1,6 +1,7 @@
 """Stored networks: safetensors, and beside them all that is needed to name what is in a picture.
 
-A folder of weights holds `<model>-<seed>.safetensors`, weights.json, and the classes of each data set:
+A folder of weights holds `<model>-<seed>.safetensors`, perhaps `<model>-<seed>.onnx` and `.int8.onnx`,
+weights.json, and the classes of each data set:
 
     weights.json         {"networks": [...]}, each as `Entry` describes it
     tiny-imagenet.json   {"ids": [...], "names": [...]}, in the order of the logits
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import Field, model_validator
 
 from frugalnet.errors import UserError
+from frugalnet.export.formats import Format
 from frugalnet.files import atomic, read_json, read_regular, sha256, sha256_of, write_json
 from frugalnet.schema import Config
 
@@ -45,8 +47,20 @@ class Classes(Config):
         return self
 
 
+class Export(Config):
+    """A file of a network for another runtime, in the same folder."""
+
+    file: Annotated[str, _PLAIN]
+    sha256: str
+    top1: float | None = None  # where it was measured on its own
+
+
 class Entry(Config):
-    """A network in weights.json. mean, std: R, G, B in 0..255; top1: on the `n` images of `validated_on` of `data`."""
+    """A network in weights.json. mean, std: R, G, B in 0..255; top1: on the `n` images of `validated_on` of `data`.
+
+    side: of the pictures, in pixels. onnx, int8: the network's files for ONNX Runtime; None: there are none. What has
+    its default is not written.
+    """
 
     file: Annotated[str, _PLAIN]
     sha256: str
@@ -62,6 +76,9 @@ class Entry(Config):
     top1: float
     n: int
     macs: int
+    side: int = Field(default=64, ge=8, le=4096)
+    onnx: Export | None = None
+    int8: Export | None = None
 
     @property
     def name(self) -> str:
@@ -173,6 +190,7 @@ def of_run(project: Path, name: str) -> Stored:
         top1=metrics["top1"],
         n=metrics["n"],
         macs=metrics["macs"],
+        side=run.get("side", 64),
     )
     classes = Classes(ids=data["class_ids"], names=data["class_names"])
     return Stored(path=project / "models" / entry.file, entry=entry, classes=classes)
@@ -180,12 +198,35 @@ def of_run(project: Path, name: str) -> Stored:
 
 def check_file(stored: Stored) -> None:
     """Raises UserError unless the file is the one that its description means."""
-    if not stored.path.is_file():
-        raise UserError(f"{stored.path}: missing; restore it, for example with git checkout or dvc checkout")
-    if (present := sha256(stored.path)) != stored.entry.sha256:
+    _check(stored.path, stored.entry.sha256, stored.name)
+
+
+def check_onnx(stored: Stored) -> Path:
+    """The network's ONNX file. Raises UserError unless it is the one that its description means."""
+    assert stored.entry.onnx is not None
+    path = stored.path.with_name(stored.entry.onnx.file)
+    _check(path, stored.entry.onnx.sha256, stored.name)
+    return path
+
+
+def check_exports(stored: Stored) -> dict[Format, Path]:
+    """The network's files for other runtimes. Raises UserError unless they are those that its description means."""
+    exports: dict[Format, Export | None] = {"onnx": stored.entry.onnx, "int8": stored.entry.int8}
+    paths = {kind: stored.path.with_name(export.file) for kind, export in exports.items() if export}
+    for kind, path in paths.items():
+        export = exports[kind]
+        assert export is not None
+        _check(path, export.sha256, stored.name)
+    return paths
+
+
+def _check(path: Path, expected: str, name: str) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: missing; restore it, for example with git checkout or dvc checkout")
+    if (present := sha256(path)) != expected:
         raise UserError(
-            f"{stored.path}: not the file that weights.json or run.json describes as {stored.name} (expected SHA-256 "
-            f"{stored.entry.sha256[:16]}…, found {present[:16]}…); restore the file, or evaluate it again"
+            f"{path}: not the file that weights.json or run.json describes as {name} (expected SHA-256 "
+            f"{expected[:16]}…, found {present[:16]}…); restore the file, or evaluate it again"
         )
 
 
@@ -212,8 +253,13 @@ def write_weights(folder: Path, networks: Sequence[Stored]) -> None:
         for stored in networks:
             check_file(stored)
             shutil.copyfile(stored.path, partial / stored.entry.file)
+            for export in (stored.entry.onnx, stored.entry.int8):
+                if export is not None:
+                    _check(stored.path.with_name(export.file), export.sha256, stored.name)
+                    shutil.copyfile(stored.path.with_name(export.file), partial / export.file)
             classes = partial / stored.entry.classes
             if classes.exists() and _parse(Classes, classes) != stored.classes:
                 raise UserError(f"{folder}: two data sets named {stored.entry.data} with other classes")
             write_json(classes, stored.classes.model_dump())
-        write_json(partial / "weights.json", {"networks": [json.loads(s.entry.model_dump_json()) for s in networks]})
+        entries = [stored.entry.model_dump(mode="json", exclude_defaults=True) for stored in networks]
+        write_json(partial / "weights.json", {"networks": entries})

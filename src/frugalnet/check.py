@@ -1,0 +1,29 @@
+"""Whether parameters can be used: all that can be known before any data is fetched. Takes seconds, for its imports."""
+
+from pathlib import Path
+
+from frugalnet import compute, config
+from frugalnet.data.policy import check_policy
+from frugalnet.errors import UserError
+from frugalnet.files import sha256
+from frugalnet.models.check import check_architecture
+from frugalnet.training.config import TeacherConfig
+
+
+def check(params: config.Params) -> None:
+    """Try the networks, the augmentation and the device, and look for the teacher. Raises UserError, naming the key."""
+    for key, name in config.named_networks(params):
+        with config.naming(key):
+            check_architecture(name, {params.data.side, *params.train.resolutions})
+    check_policy(params.augment.policy, params.data.side)
+    compute.compile_mode(compute.setup(params.compute), params.compute)
+    _check_teacher(params.teacher)
+
+
+def _check_teacher(teacher: TeacherConfig) -> None:
+    if teacher.weights is None:
+        return
+    path = Path(teacher.weights)
+    found = sha256(path) if path.is_file() else "no such file"
+    if found != teacher.sha256:
+        raise UserError(f"teacher.weights: {path}: expected a file with SHA-256 {teacher.sha256}, found {found}")

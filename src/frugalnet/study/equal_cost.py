@@ -1,0 +1,198 @@
+"""The section "At equal cost": families of networks, an architecture at several widths each, as curves."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from frugalnet.comparison import families
+from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import Family, Pair
+from frugalnet.comparison.networks import Row
+from frugalnet.document.blocks import Block, Cell, Chart, Grid, Point, Section, Table
+from frugalnet.document.charts import by_cost
+from frugalnet.document.wording import (
+    MILLISECONDS,
+    human,
+    interval,
+    percent,
+    ratio,
+    scale,
+    seed_mean,
+    signed_points,
+)
+from frugalnet.metrics import curve
+
+SLOWER = 1.1  # from this ratio of medians on, a network is called slower
+AXES = {"macs": "MACs per image", "latency_ms": "latency at batch 1 (ms)"}
+
+
+def section(comparison: Comparison) -> Section | None:
+    """The curves, and what each two families reach at equal MACs and need for equal accuracy; None without families."""
+    shown = families.families(comparison.rows)
+    if not shown:
+        return None
+    charts = [chart(shown, comparison.rows, cost) for cost in AXES]
+    compared = families.pairs(comparison)
+    drawn = [chart for chart in charts if not chart.is_empty]
+    in_words = [" ".join(_in_words(pair)) for pair in compared]
+    measure = comparison.measure
+    curves = f"{CURVES} {measure.name}."
+    blocks: list[Block] = [*in_words, curves, Grid(drawn)]
+    blocks += [" ".join(lines) for pair in compared if (lines := in_time(pair))]
+    if compared:
+        blocks += [gains(compared), f"{measure.title} {GAINS}", equal_accuracy(compared), EQUAL_ACCURACY]
+    return Section("equal_cost", "At equal cost", blocks)
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """What two families reach at equal MACs, and need for equal accuracy, in words: those compared most directly."""
+    compared = families.pairs(comparison)
+    return _in_words(max(compared, key=lambda pair: (len(pair.measured), pair.mean_gain))) if compared else []
+
+
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """The figures for JSON: of each two families, the gains at equal MACs, and the cost of equal accuracy."""
+    return {
+        f"{pair.first.name} - {pair.second.name}": {
+            "at_equal_macs": [asdict(gain) for gain in pair.gains],
+            "for_equal_top1": [
+                {"as": row.model, "top1": row.lead.mean, **{key: cost for key, (_, cost) in needed.items()}}
+                for row, needed in _equal_accuracy(pair)
+            ],
+        }
+        for pair in families.pairs(comparison)
+    }
+
+
+def chart(shown: Sequence[Family], rows: Sequence[Row], cost: str) -> Chart:
+    """Top-1 against a cost, a curve a family; empty if the cost was not measured for all of them."""
+    colour = families.colours(rows)
+    curves = []
+    for family in shown:
+        points_of = []
+        for row in family.rows:
+            figure = row.macs if cost == "macs" else row.latency_ms and row.latency_ms.median
+            if not figure:
+                return Chart(f"equal_{cost}", "", AXES[cost])
+            text = [
+                f"{row.measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})",
+                f"{human(row.macs)} MACs",
+            ]
+            bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
+            name = (
+                f"×{families.width(row):g}" if row is not family.rows[-1] else f"{family.name} ×{families.width(row):g}"
+            )
+            points_of.append(Point(name, colour[row.model], figure, 100 * row.lead.mean, bounds, text))
+        curves.append(sorted(points_of, key=lambda point: point.x))
+    axis = AXES[cost]
+    measure = rows[0].measure
+    title = f"{measure.title} against {axis.removesuffix(' (ms)')}, by width"
+    return replace(by_cost(f"equal_{cost}", title, axis, curves), y_title=f"{measure.name}, %")
+
+
+def gains(compared: Sequence[Pair]) -> Table:
+    """The top-1 of each two families at each MACs that both can have."""
+    body = []
+    for pair in compared:
+        for gain in pair.gains:
+            how = " and ".join(gain.pair) if gain.pair else "interpolated"
+            bounds = (
+                f"{signed_points(gain.interval.low)} to {signed_points(gain.interval.high)}" if gain.interval else "–"
+            )
+            names = f"{pair.first.name} against {pair.second.name}"
+            reached = [percent(gain.first), percent(gain.second), f"{signed_points(gain.points)} points"]
+            texts = [names, human(gain.macs), *reached, bounds, how]
+            body.append([*map(Cell, texts)])
+    header = ("Families", "MACs", "First", "Second", "Gain", "95 % interval", "How")
+    return Table("Gain at equal MACs", header, body, (0, 6), style="pairs")
+
+
+def equal_accuracy(compared: Sequence[Pair]) -> Table:
+    """What the family that is ahead needs to be as accurate as each network of the other."""
+    body = []
+    for pair in compared:
+        for row, needed in _equal_accuracy(pair):
+            texts = [f"{pair.first.name} as {row.model}", percent(row.lead.mean)]
+            for key, (own, other) in needed.items():
+                texts.append("–" if own is None or other is None else _instead(key, other, own))
+            body.append([*map(Cell, texts)])
+    header = (
+        "Family, as accurate as",
+        compared[0].first.rows[0].measure.title,
+        "MACs",
+        "Parameters",
+        "Latency, batch\u00a01",
+    )
+    return Table("Cost of equal accuracy", header, body, style="pairs")
+
+
+def _instead(key: str, cost: float, instead_of: float) -> str:
+    if key == "latency_ms":
+        shown = scale([cost, instead_of], MILLISECONDS)
+        texts = shown(cost), shown(instead_of)
+    else:
+        texts = human(cost), human(instead_of)
+    return f"{texts[0]} instead of {texts[1]} ({ratio(cost / instead_of)})"
+
+
+def _equal_accuracy(pair: Pair) -> list[tuple[Row, dict[str, tuple[float | None, float | None]]]]:
+    """Of each network of the family behind: each cost of its own, and that of the family ahead at the same top-1."""
+    ahead = pair.first
+    costs = {
+        "macs": ahead.macs,
+        "parameters_trainable": [float(row.parameters_trainable) for row in ahead.rows],
+        "latency_ms": ahead.latency,
+    }
+    table = []
+    for row in pair.second.rows:
+        latency = row.latency_ms.median if row.latency_ms else None
+        own = {"macs": row.macs, "parameters_trainable": row.parameters_trainable, "latency_ms": latency}
+        if ahead.at(ahead.macs, row.lead.mean) is not None:
+            table.append((row, {key: (own[key], ahead.at(costs[key], row.lead.mean)) for key in costs}))
+    return table
+
+
+def _in_words(pair: Pair) -> list[str]:
+    return [sentence for sentence in (families.gained(pair), _needed(pair)) if sentence]
+
+
+def _needed(pair: Pair) -> str:
+    """The cost of the other family's largest network that the first family can match."""
+    table = [(row, costs["macs"][1]) for row, costs in _equal_accuracy(pair)]
+    known = [(row, macs) for row, macs in table if macs is not None]
+    if not known:
+        return ""
+    row, macs = known[-1]
+    if macs >= row.macs:
+        return ""
+    return (
+        f"For {row.model}’s accuracy, {percent(row.lead.mean)}, {pair.first.name} needs {human(macs)} MACs instead of "
+        f"{human(row.macs)}: {ratio(macs / row.macs)}."
+    )
+
+
+def in_time(pair: Pair) -> list[str]:
+    """Where latency tells another story than MACs: a network that is slower than another of about the same MACs."""
+    lines = []
+    latencies = {row.model: row.latency_ms for row in (*pair.first.rows, *pair.second.rows)}
+    for gain in pair.measured:
+        own, other = gain.pair or ("", "")
+        first, second = latencies[own], latencies[other]
+        if first and second and first.median > SLOWER * second.median:
+            shown = scale([first.median, second.median], MILLISECONDS)
+            takes = f"{own} takes {shown(first.median)} per image, {other} {shown(second.median)}"
+            lines.append(f"MACs are not time: at {human(gain.macs)} MACs {takes}.")
+            reached = curve.value_at(pair.second.latency or [0], pair.second.top1, first.median)
+            if reached is not None:
+                against = f"{pair.second.name} reaches {percent(reached)} (interpolated), {own} {percent(gain.first)}"
+                lines.append(f"At {shown(first.median)} {against}.")
+    return lines
+
+
+CURVES = "Each curve is one architecture at several widths; the band is the 95 % interval of each network’s"
+GAINS = (
+    "of the first family minus that of the second. With the names of two networks: their MACs differ by at most "
+    "15 %, and the interval is paired by image. Interpolated: between the networks on both sides, straight over the "
+    "logarithm of the MACs; no interval."
+)
+EQUAL_ACCURACY = "The first family’s costs are interpolated between its networks; none is given beyond them."

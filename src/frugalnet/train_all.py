@@ -1,0 +1,169 @@
+"""Train and evaluate the whole matrix in parallel on Ray: python -m frugalnet.train_all.
+
+On this machine: one training per GPU, or cores divided among trainings. On the cluster at RAY_ADDRESS: wherever there
+is room. Outputs, dvc.lock and MLflow's runs are those of `dvc repro`, which afterwards runs the remaining stages.
+"""
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from frugalnet import config, project
+from frugalnet.cluster.items import TOKEN, Finished, Item, Job, Stage
+from frugalnet.cluster.resources import Resources, choose_threads
+from frugalnet.config import Params
+from frugalnet.errors import Interrupted, UserError
+from frugalnet.files import atomic
+from frugalnet.processes import asked_threads
+from frugalnet.sources import weights_sha256
+from frugalnet.stage import run_stage
+
+try:
+    from frugalnet.cluster.schedule import Schedule, check_room, connected, nodes
+    from frugalnet.cluster.stages import Pipeline
+    from frugalnet.cluster.view import View
+except ModuleNotFoundError as error:
+    sys.exit(f"train_all: {error}; run: make install EXTRAS=cluster")
+
+LOGS = Path("logs/train_all")
+_FILES = ("params.yaml", "dvc.yaml", "dvc.lock")
+_PASSED_ON = ("MLFLOW_", "FRUGALNET_TRACKING")  # variables of the command that the stages have on every node
+
+
+def main() -> None:
+    root = project.project_root()
+    params = config.read_params()
+    if ":" in params.compute.device:
+        raise UserError(
+            f"compute.device: Ray chooses the GPUs, so {params.compute.device} cannot be asked for; use cuda"
+        )
+    with _token(root) as token:
+        pipeline = Pipeline(root, params.cluster.remote)
+        pipeline.run_earlier_stages()
+        names = pipeline.items()
+        items = _missing(pipeline, names)
+        if not items:
+            print(f"all {len(names)} are trained and evaluated: nothing to do")
+            return
+        with connected() as cluster, _caught_signals() as signals:
+            resources = _resources(params, len(names))
+            check_room(resources)
+            print(f"{len(items)} of {len(names)} on {cluster}, each with {resources}", file=sys.stderr)
+            job = _job(root, token, params, resources)
+            with View([item.name for item in items], LOGS) as view:
+                schedule = Schedule(job, resources, view, Committer(pipeline, items))
+                number = schedule.run(items, lambda: signals[0] if signals else 0)
+    if number:
+        raise Interrupted(number)
+    for name, reason in schedule.failures.items():
+        print(f"{name}: {reason}; log: {view.log(name)}", file=sys.stderr)
+    if schedule.failures:
+        raise UserError(f"{len(schedule.failures)} of {len(items)} failed; the same command runs only what is missing")
+    print(f"all {len(names)} are trained and evaluated; `dvc repro` runs the rest")
+
+
+class Committer:
+    """Takes the outputs of finished items into the project, its DVC cache and dvc.lock."""
+
+    def __init__(self, pipeline: Pipeline, items: Sequence[Item]) -> None:
+        self._pipeline = pipeline
+        stages = [stage.name for item in items for stage in item.stages]
+        self._inputs = {name: pipeline.inputs(name) for name in stages}  # what is trained; edits meanwhile are not
+
+    def __call__(self, item: Item, finished: Finished) -> None:
+        """Raises UserError if the stage's inputs have changed since the command began."""
+        for stage in finished.stages:
+            if self._pipeline.inputs(stage.name) != self._inputs[stage.name]:
+                raise UserError(
+                    f"{stage.name} was run, but its parameters or data have changed meanwhile: run it again"
+                )
+        for name, content in finished.outs.items():
+            with atomic(self._pipeline.root / name) as partial:
+                partial.write_bytes(content)
+        names = [stage.name for stage in finished.stages]
+        for name in names:
+            self._pipeline.commit(name)
+        if self._pipeline.remote:
+            self._pipeline.push(names)
+
+
+def _missing(pipeline: Pipeline, names: Sequence[str]) -> list[Item]:
+    """The items of which a stage has to run, without what DVC's cache or the remote hold."""
+    items = []
+    for name in names:
+        train, evaluate = f"train@{name}", f"evaluate@{name}"
+        is_trained = pipeline.is_done(train)
+        if is_trained and pipeline.is_done(evaluate):
+            continue
+        missing = [evaluate] if is_trained else [train, evaluate]
+        trained = pipeline.outs(train) if is_trained else ()
+        items.append(
+            Item(
+                name,
+                tuple(Stage(stage, pipeline.outs(stage)) for stage in missing),
+                weights_sha256(name.rpartition("-")[0], pipeline.root / "src/frugalnet"),
+                tuple(dict.fromkeys(path for stage in missing for path in pipeline.needs(stage))),
+                {path: (pipeline.root / path).read_bytes() for path in trained},
+            )
+        )
+    return items
+
+
+def _resources(params: Params, items: int) -> Resources:
+    """What each training asks for; `compute.threads` or OMP_NUM_THREADS, else cores divided by trainings."""
+    available = nodes()
+    has_gpus = params.compute.device != "cpu" and any(has.get("GPU", 0) for has in available)
+    if params.compute.device == "cuda" and not has_gpus:
+        raise UserError("compute.device: 'cuda' is not available: no node of the cluster has a GPU; use auto")
+    workers = getattr(params.distributed, "workers", 1)
+    gpus = params.cluster.gpus if has_gpus else 0.0
+    asked = params.compute.threads or asked_threads()
+    threads = asked or choose_threads(available, gpus * workers, workers, items)
+    whole_gpus = float(workers) if gpus and workers > 1 else gpus  # several workers need a GPU each
+    return Resources(threads * workers, whole_gpus, int(params.cluster.memory_gb * 1e9))
+
+
+def _job(root: Path, token: str, params: Params, resources: Resources) -> Job:
+    variables = {key: value for key, value in os.environ.items() if key.startswith(_PASSED_ON)}
+    if not params.compute.threads:
+        workers = getattr(params.distributed, "workers", 1)
+        variables["OMP_NUM_THREADS"] = str(resources.cores // workers)
+    files = {name: (root / name).read_bytes() for name in _FILES}
+    return Job(root, token, files, params.cluster.remote, params.compute.model_dump_json(), variables)
+
+
+@contextmanager
+def _token(root: Path) -> Iterator[str]:
+    """A file in the project's folder by which a node finds out that it shares the folder. Yields its content."""
+    token = uuid.uuid4().hex
+    (root / TOKEN).parent.mkdir(parents=True, exist_ok=True)
+    (root / TOKEN).write_text(token, encoding="utf-8")
+    try:
+        yield token
+    finally:
+        (root / TOKEN).unlink(missing_ok=True)
+
+
+@contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the list that this yields, in place of their usual effect and of Ray's."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,174 @@
+"""Which of the stored networks fit a budget: each file of each, with its accuracy, bytes and latency."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from frugalnet import recommendation
+from frugalnet.errors import UserError
+from frugalnet.files import read_record
+from frugalnet.metrics.statistics import wilson_interval
+from frugalnet.processes import cpu_model_name
+from frugalnet.recommendation import Budget, Candidate, Cost
+from frugalnet.schema import Config
+from frugalnet.use import runtime, weights
+from frugalnet.use.weights import Stored
+
+Format = Literal["onnx", "int8"]
+MEASURED = "latency.json"  # in a folder of weights; apart from weights.json, which has the same bytes everywhere
+ROUNDS = 20  # in each of which every file is timed in turn, so that a noisy machine favours none
+CALLS = 20
+_OPTIONS: dict[Cost, str] = {"macs": "--max-macs", "weights_bytes": "--max-bytes", "latency_ms": "--max-ms"}
+
+
+class Latencies(Config):
+    """Medians of one picture in milliseconds, of each network's files, and where they were measured."""
+
+    machine: dict[str, str | int]
+    latency_ms: dict[str, dict[Format, Annotated[float, Field(gt=0)]]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A file of a stored network. latency_ms: None if it was not measured."""
+
+    stored: Stored
+    format: Format
+    path: Path
+    top1: float
+    latency_ms: float | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.stored.name} {self.format}"
+
+    @property
+    def bytes(self) -> int:
+        return self.path.stat().st_size
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of its top-1, over the pictures that it was evaluated on."""
+        n = self.stored.entry.n
+        low, high = wilson_interval(np.rint(self.top1 * n), np.array(n))
+        return float(low), float(high)
+
+    @property
+    def candidate(self) -> Candidate:
+        macs = self.stored.entry.macs
+        return Candidate(self.name, self.top1, macs, weights_bytes=self.bytes, latency_ms=self.latency_ms)
+
+    def described(self) -> dict[str, Any]:
+        """As JSON: top-1 and its interval in 0..1."""
+        entry = self.stored.entry
+        low, high = self.interval
+        accuracy = {"top1": self.top1, "top1_low": low, "top1_high": high, "n": entry.n}
+        cost = {"macs": entry.macs, "bytes": self.bytes, "latency_ms": self.latency_ms}
+        return {"network": self.stored.name, "format": self.format, **accuracy, **cost, "data": entry.data}
+
+
+def options(networks: Sequence[Stored], measured: Latencies | None = None) -> list[Option]:
+    """The files for ONNX Runtime of stored networks, of those whose accuracy is known. measured: their latencies."""
+    found = []
+    for stored in networks:
+        entry = stored.entry
+        latency = measured.latency_ms.get(stored.name, {}) if measured else {}
+        if entry.onnx:
+            path = stored.path.parent / entry.onnx.file
+            found.append(Option(stored, "onnx", path, entry.top1, latency.get("onnx")))
+        if entry.int8 and entry.int8.top1 is not None:
+            path = stored.path.parent / entry.int8.file
+            found.append(Option(stored, "int8", path, entry.int8.top1, latency.get("int8")))
+    return found
+
+
+def read_options(folder: Path | None) -> tuple[list[Option], Latencies | None]:
+    """The files of a folder of weights, by default the project's, and where their latencies were measured.
+
+    Raises UserError if there are none.
+    """
+    folder = folder or weights.project_folder()
+    measured = read_record(folder / MEASURED, Latencies) if (folder / MEASURED).is_file() else None
+    found = options(weights.of_folder(folder), measured)
+    if not found:
+        raise UserError(f"{folder}: holds no ONNX file; write some with frugalnet export")
+    return found, measured
+
+
+def of_format(found: Sequence[Option], kind: Format | None) -> list[Option]:
+    """Those of one format; None: all."""
+    return [option for option in found if kind in (None, option.format)]
+
+
+def with_latencies(found: Sequence[Option], measured: Latencies) -> list[Option]:
+    """The same files with other latencies."""
+    return [replace(option, latency_ms=measured.latency_ms[option.stored.name][option.format]) for option in found]
+
+
+def measure(found: Sequence[Option], rounds: int = ROUNDS, calls: int = CALLS) -> Latencies:
+    """Time one picture on one thread with each file, alternating between them."""
+    runs = [runtime.open_onnx(option.path) for option in found]
+    pictures = [np.full((1, option.stored.entry.side, option.stored.entry.side, 3), 127, np.uint8) for option in found]
+    seconds: list[list[float]] = [[] for _ in found]
+    for run, picture in zip(runs, pictures, strict=True):
+        run(picture)
+    for _ in range(rounds):
+        for run, picture, times in zip(runs, pictures, seconds, strict=True):
+            for _ in range(calls):
+                start = time.perf_counter()
+                run(picture)
+                times.append(time.perf_counter() - start)
+    medians: dict[str, dict[Format, float]] = {}
+    for option, times in zip(found, seconds, strict=True):
+        medians.setdefault(option.stored.name, {})[option.format] = 1000 * float(np.median(times))
+    machine: dict[str, str | int] = {"cpu": cpu_model_name(), "threads": 1, "onnxruntime": version("onnxruntime")}
+    return Latencies(machine=machine, latency_ms=medians)
+
+
+def fitting(found: Sequence[Option], budget: Budget) -> list[Option]:
+    """The files within a budget, best first: by top-1, then by MACs.
+
+    Raises UserError, naming the closest, if none is.
+    """
+    by_name = {option.name: option for option in found}
+    choice = recommendation.choose([option.candidate for option in found], budget)
+    if choice.fitting:
+        return [by_name[candidate.name] for candidate in choice.fitting]
+    limits = " ".join(f"{_OPTIONS[cost]} {limit:g}" for cost, limit in budget.limits.items())
+    if choice.unknown:
+        names = ", ".join(candidate.name for candidate in choice.unknown)
+        raise UserError(f"no network is known to fit {limits}: not measured for {names}; time them with --measure")
+    if choice.closest is None:
+        raise UserError(f"no network fits {limits}")
+    cost, times = max(budget.exceeded(choice.closest).items(), key=lambda item: item[1])
+    closest = f"the closest, {choice.closest.name}, needs {times:.3g} times as much as {_OPTIONS[cost]} allows"
+    raise UserError(f"no network fits {limits}; {closest}")
+
+
+def why(option: Option) -> str:
+    """Which network was chosen, and its figures, in a line."""
+    low, high = option.interval
+    accuracy = f"top-1 {option.top1:.1%} ({100 * low:.1f} to {100 * high:.1f} %) on {option.stored.entry.data}"
+    cost = f"{option.stored.entry.macs / 1e6:.2f} M MACs, {option.bytes:,} bytes as {option.format}"
+    return f"{option.stored.name}, the most accurate within the limits: {accuracy}, {cost}"
+
+
+def table(found: Sequence[Option], measured: Latencies | None) -> str:
+    """A line for each file, for a terminal, and where the latencies were measured."""
+    lines = [("network", "file", "top-1 (95 % interval)", "MACs", "bytes", "latency", "data")]
+    for option in found:
+        low, high = option.interval
+        accuracy = f"{option.top1:.1%} ({100 * low:.1f} to {100 * high:.1f} %)"
+        latency = f"{option.latency_ms:.2f} ms" if option.latency_ms else "not measured"
+        cost = f"{option.stored.entry.macs / 1e6:.2f} M", f"{option.bytes:,}", latency
+        lines.append((option.stored.name, option.format, accuracy, *cost, option.stored.entry.data))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    where = ", ".join(f"{key} {value}" for key, value in measured.machine.items()) if measured else ""
+    return "\n".join([*rows, *([f"Latency of one picture, measured on: {where}."] if where else [])])

@@ -1,0 +1,1 @@
+"""Trained networks behind HTTP: one application, which answers programs and shows a page in the browser."""

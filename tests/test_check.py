@@ -1,0 +1,51 @@
+"""What can be known before any data is fetched is checked by the first stage that runs, and by `frugalnet check`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import compose_and_dump
+
+from frugalnet import config
+from frugalnet.check import check
+from frugalnet.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["compute.device=mps"], r"compute\.device: 'mps' is not available"),
+        (["augment.policy=[{name: Rotated, p: 1}]"], r"augment\.policy\.0\.name: .* no transform 'Rotated'"),
+        (
+            ["teacher=alexnet", "train=distilled", "teacher.weights=nowhere"],
+            r"teacher\.weights: nowhere: .* no such file",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_its_key(tmp_path, monkeypatch, overrides, reason):
+    monkeypatch.chdir(tmp_path)
+    compose_and_dump("params.yaml", str(ROOT / "conf"), None, "config", "", ["model=depthwise", *overrides])
+    with pytest.raises(UserError, match=f"^{reason}"):
+        check(config.read_params())
+
+
+@pytest.mark.parametrize("stage", ["download", "normalise", "augment", "teach"])
+def test_each_stage_that_may_be_the_first_checks_before_it_works(tmp_path, stage):
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["compute.device=mps"])
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    words = [sys.executable, "-m", f"pipeline.{stage}"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith(f"{stage}: compute.device: 'mps' is not available"), done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_command_says_that_nothing_is_wrong(tmp_path):
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", [])
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-m", "frugalnet.use.cli", "check"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "params.yaml: nothing wrong; networks: alexnet, depthwise, residual\n"

@@ -1,0 +1,429 @@
+"""Trainings in parallel: on Ray where the extra is installed (`make cluster-test`), a node's part without it."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from dvc.utils.hydra import compose_and_dump
+from torture import clone, hashes
+
+from frugalnet.cluster.items import TOKEN, Epoch, Failed, Finished, Item, Job, Line, Refused, Stage, read_epoch
+from frugalnet.cluster.node import run_item
+from frugalnet.cluster.resources import choose_threads
+from frugalnet.cluster.stages import Pipeline
+from frugalnet.mlflow_store import connect
+from frugalnet.sources import weights_sha256
+from frugalnet.training.loop import epoch_line
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("depthwise-0", "residual-0")
+SMALL = [
+    *("data=sample", "train=demo", "train.epochs=2", "data.train_per_class=40", "augment.views=1"),
+    *("model.names=[depthwise,residual]", "compute.threads=1", "compute.checkpoint_minutes=1e-9"),
+    *("robustness=none", "adapt=none"),
+]
+# `make cluster-test` fails where Ray is not installed
+without_ray = not importlib.util.find_spec("ray") and "TEST_REQUIRED" not in os.environ
+on_ray = pytest.mark.skipif(without_ray, reason="needs Ray: make install EXTRAS=cluster")
+
+
+def variables(**more: str) -> dict[str, str]:
+    own = ("GIT_", "MLFLOW_", "DVC_", "RAY_", "OMP_", "FRUGALNET_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(own)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return kept | {"PATH": path, "DVC_NO_ANALYTICS": "true"} | more
+
+
+def run(project: Path, *command: str, code: int = 0, **more: str) -> str:
+    """Run a command in a project; all that it printed."""
+    done = subprocess.run(
+        command, cwd=project, env=variables(**more), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == code, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A project in which the stages before the trainings have run. Not to be changed."""
+    folder = clone(tmp_path_factory.mktemp("prepared") / "project")
+    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", SMALL)
+    run(folder, "dvc", "repro", "augment", "teach")
+    connect(folder)  # an empty database, which takes seconds to make
+    del os.environ["MLFLOW_TRACKING_URI"]  # which mlflow sets
+    return folder
+
+
+@pytest.fixture
+def project(prepared, tmp_path) -> Path:
+    return copy(prepared, tmp_path / "project")
+
+
+def copy(prepared: Path, folder: Path) -> Path:
+    shutil.copytree(prepared, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def serial(prepared, tmp_path_factory) -> dict[str, str]:
+    """The hashes of what `dvc repro` makes, one training after another."""
+    folder = copy(prepared, tmp_path_factory.mktemp("serial") / "project")
+    run(folder, "dvc", "repro", *(f"evaluate@{name}" for name in NAMES))
+    return hashes(folder)
+
+
+def training_runs(project: Path) -> list[Any]:
+    client, experiment_id = connect(project)
+    return client.search_runs([experiment_id], "tags.fingerprint != ''")
+
+
+# A node's part, without Ray
+
+
+def job(root: Path, **changes: Any) -> Job:
+    compute = json.dumps(
+        {
+            "device": "cpu",
+            "threads": 1,
+            "processes": 1,
+            "compile": "off",
+            "deterministic": False,
+            "checkpoint_minutes": 5.0,
+            "records": "none",
+        }
+    )
+    files = {name: (root / name).read_bytes() for name in ("params.yaml", "dvc.yaml", "dvc.lock")}
+    settings = {"root": root, "token": "here", "files": files, "remote": None, "compute": compute, "variables": {}}
+    return Job(**(settings | changes))
+
+
+def item(root: Path, name: str = NAMES[0]) -> Item:
+    train = Stage(f"train@{name}", (f"models/{name}.safetensors",))
+    sources = weights_sha256(name.partition("-")[0], root / "src/frugalnet")
+    return Item(name, (train,), sources, ("data/arrays", "data/views"), {})
+
+
+@pytest.fixture
+def stub(tmp_path) -> Path:
+    """A project, shared with its node, whose stage `train` is what a test writes into it. No stage has run."""
+    folder = clone(tmp_path / "project")
+    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", SMALL)
+    (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    (folder / TOKEN).parent.mkdir(parents=True, exist_ok=True)
+    (folder / TOKEN).write_text("here")
+    return folder
+
+
+def test_a_node_reports_what_a_stage_prints_and_its_last_line_if_it_fails(stub):
+    (stub / "pipeline/train.py").write_text("import os\nprint(os.environ['DVC_STAGE'])\nraise SystemExit('no luck')\n")
+    events = list(run_item(job(stub), item(stub), None, is_known=True))
+    assert events == [Line("train@depthwise-0"), Line("no luck"), Failed("train@depthwise-0", "no luck")]
+
+
+def test_what_a_node_shares_is_not_sent_and_the_commands_threads_and_server_are_the_stages(stub, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other")
+    names = ("OMP_NUM_THREADS", "MLFLOW_TRACKING_URI", "DVC_ROOT")
+    (stub / "pipeline/train.py").write_text(f"import os\nprint([os.environ.get(name) for name in {names}])\n")
+    settings = {"OMP_NUM_THREADS": "2", "MLFLOW_TRACKING_URI": "http://server"}
+    *_, line, finished = run_item(job(stub, variables=settings), item(stub), None, is_known=True)
+    assert line == Line(str(["2", "http://server", str(stub)]))
+    assert finished == Finished(item(stub).stages, {})
+
+
+def test_a_stage_gets_a_signal_and_time_for_a_checkpoint_when_its_task_is_ended(stub, tmp_path):
+    (stub / "pipeline/train.py").write_text(
+        "import signal, sys, time\n"
+        f"def end(*_): time.sleep(1); open({str(tmp_path / 'checkpoint')!r}, 'w'); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    events = run_item(job(stub), item(stub), None, is_known=True)
+    assert next(events) == Line("ready")
+    events.close()  # what an interruption by Ray comes to
+    assert (tmp_path / "checkpoint").exists()
+
+
+def test_a_node_with_another_environment_or_other_code_is_refused_in_one_line(stub):
+    (refused,) = run_item(job(stub), item(stub), {"torch": "1.0", "threads": 1})
+    assert isinstance(refused, Refused)
+    assert "torch: 2." in refused.reason
+    assert "1.0 expected" in refused.reason
+    assert "threads" not in refused.reason
+    layers = stub / "src/frugalnet/models/layers.py"
+    expected = item(stub)
+    layers.write_text(layers.read_text().replace("x + self.block(x)", "x - self.block(x)"))
+    (refused,) = run_item(job(stub), expected, None)
+    assert refused.reason.endswith("for depthwise; check out the same commit")
+
+
+def test_an_epoch_is_read_from_the_line_that_a_training_prints():
+    row = {"epoch": 3, "train_loss": 1.2, "train_top1": 0.5, "validation_loss": float("nan"), "validation_top1": 0.345}
+    assert read_epoch(f"{epoch_line(row, 30)}, 1,234 images a second") == Epoch(3, 30, 34.5, 1234.0)
+    assert read_epoch(f"{epoch_line(row, 30)}, 2 workers, 3.4 s") == Epoch(3, 30, 34.5, None)
+    assert read_epoch("resuming from the checkpoint: epoch 2, step 1") is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "workers", "items", "threads"),
+    [
+        ([{"CPU": 2}], 0, 1, 3, 1),  # fewer cores than trainings
+        ([{"CPU": 16}], 0, 1, 3, 5),
+        ([{"CPU": 16}], 0, 2, 3, 2),  # two workers each
+        ([{"CPU": 8}, {"CPU": 4}], 0, 1, 3, 4),  # no training on two nodes
+        ([{"CPU": 16, "GPU": 4}, {"CPU": 8}], 1, 1, 3, 4),
+        ([{"CPU": 16, "GPU": 4}, {"CPU": 6, "GPU": 2}], 0.5, 1, 9, 1),
+        ([{"CPU": 1, "GPU": 2}], 1, 1, 9, 1),
+    ],
+)
+def test_cores_are_divided_among_trainings(nodes, gpus, workers, items, threads):
+    assert choose_threads(nodes, gpus, workers, items) == threads
+
+
+# On Ray
+
+
+class Nodes:
+    """A cluster on this machine, of nodes with a core and a pretend GPU each, that listens on loopback only."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster()
+        self.all: list[Any] = []
+
+    def add(self, **more: str) -> Any:
+        extra: dict[str, Any] = {"env_vars": more} if more else {}
+        self.all.append(self.cluster.add_node(num_cpus=1, num_gpus=1, **extra))
+        return self.all[-1]
+
+    def train_all(self, project: Path, code: int = 0, **more: str) -> str:
+        """Run the command to its end; all that it printed."""
+        command = (sys.executable, "-m", "frugalnet.train_all")
+        return run(project, *command, code=code, **self.variables, **more)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"RAY_ADDRESS": self.cluster.address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+    def start(self, project: Path, **more: str) -> "subprocess.Popen[str]":
+        with (project / "said.txt").open("w") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "frugalnet.train_all"],
+                cwd=project,
+                env=variables(**self.variables, **more),
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+
+@pytest.fixture
+def nodes(monkeypatch) -> Iterator[Nodes]:
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    started = Nodes()
+    try:
+        yield started
+    finally:
+        started.cluster.shutdown()
+
+
+def trainings(project: Path) -> list[psutil.Process]:
+    """The stages `train` that run for a project."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        with contextlib.suppress(psutil.Error):
+            if "pipeline.train" in (process.info["cmdline"] or []) and str(project) in (process.info["cwd"] or ""):
+                found.append(process)
+    return found
+
+
+def wait_for(condition: Any, process: "subprocess.Popen[str] | None" = None, project: Path | None = None) -> Any:
+    deadline = time.monotonic() + 300
+    while not (met := condition()):
+        assert process is None or process.poll() is None, (project / "said.txt").read_text() if project else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return met
+
+
+def epochs(project: Path) -> set[str]:
+    """The networks of which an epoch has ended and not yet the training."""
+    logs = project.glob("logs/train_all/*.log")
+    return {log.stem for log in logs if "epoch 1/" in (text := log.read_text()) and "top-5" not in text}
+
+
+def said_by(process: "subprocess.Popen[str]", project: Path, code: int) -> str:
+    process.wait(timeout=600)
+    said = (project / "said.txt").read_text()
+    assert process.returncode == code, said
+    return said
+
+
+def assert_as_serial(project: Path, serial: dict[str, str]) -> None:
+    assert hashes(project) == serial
+    said = run(project, "dvc", "repro", *(f"evaluate@{name}" for name in NAMES))
+    assert "Running stage" not in said
+    runs = training_runs(project)
+    assert sorted(each.data.tags["dvc_stage"] for each in runs) == [f"train@{name}" for name in NAMES]
+    assert {each.info.status for each in runs} == {"FINISHED"}
+    assert all(each.data.tags["node"] for each in runs)
+    assert all(each.data.metrics["final/top1"] > 0 for each in runs)
+
+
+@on_ray
+def test_trainings_on_two_nodes_are_those_of_a_serial_run_in_one_mlflow_run_each(project, nodes, serial):
+    nodes.add()
+    nodes.add()
+    nodes.train_all(project)
+    assert_as_serial(project, serial)
+    assert "nothing to do" in nodes.train_all(project)
+    assert not list((project / ".checkpoints").rglob("*.ckpt"))
+
+
+@on_ray
+@pytest.mark.slow
+def test_a_worker_that_is_killed_and_a_node_that_is_removed_cost_only_what_follows_their_checkpoints(
+    project, nodes, serial
+):
+    nodes.add()
+    nodes.add()
+    command = nodes.start(project)
+    wait_for(lambda: epochs(project), command, project)
+    (training, *_) = wait_for(lambda: trainings(project), command, project)
+    training.parent().kill()  # Ray's worker
+    wait_for(lambda: "was lost" in (project / "said.txt").read_text(), command, project)
+    wait_for(lambda: trainings(project), command, project)
+    nodes.cluster.remove_node(nodes.all[1], allow_graceful=False)
+    said = said_by(command, project, 0)
+    assert said.count("was lost") >= 1
+    logs = "".join(log.read_text() for log in (project / "logs/train_all").glob("*.log"))
+    assert "resuming from the checkpoint" in logs
+    assert_as_serial(project, serial)
+    assert trainings(project) == []
+
+
+@on_ray
+@pytest.mark.slow
+def test_an_item_that_fails_is_named_with_its_log_the_others_finish_and_later_it_alone_runs(project, nodes, serial):
+    obstacle = project / "models/residual-0.safetensors/file"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    nodes.add()
+    nodes.add()
+    said = nodes.train_all(project, code=1)
+    assert "residual-0: train@residual-0 failed: train: Is a directory: " in said
+    assert "log: logs/train_all/residual-0.log" in said
+    assert "Traceback" not in said
+    assert "train@depthwise-0" in (project / "dvc.lock").read_text()
+    shutil.rmtree(obstacle.parent)
+    again = nodes.train_all(project)
+    assert "1 of 2 on " in again
+    assert "depthwise-0" not in again
+    assert_as_serial(project, serial)
+
+
+@on_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_commands_end_leaves_checkpoints_and_nothing_running(project, serial, sent):
+    command = subprocess.Popen(
+        [sys.executable, "-m", "frugalnet.train_all"],
+        cwd=project,
+        env=variables(),
+        stdout=(project / "said.txt").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    wait_for(lambda: epochs(project) and trainings(project), command, project)
+    below = psutil.Process(command.pid).children(recursive=True)
+    command.send_signal(sent)
+    said = said_by(command, project, -sent if sent == signal.SIGKILL else 128 + sent)
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert alive == []
+    assert list(project.glob(".checkpoints/train/*/*.ckpt"))
+    again = run(project, sys.executable, "-m", "frugalnet.train_all")
+    assert "all 2 are trained and evaluated" in again
+    assert hashes(project) == serial
+
+
+@on_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["shared", "remote"])
+def test_nodes_with_a_clone_of_their_own_get_data_from_a_shared_cache_or_a_remote(
+    prepared, tmp_path, nodes, serial, storage
+):
+    project = copy(prepared, tmp_path / "project")
+    clones = [clone(tmp_path / name) for name in ("first", "second")]
+    more = {}
+    if storage == "shared":
+        more["FRUGALNET_CHECKPOINTS"] = str(tmp_path / "checkpoints")
+        for folder in clones:
+            run(folder, "dvc", "cache", "dir", "--local", str(project / ".dvc/cache"))
+    else:
+        for folder in (project, *clones):
+            run(folder, "dvc", "remote", "add", "--local", "store", str(tmp_path / "store"))
+        params = [*SMALL, "cluster.remote=store"]
+        compose_and_dump(project / "params.yaml", str(ROOT / "conf"), None, "config", "", params)
+    for folder in clones:
+        nodes.add(FRUGALNET_PROJECT=str(folder), **more)
+    nodes.train_all(project)
+    weights = [f"models/{name}.safetensors" for name in NAMES]
+    assert {name: hashes(project)[name] for name in weights} == {name: serial[name] for name in weights}
+    run(project, "dvc", "repro", *(f"evaluate@{name}" for name in NAMES))
+    assert_as_serial(project, serial)
+    if storage == "remote":
+        third = clone(tmp_path / "third")
+        for name in ("dvc.lock", "params.yaml"):
+            shutil.copy(project / name, third / name)
+        run(third, "dvc", "remote", "add", "--local", "store", str(tmp_path / "store"))
+        assert "Running stage" not in run(third, "dvc", "repro", "--pull", *(f"train@{name}" for name in NAMES))
+
+
+def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_is_said(stub, capsys, monkeypatch):
+    project = stub
+    monkeypatch.chdir(project)
+    lock = (project / "dvc.lock").read_bytes()
+    for path in Pipeline(project, None).needs("train@depthwise-0"):
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(path)
+    weights = project / "models/depthwise-0.safetensors"
+    timing = project / "results/train/depthwise-0/timing.json"
+    timing.parent.mkdir(parents=True)
+    weights.parent.mkdir(exist_ok=True)
+    for seconds in ("1", "2"):  # trained twice, with the same weights and other times
+        weights.write_text("weights")
+        for name in ("history.csv", "run.json"):
+            (timing.parent / name).write_text(name)
+        timing.write_text(seconds)
+        Pipeline(project, None).commit("train@depthwise-0")
+        (project / "dvc.lock").write_bytes(lock)
+        shutil.rmtree(timing.parent)
+        weights.unlink()
+
+    def lose(seconds: str) -> None:
+        for path in (project / ".dvc/cache/files/md5").glob("*/*"):
+            if path.is_file() and path.read_bytes() == seconds.encode():
+                path.unlink()
+
+    lose("2")  # the newest
+    assert Pipeline(project, None).is_done("train@depthwise-0")
+    assert (weights.read_text(), timing.read_text()) == ("weights", "1")
+    (project / "dvc.lock").write_bytes(lock)
+    timing.unlink()
+    lose("1")
+    assert not Pipeline(project, None).is_done("train@depthwise-0")
+    assert "train@depthwise-0: DVC's run cache lists results whose files are missing" in capsys.readouterr().err

@@ -1,0 +1,125 @@
+"""The section "At equal cost": curves of families, gains at equal MACs, and what equal accuracy takes."""
+
+import json
+from dataclasses import replace
+
+import fake_results
+import numpy as np
+import pytest
+
+from frugalnet.comparison import families
+from frugalnet.comparison.compare import Comparison, Evidence
+from frugalnet.document.drawing import plotly
+from frugalnet.metrics import curve
+from frugalnet.study import equal_cost
+from frugalnet.study.findings import conclude
+from frugalnet.study.report import compose
+
+NETWORKS = ("alexnet", "depthwise", "residual", "shufflenet_v2_x0_5", *fake_results.WIDTHS)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Comparison:
+    return fake_results.comparison(tmp_path_factory.mktemp("equal"), models=NETWORKS, seeds=(0,), n=2000)
+
+
+def test_a_curve_is_straight_over_the_logarithm_of_the_cost():
+    costs, values = [1.0, 100.0, 10_000.0], [0.2, 0.4, 0.5]
+    assert [curve.value_at(costs, values, cost) for cost in (1, 10, 1000)] == pytest.approx([0.2, 0.3, 0.45])
+    assert [curve.value_at(costs, values, cost) for cost in (0.9, 10_001)] == [None, None]
+    assert [curve.cost_of(costs, values, value) for value in (0.2, 0.3, 0.45)] == pytest.approx([1, 10, 1000])
+    assert [curve.cost_of(costs, values, value) for value in (0.19, 0.51)] == [None, None]
+
+
+def test_the_cost_of_a_value_is_the_least_one_where_a_curve_falls_in_between():
+    assert curve.cost_of([1.0, 10.0, 100.0, 1000.0], [0.2, 0.4, 0.3, 0.5], 0.4) == pytest.approx(10)
+    assert curve.cost_of([1.0, 10.0, 100.0], [0.2, 0.2, 0.4], 0.2) == pytest.approx(1)
+
+
+def test_a_family_is_an_architecture_at_two_or_more_widths(compared):
+    found = families.families(compared.rows)
+    assert {family.name: [families.width(row) for row in family.rows] for family in found} == {
+        "alexnet": [0.25, 0.375, 0.5, 1],
+        "depthwise": [0.5, 1, 2, 3],
+        "residual": [1, 2],
+    }
+    colour = families.colours(compared.rows)
+    assert len({colour[row.model] for row in found[0].rows}) == 1
+    assert len(set(colour.values())) == 4
+
+
+def test_a_gain_is_paired_where_both_families_have_a_network_of_about_the_same_macs(compared):
+    pairs = {(pair.first.name, pair.second.name): pair for pair in families.pairs(compared)}
+    pair = pairs["depthwise", "alexnet"]
+    assert [gain.pair for gain in pair.measured] == [("depthwise", "alexnet_x0_375"), ("depthwise_x3", "alexnet")]
+    for gain in pair.measured:
+        assert gain.interval == compared.difference(*gain.pair)
+        assert gain.points == pytest.approx(gain.interval.estimate)
+    (between,) = [gain for gain in pair.gains if gain.macs == compared.row("alexnet_x0_5").macs]
+    ends = compared.row("depthwise"), compared.row("depthwise_x2")
+    share = np.log(between.macs / ends[0].macs) / np.log(ends[1].macs / ends[0].macs)
+    assert between.first == pytest.approx(ends[0].top1.mean + share * (ends[1].top1.mean - ends[0].top1.mean))
+    assert between.second == compared.row("alexnet_x0_5").top1.mean
+    assert between.pair is between.interval is None
+    macs = [gain.macs for gain in pair.gains]
+    assert macs == sorted(macs)
+    assert min(macs) >= compared.row("depthwise_x0_5").macs  # where both can be
+
+
+def test_the_family_that_is_ahead_comes_first(compared):
+    pairs = [(pair.first.name, pair.second.name) for pair in families.pairs(compared)]
+    assert pairs == [("depthwise", "alexnet"), ("residual", "alexnet"), ("residual", "depthwise")]
+
+
+def test_the_answer_begins_with_the_families_that_are_compared_most_directly(compared):
+    first, second, *_ = conclude(Evidence(compared)).recommendation
+    gain = compared.difference("depthwise", "alexnet_x0_375")
+    assert first.startswith(f"At equal MACs depthwise is ahead of alexnet: by {100 * gain.estimate:.1f} points (95")
+    needed = families.families(compared.rows)[1].at(
+        [row.macs for row in families.families(compared.rows)[1].rows], 0.46
+    )
+    assert f"depthwise needs {needed / 1e6:.3g} M MACs instead of 28 M" in second.replace("\u00a0", " ")
+
+
+def test_a_network_slower_than_one_of_the_same_macs_is_named(compared):
+    pair = families.pairs(compared)[0]
+    row = pair.first.rows[1]
+    slow = [replace(row, latency_ms=replace(row.latency_ms, median=4.0)) if r is row else r for r in pair.first.rows]
+    changed = replace(pair, first=families.Family("depthwise", slow))
+    assert equal_cost.in_time(pair) == []
+    lines = equal_cost.in_time(changed)
+    assert lines[0] == "MACs are not time: at 4.2 M MACs depthwise takes 4.00 ms per image, alexnet_x0_375 2.35 ms."
+    assert lines[1].startswith("At 4.00 ms alexnet reaches ")
+
+
+def test_the_report_has_the_curves_and_json_the_figures(compared):
+    report = compose(conclude(Evidence(compared)))
+    section = next(section for section in report.document.sections if section.id == "equal_cost")
+    (grid,) = [block for block in section.blocks if isinstance(block, equal_cost.Grid)]
+    assert [chart.name for chart in grid.charts] == ["equal_macs", "equal_latency_ms"]
+    drawn = plotly(grid.charts[0])["data"]
+    assert [trace.get("fill") for trace in drawn].count("toself") == 3
+    bands = json.loads(json.dumps(drawn[0]))
+    row = compared.row("alexnet_x0_25")
+    assert (bands["x"][0], bands["y"][0], bands["y"][-1]) == pytest.approx(
+        (row.macs, 100 * row.top1_interval.high, 100 * row.top1_interval.low)
+    )
+    (claims,) = [section for section in report.document.sections if section.id == "claims"]
+    assert claims.blocks[-1].endswith(families.gained(families.pairs(compared)[-1]))
+    figures = json.loads(json.dumps(report.comparison["equal_cost"]))["depthwise - alexnet"]
+    assert figures["for_equal_top1"][-1]["as"] == "alexnet"
+    assert len(figures["at_equal_macs"]) == len(families.pairs(compared)[0].gains)
+
+
+def test_without_widths_there_is_no_such_section(tmp_path):
+    report = compose(fake_results.found(tmp_path, seeds=(0,)))
+    assert "equal_cost" not in {section.id for section in report.document.sections} | report.comparison.keys()
+
+
+def test_families_whose_macs_do_not_overlap_have_curves_but_no_gains(tmp_path):
+    models = ("alexnet", "alexnet_x0_5", "depthwise", "depthwise_x0_5")
+    compared = fake_results.comparison(tmp_path, models=models, seeds=(0,))
+    assert families.pairs(compared) == []
+    section = equal_cost.section(compared)
+    assert section is not None
+    assert not [block for block in section.blocks if isinstance(block, equal_cost.Table)]
