@@ -63,7 +63,7 @@ def prepared(tmp_path_factory) -> Path:
     """A project in which the stages before the trainings have run. Not to be changed."""
     folder = clone(tmp_path_factory.mktemp("prepared") / "project")
     compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", SMALL)
-    run(folder, "dvc", "repro", "augment", "teach")
+    run(folder, "dvc", "repro", "augment", "teach", "start")
     connect(folder)  # an empty database, which takes seconds to make
     del os.environ["MLFLOW_TRACKING_URI"]  # which mlflow sets
     return folder
