@@ -80,6 +80,7 @@ def main() -> None:
     serve.add_argument("--weights", type=Path, help="a folder or file of weights, or an exported folder, instead")
     serve.add_argument("--model", help="only this network: depthwise or, with its seed, depthwise-0")
     serve.add_argument("--alias", choices=("champion", "frugal"), help="the registered network of this alias instead")
+    serve.add_argument("--data", metavar="NAME", help="what it was trained on, if several networks have the alias")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=_within(1, 65535), default=5001, help="default: 5001")
     serve.add_argument(
@@ -290,17 +291,17 @@ def _serve(arguments: argparse.Namespace) -> None:
     if arguments.alias and arguments.weights:
         raise UserError("--alias and --weights: give one of them")
     with tempfile.TemporaryDirectory(prefix="frugalnet-") as folder:  # read, and gone, before the server starts
-        where = _aliased(arguments.alias, Path(folder)) if arguments.alias else arguments.weights
+        where = _aliased(arguments.alias, arguments.data, Path(folder)) if arguments.alias else arguments.weights
         networks = run.open_networks(where, arguments.model)
     examples = run.find_examples(arguments.examples, arguments.weights)
     run.serve(networks, run.Address(arguments.host, arguments.port, tuple(arguments.allow_host)), examples)
 
 
-def _aliased(alias: str, folder: Path) -> Path:
+def _aliased(alias: str, data: str | None, folder: Path) -> Path:
     with needing_study("--alias"):
         from frugalnet import project, registry
 
-        return registry.download_alias(project.project_root(), alias, folder)
+        return registry.download_alias(project.project_root(), alias, folder, data)
 
 
 def _text(picture: dict[str, Any]) -> str:
