@@ -196,7 +196,7 @@ def test_other_data_have_models_and_aliases_of_their_own_and_take_none_from_thes
         assert registry.find_version(project, alias, "parts") == ("frugalnet-parts-depthwise", str(of_parts.version))
         with pytest.raises(UserError, match=f"networks on parts, sample have the alias {alias}: name one with --data"):
             registry.find_version(project, alias)
-    with pytest.raises(UserError, match="no network has the alias champion on other in sqlite:///.*: run"):
+    with pytest.raises(UserError, match=r"no network has the alias champion on other in sqlite:///.*: run"):
         registry.find_version(project, "champion", "other")
     client.delete_registered_model("frugalnet-parts-depthwise")  # for the tests below
 
