@@ -77,6 +77,7 @@ def _card(network: Network, is_default: bool) -> api.NetworkCard:
         side=network.side,
         data=entry.data if entry else None,
         top1=entry.top1 if entry else None,
+        n=entry.n if entry else None,
         macs=entry.macs if entry else None,
         classes=[api.ClassName(id=key, name=name) for key, name in pairs],
     )
