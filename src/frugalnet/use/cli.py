@@ -71,7 +71,7 @@ def main() -> None:
     serve.add_argument("--weights", type=Path, help="a folder or file of weights, or an exported folder, instead")
     serve.add_argument("--model", help="only this network: depthwise or, with its seed, depthwise-0")
     serve.add_argument("--alias", choices=("champion", "frugal"), help="the registered network of this alias instead")
-    serve.add_argument("--data", metavar="NAME", help="the data set that the alias is of, if there are several")
+    serve.add_argument("--data", metavar="NAME", help="what it was trained on, if several networks have the alias")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=_within(1, 65535), default=5001, help="default: 5001")
     serve.add_argument(
