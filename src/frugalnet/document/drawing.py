@@ -90,7 +90,7 @@ def _point_trace(point: Point) -> dict[str, Any]:
         if error
     }
     return (
-        {"type": "scatter", "mode": "markers", "name": _escaped(point.name), "hovertemplate": hover}
+        {"type": "scatter", "mode": "markers", "name": _network(point), "hovertemplate": hover}
         | {"x": [point.x], "y": [point.y]}
         | {"cliponaxis": False, "marker": {"size": 10, "color": fill, "line": {"width": 2, "color": point.colour}}}
         | bars
@@ -107,9 +107,15 @@ def _names_trace(points: Sequence[Point]) -> dict[str, Any]:
         "x": [point.x for point in points],
         "y": [point.y for point in points],
         "text": [f"\u00a0{_escaped(point.name)}\u00a0" for point in points],  # plotly sets it too near the point
+        "customdata": [_network(point) for point in points],
         "textposition": [_text_position(*point.side) for point in points],
         "textfont": {"color": [point.colour for point in points], "size": 12},
     }
+
+
+def _network(point: Point) -> str:
+    """By which the page finds what does not fit a budget."""
+    return _escaped(point.network or point.name)
 
 
 def _text_position(right: int, up: int) -> str:
