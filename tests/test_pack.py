@@ -20,6 +20,7 @@ from archives import config
 from PIL import Image
 
 from frugalnet.config import DataConfig
+from frugalnet.data import examine
 from frugalnet.data.arrays import Dataset, read_dataset
 from frugalnet.data.config import FolderConfig
 from frugalnet.data.copies import NearCopies, NearCopy, copies_between, near_copies
@@ -90,9 +91,9 @@ def tarred(path: Path, files: Files) -> Path:
     return path
 
 
-def packed(path: Path, **changes: object) -> Path:
+def packed(path: Path, processes: int = 1, **changes: object) -> Path:
     archive = path.parent / f"{path.name}.packed"
-    pack(FolderConfig.model_validate(FOLDER | changes), BOUND, path, archive)
+    pack(FolderConfig.model_validate(FOLDER | changes), BOUND, path, archive, processes)
     return archive
 
 
@@ -281,9 +282,21 @@ def leaking() -> Files:
 
 def test_equal_pictures_in_both_splits_are_refused_by_name(tmp_path: Path) -> None:
     message = refused(write(tmp_path / "mine", leaking()))
-    assert "1 training pictures" in message
+    assert "1 training pictures have the bytes or the group" in message
     assert "train/bolt/3.png and val/bolt/again.png" in message
     assert "-S data.leaks=drop" in message
+
+
+def test_or_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert counts(layout(write(tmp_path / "mine", leaking()), leaks="keep")) == {"bolt": (8, 3), "nut": (8, 2)}
+    assert "  1 training pictures have the bytes" in capsys.readouterr().out
+
+
+def test_several_processes_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "CHUNK", 5)
+    files = class_folders() | {"nut/cut.jpg": picture("nut", 1, "JPEG")[:-20]}
+    expected = packed(write(tmp_path / "mine", files)).read_bytes()
+    assert packed(tarred(tmp_path / "a.tar.xz", files), processes=2).read_bytes() == expected
 
 
 def test_or_left_out_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +312,7 @@ def test_a_group_in_both_given_splits_is_refused(tmp_path: Path) -> None:
     ]
     rows[0]["group"] = rows[-1]["group"]
     message = refused(write(tmp_path / "mine", split_folders() | {"metadata.csv": table(rows)}))
-    assert "their group is, in the validation split too: train/bolt/0.png and val/nut/9.png" in message
+    assert "have the bytes or the group of a validation picture: train/bolt/0.png and val/nut/9.png" in message
 
 
 def test_equal_pictures_in_two_classes_and_in_one_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -480,7 +493,7 @@ def test_the_same_file_name_in_two_classes_is_two_pictures(tmp_path: Path) -> No
 
 BAD: dict[str, tuple[Files, str]] = {
     "one class": (class_folders(labels=("bolt",)), "at least two classes, found only 'bolt'"),
-    "an empty class": (class_folders() | {"empty/.keep": b""}, "class 'empty' has no picture that can be read"),
+    "an empty class": (class_folders() | {"empty/.keep": b""}, "class 'empty' has no picture"),
     "a class of other files": (
         class_folders() | {"docs/a.txt": b"a"},
         "class 'docs' has no picture .*1 file: not a pic",

@@ -28,10 +28,11 @@ SIGNATURES = {
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "TIFF": rb"II[*+]\0|MM\0[*+]",
     "WEBP": rb"RIFF.{4}WEBP",
-    "AVIF": rb".{4}ftyp(avif|avis|mif1.{4}.*avif)",
+    "AVIF": rb".{4}ftyp(?:avif|avis|mif1.{4}.*avif)",
     "PPM": rb"P[1-6][\s#]",
-    "HEIF": rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)",  # with the extra heic
+    "HEIF": rb".{4}ftyp(?:heic|heix|heim|heis|hevc|hevx|mif1|msf1)",  # with the extra heic
 }
+_ANY_SIGNATURE = re.compile(b"|".join(b"(?P<%s>%s)" % (k.encode(), v) for k, v in SIGNATURES.items()), re.DOTALL)
 EXPECTED = f"expected one of: {', '.join(SIGNATURES)}"
 HEAD_BYTES = 32  # of a file, enough to know its format
 MIN_SIDE = 8
@@ -92,7 +93,8 @@ def is_systems(name: str) -> bool:
 
 def picture_format(head: bytes) -> str | None:
     """The format, of `SIGNATURES`, of a file that begins with these bytes (`HEAD_BYTES` are enough), if it is one."""
-    return next((kind for kind, begin in SIGNATURES.items() if re.match(begin, head, re.DOTALL)), None)
+    match = _ANY_SIGNATURE.match(head)
+    return match.lastgroup if match else None
 
 
 def why_no_picture(head: bytes) -> str | None:
@@ -195,13 +197,18 @@ def read_picture(data: bytes, name: str, side: int = SIDE) -> Picture:
         return _prepare(image, name, side)
 
 
-def check_picture(data: bytes, name: str) -> None:
-    """Raises UserError, with `name`, for what can be seen without decoding: no picture, cut off, too small or large."""
-    with _opened(data, name):
-        if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-            raise UserError(f"{name}: truncated JPEG picture")
-        if data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0:
-            raise UserError(f"{name}: truncated PNG picture")
+def why_not_whole(data: bytes) -> str | None:
+    """Why these bytes of a file are no picture, as far as that is seen without decoding; None if they are one."""
+    if reason := why_no_picture(data[:HEAD_BYTES]):
+        return reason
+    try:
+        with _opened(data, ""):
+            pass
+    except UserError as error:
+        return str(error).removeprefix(": ")
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        return "truncated JPEG picture"
+    return "truncated PNG picture" if data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0 else None
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

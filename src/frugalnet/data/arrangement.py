@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from frugalnet.data.container import TABLES, Container
+from frugalnet.data.container import TABLES, Container, File
 from frugalnet.data.table import has_columns, read_table
 from frugalnet.errors import UserError
 
@@ -28,13 +28,18 @@ SHOWN = 3  # names in a message
 
 @dataclass(frozen=True)
 class Labelled:
-    """A picture's name in its container, its class, its name in that, and its split and group where they are given."""
+    """A picture's name in its container, its class, its name in that, its file, and its split and group if given.
+
+    `sha256`: of the file's bytes, in hexadecimal, when it has been read.
+    """
 
     name: str
     label: str
-    file: str
+    inner: str
+    file: File
     split: Split | None = None
     group: str | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Arrangement:
 
     layout: str
     pictures: list[Labelled]
-    validated_on: str
+    validated_on: str = "hold-out of the training split"
 
     @property
     def is_drawn(self) -> bool:
@@ -54,39 +59,52 @@ class Arrangement:
         return all(picture.split is None for picture in self.pictures)
 
 
-def read_arrangement(container: Container) -> Arrangement:
-    """What the container's folders or its table say. Adds what is no picture, or has no class, to its `left_out`.
+def arrange(container: Container) -> Arrangement:
+    """What the container's folders or its table say of its files, not all of which need be pictures.
 
-    Raises UserError, naming the place, where they fit no layout or contradict themselves.
+    Adds what is in no folder of a class to the container's `left_out`. Raises UserError, naming the place, for a table
+    that contradicts itself or names files that are not there.
     """
-    layout, found = _arranged(container)
-    pictures: list[Labelled] = []
-    for picture in found:
-        file = container.find(picture.name)
-        reason = file.why_no_picture() if file else "an empty folder"
-        if reason:
-            container.left_out.add(picture.name, reason)
-        else:
-            pictures.append(picture)
-    _refuse_empty(container, {picture.label for picture in found} - {picture.label for picture in pictures})
-    return _choose_splits(container, layout, pictures)
-
-
-def _arranged(container: Container) -> tuple[str, list[Labelled]]:
     if container.table:
-        return f"table {container.table}", list(_of_table(container, container.table, "", None))
+        return Arrangement(f"table {container.table}", list(_of_table(container, container.table, "", None)))
     prefix = _top(container)
     folders = _folders(container, prefix)
     splits = {folder: SPLITS[folder.lower()] for folder in folders if folder.lower() in SPLITS}
     if table := _table(container, prefix):
-        return f"table {table}", list(_of_table(container, table, prefix, None))
+        return Arrangement(f"table {table}", list(_of_table(container, table, prefix, None)))
     tables = {folder: table for folder in splits if (table := _table(container, f"{prefix}{folder}/"))}
     if tables:
         found = [_of_table(container, table, f"{prefix}{folder}/", splits[folder]) for folder, table in tables.items()]
-        return "a table in each split folder", [picture for of_split in found for picture in of_split]
+        return Arrangement("a table in each split folder", [picture for of_split in found for picture in of_split])
     if _are_splits(container, prefix, folders, splits):
-        return "split folders", list(_of_folders(container, prefix, splits))
-    return "class folders", list(_of_folders(container, prefix, None))
+        return Arrangement("split folders", list(_of_folders(container, prefix, splits)))
+    return Arrangement("class folders", list(_of_folders(container, prefix, None)))
+
+
+def choose_splits(container: Container, arrangement: Arrangement) -> Arrangement:
+    """The arrangement with the splits "train" and "val" alone, or with none, to be drawn.
+
+    Adds a test split beside a validation split to `left_out`. Raises UserError where there is no picture to train on.
+    """
+    given = {picture.split for picture in arrangement.pictures}
+    if not given:
+        raise UserError(f"data.path {container.path}: no picture in a folder of a class or in a table; {EXPECTED}")
+    if given == {None}:
+        return arrangement
+    if "train" not in given:
+        only = ", ".join(sorted(split for split in given if split))
+        raise UserError(f"data.path {container.path}: no picture in train, only in {only}; {EXPECTED}")
+    pictures = arrangement.pictures
+    if "val" in given:
+        for picture in pictures:
+            if picture.split == "test":
+                container.left_out.add(picture.name, "in test, beside val")
+        kept = [picture for picture in pictures if picture.split != "test"]
+        return replace(arrangement, pictures=kept, validated_on="validation split")
+    if "test" in given:
+        tested = [replace(picture, split="val") if picture.split == "test" else picture for picture in pictures]
+        return replace(arrangement, pictures=tested, validated_on="test split")
+    return replace(arrangement, pictures=[replace(picture, split=None) for picture in pictures])
 
 
 def _top(container: Container) -> str:
@@ -130,17 +148,19 @@ def _are_splits(container: Container, prefix: str, folders: Sequence[str], split
 
 
 def _of_folders(container: Container, prefix: str, splits: dict[str, Split] | None) -> Iterator[Labelled]:
+    depth = 1 if splits is None else 2  # of the folders of classes
     for name in container.names:
-        folder, *inner = name.removeprefix(prefix).split("/") if name.startswith(prefix) else [""]
-        is_outside = not inner or (splits is not None and (folder not in splits or len(inner) < 2))
-        if is_outside:
-            file = container.files.get(name)
+        parts = name.removeprefix(prefix).split("/") if name.startswith(prefix) else []
+        is_inside = len(parts) > depth and (splits is None or parts[0] in splits)
+        file = container.files.get(name)
+        if is_inside and file:
+            split = splits[parts[0]] if splits else None
+            yield Labelled(name, parts[depth - 1], "/".join(parts[depth:]), file, split)
+        elif is_inside and len(parts) == depth + 1:  # its last part is empty
+            raise UserError(f"data.path {container.path}: class {parts[depth - 1]!r} has no picture: an empty folder")
+        else:
             reason = file.why_no_picture() if file else "an empty folder"
             container.left_out.add(name, reason or "a picture in no folder of a class")
-        elif splits is None:
-            yield Labelled(name, folder, "/".join(inner))
-        else:
-            yield Labelled(name, inner[0], "/".join(inner[1:]), splits[folder])
 
 
 def _of_table(container: Container, table: str, prefix: str, split: Split | None) -> Iterator[Labelled]:
@@ -157,43 +177,14 @@ def _of_table(container: Container, table: str, prefix: str, split: Split | None
             container.left_out.add(name, "named in several lines")
             continue
         labels[name] = label
-        if container.find(name) is None:
+        listed = container.find(name)
+        if listed is None:
             missing.append(f"{row.file} (line {row.number})")
             continue
         if row.split is not None and row.split.lower() not in SPLITS:
             raise UserError(f"{where}: the split is {row.split!r}; expected one of: {', '.join(SPLITS)}")
-        yield Labelled(name, label, row.file, SPLITS[row.split.lower()] if row.split is not None else split, row.group)
+        given = SPLITS[row.split.lower()] if row.split is not None else split
+        yield Labelled(name, label, row.file, listed, given, row.group)
     if missing:
         more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
         raise UserError(f"{table} names files that are not there: {', '.join(missing[:SHOWN])}{more}")
-
-
-def _refuse_empty(container: Container, empty: set[str]) -> None:
-    if empty:
-        raise UserError(
-            f"data.path {container.path}: class {min(empty)!r} has no picture that can be read; remove it or add some "
-            f"({container.left_out})"
-        )
-
-
-def _choose_splits(container: Container, layout: str, pictures: list[Labelled]) -> Arrangement:
-    given = {picture.split for picture in pictures}
-    if not pictures:
-        raise UserError(f"data.path {container.path}: no picture in a folder of a class or in a table; {EXPECTED}")
-    if given == {None}:
-        return Arrangement(layout, pictures, "hold-out of the training split")
-    if "train" not in given:
-        raise UserError(f"data.path {container.path}: no picture in train, only in {_listed(given)}; {EXPECTED}")
-    if "val" in given:
-        for picture in pictures:
-            if picture.split == "test":
-                container.left_out.add(picture.name, "in test, beside val")
-        return Arrangement(layout, [picture for picture in pictures if picture.split != "test"], "validation split")
-    if "test" in given:
-        tested = [replace(picture, split="val" if picture.split == "test" else "train") for picture in pictures]
-        return Arrangement(layout, tested, "test split")
-    return Arrangement(layout, [replace(picture, split=None) for picture in pictures], "hold-out of the training split")
-
-
-def _listed(splits: set[Split | None]) -> str:
-    return ", ".join(sorted(split for split in splits if split))

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_valid
 from frugalnet.errors import without_secrets
 from frugalnet.schema import Config, Name
 
+Leaks = Literal["error", "drop", "keep"]
 RESERVED = ("tiny-imagenet", "sample", "weights")  # how names of other data sets, and of none, begin
 
 
@@ -54,7 +55,7 @@ class FolderConfig(Config):
 
     path: str | None  # a folder, a zip, a tar or a table; relative to the project
     holdout_share: Annotated[float, Field(gt=0, lt=1)]  # of each class, where no split is given
-    leaks: Literal["error", "drop"]  # training pictures that are in the validation split too: refuse or leave out
+    leaks: Leaks  # training pictures that are in the validation split too
     # Which of DVC's stages sees a change: none but `sources` for an archive with a checksum; for a folder, `watch`.
     watched: list[Literal["folder"]]
     known_by: Literal["sources", "watched"]

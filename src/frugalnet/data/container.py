@@ -2,36 +2,50 @@
 
 import os
 import posixpath
+import stat
 import tarfile
 import tempfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 from frugalnet.data.members import DAMAGED, natural, open_archive, read_member
 from frugalnet.errors import UserError
-from frugalnet.files import naming, read_regular
+from frugalnet.files import naming
 from frugalnet.pictures import HEAD_BYTES, MAX_BYTES, LeftOut, is_systems, walk, why_no_picture
 
 TABLES = (".csv", ".jsonl", ".tsv")  # what a file that names pictures is called
+UNPACKED = "unpacked.partial."  # how the file is called that a tar is unpacked to
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a container. `read` gives its first so many bytes."""
+    """A file, or with `member` one of the zip at `path`. Any process can read it."""
 
+    path: Path
+    member: str | None
     size_bytes: int
-    read: Callable[[int], bytes]
+
+    def read(self, most_bytes: int = MAX_BYTES) -> bytes:
+        """Its first so many bytes. Raises OSError, or UserError for a damaged member."""
+        if self.member is None:
+            with open(self.path, "rb") as file:  # noqa: PTH123  # Path.open takes as long again
+                return file.read(most_bytes)
+        return read_member(_opened(self.path), self.member, most_bytes)
 
     def why_no_picture(self) -> str | None:
-        """Why it is no picture, or None if it is. Raises OSError or UserError if it can't be read."""
-        if self.size_bytes > MAX_BYTES:
-            return f"larger than {MAX_BYTES // 2**20} MiB"
+        """Why its first bytes are no picture's, or None if they are. Raises as `read` does."""
         return why_no_picture(self.read(HEAD_BYTES))
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path) -> zipfile.ZipFile:
+    return open_archive(path)
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class Container:
         if self.table is None:
             return self.files.get(name) or self.files.get(_plain(name))
         path = self.path.parent / name
-        return _file(path) if path.is_file() else None
+        return File(path, None, path.stat().st_size) if path.is_file() else None
 
 
 @contextmanager
@@ -67,25 +81,26 @@ def open_container(path: Path, max_unpacked_bytes: int, scratch: Path) -> Iterat
 
     `scratch`: a folder for what a tar unpacks to. Raises UserError if `path` is none of these, or is damaged.
     """
-    if path.is_dir():
-        yield _folder(path)
-    elif not path.is_file():
-        raise UserError(f"data.path {path}: no such folder or file")
-    elif path.suffix.lower() in TABLES:
-        yield Container(path, {path.name: _file(path)}, table=path.name)
-    elif zipfile.is_zipfile(path):
-        with open_archive(path) as zip_file:
-            yield _zip(path, zip_file, max_unpacked_bytes)
-    elif _is_tar(path):
-        with tempfile.TemporaryFile(dir=scratch) as unpacked, naming(scratch):
-            links = _unpack(path, unpacked, max_unpacked_bytes)
-            with zipfile.ZipFile(unpacked) as zip_file:
-                container = _zip(path, zip_file, max_unpacked_bytes)
-                for name in links:
-                    container.left_out.add(name, "a link or a device in the archive")
-                yield container
-    else:
-        raise UserError(f"data.path {path}: expected a folder, a zip, a tar, or a table {', '.join(TABLES)}")
+    for leftover in scratch.glob(f"{UNPACKED}*"):
+        leftover.unlink()
+    try:
+        if path.is_dir():
+            yield _folder(path)
+        elif not path.is_file():
+            raise UserError(f"data.path {path}: no such folder or file")
+        elif path.suffix.lower() in TABLES:
+            yield Container(path, {path.name: File(path, None, path.stat().st_size)}, table=path.name)
+        elif zipfile.is_zipfile(path):
+            yield _zip(Container(path, {}), path, max_unpacked_bytes)
+        elif _is_tar(path):
+            with tempfile.NamedTemporaryFile(dir=scratch, prefix=UNPACKED) as unpacked, naming(scratch):
+                container = Container(path, {})
+                _unpack(container, unpacked, max_unpacked_bytes)
+                yield _zip(container, Path(unpacked.name), max_unpacked_bytes)
+        else:
+            raise UserError(f"data.path {path}: expected a folder, a zip, a tar, or a table {', '.join(TABLES)}")
+    finally:
+        _opened.cache_clear()
 
 
 def _plain(name: str) -> str:
@@ -93,36 +108,37 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
 
 
-def _file(path: Path) -> File:
-    return File(path.stat().st_size, lambda most: read_regular(path, most)[:most])
-
-
 def _folder(path: Path) -> Container:
     container = Container(path, {})
-    found: dict[str, Path] = {}
+    found: dict[str, File] = {}
     for file in walk(path, container.left_out):
-        name = unicodedata.normalize("NFC", file.relative_to(path).as_posix())
-        if os.fsencode(name).decode(errors="replace") != name:
-            raise UserError(f"data.path {file}: the name is not UTF-8; rename the file or folder")
         if file == path:
             continue  # itself empty
-        if file.is_dir():
+        name = unicodedata.normalize("NFC", str(file)[len(str(path)) + 1 :])
+        if os.fsencode(name).decode(errors="replace") != name:
+            raise UserError(f"data.path {file}: the name is not UTF-8; rename the file or folder")
+        status = file.stat() if file.exists() else file.lstat()
+        if stat.S_ISDIR(status.st_mode):
             container.empty_folders.append(f"{name}/")
-        elif not file.is_file():
+        elif not stat.S_ISREG(status.st_mode):
             container.left_out.add(name, "a pipe, a device or a broken link")
-        elif found.setdefault(name, file) is not file:
+        elif name in found:
             raise UserError(f"data.path {path}: {name} is there twice, its accents in two forms; rename one")
+        else:
+            found[name] = File(file, None, status.st_size)
     first = container.left_out.first
     first.update((reason, name.removeprefix(f"{path}/")) for reason, name in first.items())
-    container.files.update((name, _file(found[name])) for name in sorted(found, key=natural))
+    for name in sorted(found, key=natural):
+        container.files[name] = found[name]
     return container
 
 
-def _zip(path: Path, zip_file: zipfile.ZipFile, max_unpacked_bytes: int) -> Container:
-    container = Container(path, {})
+def _zip(container: Container, zip_path: Path, max_unpacked_bytes: int) -> Container:
+    """The container with the files of a zip: that at its own path, or what a tar there was unpacked to."""
+    path = container.path
     members: dict[str, zipfile.ZipInfo] = {}
     unpacked_bytes = 0
-    for member in zip_file.infolist():
+    for member in _opened(zip_path).infolist():
         name = _plain(_decoded(member))
         if member.filename.endswith(("/", "\\")):
             container.empty_folders.append(f"{name}/")
@@ -139,7 +155,7 @@ def _zip(path: Path, zip_file: zipfile.ZipFile, max_unpacked_bytes: int) -> Cont
         name for name in container.empty_folders if name not in full and name.strip("/") and not is_systems(name)
     ]
     for name in sorted(members, key=natural):
-        container.files[name] = _member(zip_file, members[name])
+        container.files[name] = File(zip_path, members[name].filename, members[name].file_size)
     return container
 
 
@@ -148,10 +164,6 @@ def _folders_of(name: str) -> Iterator[str]:
     for position, letter in enumerate(name):
         if letter == "/":
             yield name[: position + 1]
-
-
-def _member(zip_file: zipfile.ZipFile, member: zipfile.ZipInfo) -> File:
-    return File(member.file_size, lambda most: read_member(zip_file, member.filename, most))
 
 
 def _decoded(member: zipfile.ZipInfo) -> str:
@@ -179,16 +191,17 @@ def _is_tar(path: Path) -> bool:
         return False
 
 
-def _unpack(path: Path, unpacked: IO[bytes], max_unpacked_bytes: int) -> list[str]:
-    """Write a tar's files into a zip: a compressed tar can be read in its own order only. Returns what is no file."""
-    others: list[str] = []
+def _unpack(container: Container, unpacked: IO[bytes], max_unpacked_bytes: int) -> None:
+    """Write a tar's files into a zip: a compressed tar can be read in its own order only."""
+    path = container.path
     unpacked_bytes = 0
     try:
         with tarfile.open(path) as tar, zipfile.ZipFile(unpacked, "w") as target:
             for member in tar:
                 file = tar.extractfile(member) if member.isreg() or member.islnk() else None
                 if file is None:
-                    others += [] if member.isdir() else [member.name]
+                    if not member.isdir():
+                        container.left_out.add(member.name, "a link or a device in the archive")
                     continue
                 unpacked_bytes += member.size
                 _bound(path, unpacked_bytes, max_unpacked_bytes)
@@ -199,4 +212,3 @@ def _unpack(path: Path, unpacked: IO[bytes], max_unpacked_bytes: int) -> list[st
         if isinstance(error, OSError) and error.errno:
             raise
         raise UserError(f"data.path {path}: damaged or truncated tar ({error})") from error
-    return others
