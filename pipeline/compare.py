@@ -4,7 +4,7 @@ from pathlib import Path
 
 from frugalnet import runs_page, tracking
 from frugalnet.config import read_params
-from frugalnet.data import arrays
+from frugalnet.data import arrays, copies
 from frugalnet.files import sha256_of, write_json
 from frugalnet.stage import run_stage
 from frugalnet.study import summary, tables
@@ -18,7 +18,7 @@ def main() -> None:
     data = arrays.read_dataset(Path("data/arrays"))
     root = tracking.project_root()
     out = Path("results/compare")
-    findings = conclude(gather(Path("results"), data, arrays.read_near_copies(Path("data/arrays"))), params.budget)
+    findings = conclude(gather(Path("results"), data, copies.read_near_copies(Path("data/arrays"))), params.budget)
     compared = findings.comparison
     write_report(compose(findings), out)
     write_json(Path("results/summary.json"), summary.summary(compared))

@@ -54,9 +54,9 @@ def test_features_that_do_not_vary_or_are_not_finite(tmp_path):
 
 
 def write_graph(path: Path, kind: str) -> None:
-    """A network that sums the channels' means, (N, 4, 4, 3) → (N, 2), and ends in one layer of that kind."""
+    """A network of the channels' means, (N, 8, 8, 3) → (N, 2), that ends in one layer of that kind."""
     weight = np.arange(6, dtype=np.float32).reshape(2, 3)
-    bias = np.array([0.5, -1], np.float32)
+    bias = np.array([0.5, -999], np.float32)
     nodes = [helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT)]
     if kind == "Conv":
         weight = weight.reshape(2, 3, 1, 1)
@@ -75,7 +75,7 @@ def write_graph(path: Path, kind: str) -> None:
     graph = helper.make_graph(
         nodes,
         "graph",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", 4, 4, 3])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", 8, 8, 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])],
         [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
@@ -90,7 +90,7 @@ def test_another_classifier_in_an_onnx_file_is_all_that_changes(tmp_path, kind):
     new = Classifier(np.ones((4, 3), np.float32), np.array([0, 1, 2, 3], np.float32))
     (tmp_path / "b.onnx").write_bytes(file.replaced(new, {"name": "b"}))
     onnx.checker.check_model(onnx.load(tmp_path / "b.onnx"), full_check=True)
-    pixels = np.random.default_rng(0).integers(0, 255, (5, 4, 4, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 3), np.uint8)
     expected = pixels.mean(axis=(1, 2)).sum(axis=1)[:, None] + new.bias
     assert np.allclose(open_onnx(tmp_path / "b.onnx")(pixels), expected, atol=1e-3)
     before, after = (onnx.load(tmp_path / f"{name}.onnx") for name in "ab")
@@ -112,7 +112,7 @@ def test_a_classifier_whose_answers_are_changed_afterwards_is_not_trained(tmp_pa
     write_graph(tmp_path / "a.onnx", "Relu")
     stored = weights.choose_network("depthwise")
     export = weights.Export(file="a.onnx", sha256=sha256(tmp_path / "a.onnx"))
-    entry = stored.entry.model_copy(update={"onnx": export, "side": 4})
+    entry = stored.entry.model_copy(update={"onnx": export, "side": 8})
     odd = stored.model_copy(update={"path": tmp_path / "a.safetensors", "entry": entry})
     draw_classes(tmp_path / "mine", 6)
     with pytest.raises(UserError, match="its answers are not those of its last layer; use --train all"):

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,6 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 sys.meta_path.insert(0, Hidden())
 """
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def _run(command: list[str], words: tuple[object, ...], folder: Path, code: int) -> subprocess.CompletedProcess[str]:
@@ -54,8 +52,10 @@ def _hidden(folder: Path) -> tuple[list[str], list[str]]:
     return [sys.executable, str(folder / "python.py")], [sys.executable, "-c", command]
 
 
-def _fresh(folder: Path) -> tuple[list[str], list[str]]:
-    """The same of a new environment, in which the base's lock and this project are installed."""
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Path:
+    """A new environment, in which the base's lock and this project are installed."""
+    folder = tmp_path_factory.mktemp("fresh")
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     source = folder / "source"
@@ -67,15 +67,18 @@ def _fresh(folder: Path) -> tuple[list[str], list[str]]:
     pip = [environment / "bin/python", "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--require-hashes", "-r", ROOT / "requirements-base.lock"], check=True)
     subprocess.run([*pip, "--no-deps", source], check=True)
-    return [str(environment / "bin/python"), "-c"], [str(environment / "bin/frugalnet")]
+    return environment
 
 
 @pytest.fixture(
     scope="module", params=["hidden", pytest.param("fresh", marks=pytest.mark.slow)], ids=["hidden", "fresh"]
 )
 def commands(request, tmp_path_factory) -> tuple[list[str], list[str]]:
-    folder = tmp_path_factory.mktemp(request.param)
-    return _hidden(folder) if request.param == "hidden" else _fresh(folder)
+    """How `python -c` and `frugalnet` are called."""
+    if request.param == "hidden":
+        return _hidden(tmp_path_factory.mktemp("hidden"))
+    binaries = request.getfixturevalue("environment") / "bin"
+    return [str(binaries / "python"), "-c"], [str(binaries / "frugalnet")]
 
 
 @pytest.fixture
@@ -101,6 +104,8 @@ def test_the_base_predicts_adapts_and_exports(commands, mine, tmp_path):
     code = "import frugalnet; print(frugalnet.load('frugal').predict(['mine/dark/0.png'])[0].top(1))"
     assert _run(python, (code,), tmp_path, 0).stdout.startswith("[('")
 
+    assert "frugal_wide" in run("networks", "--max-bytes", "200k").stdout
+
     adapted = run("adapt", "mine", "--model", "frugal", "--out", "net")
     assert "Starting from frugal-0, as asked: " in adapted.stdout
     assert "4 of 4 held-out pictures classified correctly: 100.0%" in adapted.stdout
@@ -125,10 +130,8 @@ def test_the_base_predicts_adapts_and_exports(commands, mine, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_base_takes_little_space(tmp_path):
-    python, _ = _fresh(tmp_path)
-    folder = Path(python[0]).parents[1]
-    done = subprocess.run(["du", "-sm", folder], capture_output=True, text=True, check=True)
+def test_the_base_takes_little_space(environment):
+    done = subprocess.run(["du", "-sm", environment], capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[0]) <= MOST_MEBIBYTES
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -16,13 +17,16 @@ from typing import Any
 import psutil
 import pytest
 from dvc.utils.hydra import compose_and_dump
+from rich.console import Console
 from torture import clone, hashes
 
 from frugalnet.cluster.items import TOKEN, Epoch, Failed, Finished, Item, Job, Line, Refused, Stage, read_epoch
 from frugalnet.cluster.node import run_item
 from frugalnet.cluster.resources import choose_threads
 from frugalnet.cluster.stages import Pipeline
+from frugalnet.cluster.view import View
 from frugalnet.mlflow_store import connect
+from frugalnet.run_cache import tell_of_lost_results
 from frugalnet.sources import weights_sha256
 from frugalnet.training.loop import epoch_line
 
@@ -59,7 +63,7 @@ def prepared(tmp_path_factory) -> Path:
     """A project in which the stages before the trainings have run. Not to be changed."""
     folder = clone(tmp_path_factory.mktemp("prepared") / "project")
     compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", SMALL)
-    run(folder, "dvc", "repro", "augment", "teach")
+    run(folder, "dvc", "repro", "augment", "teach", "start")
     connect(folder)  # an empty database, which takes seconds to make
     del os.environ["MLFLOW_TRACKING_URI"]  # which mlflow sets
     return folder
@@ -192,6 +196,21 @@ def test_cores_are_divided_among_trainings(nodes, gpus, workers, items, threads)
     assert choose_threads(nodes, gpus, workers, items) == threads
 
 
+def test_without_a_terminal_each_event_is_a_line_and_the_log_has_all(tmp_path, capsys):
+    with View(["depthwise-0"], tmp_path / "logs") as view:
+        view.place("depthwise-0", "the-node")
+        view.write("depthwise-0", "what a stage prints")
+        view.rows["depthwise-0"].started -= 90
+        view.finish_epoch("depthwise-0", Epoch(1, 3, 34.5, 1234.0))
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["depthwise-0: on the-node", "depthwise-0: epoch 1/3, top-1 34.5 %, 1,234 images/s, 3 min left"]
+    assert view.log("depthwise-0").read_text() == "--- on the-node\nwhat a stage prints\n"
+    with Console(width=100, record=True, file=io.StringIO()) as console:
+        console.print(view._table())
+    row = console.export_text().splitlines()[-1].split()
+    assert row == ["depthwise-0", "the-node", "training", "1/3", "34.5", "%", "1,234", "3", "min"]
+
+
 # On Ray
 
 
@@ -266,6 +285,12 @@ def epochs(project: Path) -> set[str]:
     return {log.stem for log in logs if "epoch 1/" in (text := log.read_text()) and "top-5" not in text}
 
 
+def listeners(process: psutil.Process) -> list[Any]:
+    with contextlib.suppress(psutil.Error):
+        return [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+    return []
+
+
 def said_by(process: "subprocess.Popen[str]", project: Path, code: int) -> str:
     process.wait(timeout=600)
     said = (project / "said.txt").read_text()
@@ -310,6 +335,7 @@ def test_a_worker_that_is_killed_and_a_node_that_is_removed_cost_only_what_follo
     nodes.cluster.remove_node(nodes.all[1], allow_graceful=False)
     said = said_by(command, project, 0)
     assert said.count("was lost") >= 1
+    assert "raylet" not in said
     logs = "".join(log.read_text() for log in (project / "logs/train_all").glob("*.log"))
     assert "resuming from the checkpoint" in logs
     assert_as_serial(project, serial)
@@ -338,6 +364,20 @@ def test_an_item_that_fails_is_named_with_its_log_the_others_finish_and_later_it
 
 @on_ray
 @pytest.mark.slow
+def test_a_node_with_other_code_is_left_out_and_the_others_do_its_work(project, tmp_path, nodes, serial):
+    other = clone(tmp_path / "other")
+    layers = other / "src/frugalnet/models/layers.py"
+    layers.write_text(layers.read_text().replace("x + self.block(x)", "x - self.block(x)"))
+    nodes.add(FRUGALNET_PROJECT=str(other))
+    nodes.add()
+    said = nodes.train_all(project)
+    assert said.count(" is not used: ") == 1
+    assert "other code than where the command runs" in said
+    assert_as_serial(project, serial)
+
+
+@on_ray
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_commands_end_leaves_checkpoints_and_nothing_running(project, serial, sent):
     command = subprocess.Popen(
@@ -349,6 +389,9 @@ def test_the_commands_end_leaves_checkpoints_and_nothing_running(project, serial
     )
     wait_for(lambda: epochs(project) and trainings(project), command, project)
     below = psutil.Process(command.pid).children(recursive=True)
+    listening = {address.laddr.ip for process in below for address in listeners(process)}
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert listening
     command.send_signal(sent)
     said = said_by(command, project, -sent if sent == signal.SIGKILL else 128 + sent)
     assert "Traceback" not in said
@@ -402,9 +445,9 @@ def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_i
         (project / path).write_text(path)
     weights = project / "models/depthwise-0.safetensors"
     timing = project / "results/train/depthwise-0/timing.json"
-    timing.parent.mkdir(parents=True)
-    weights.parent.mkdir(exist_ok=True)
     for seconds in ("1", "2"):  # trained twice, with the same weights and other times
+        timing.parent.mkdir(parents=True)
+        weights.parent.mkdir(exist_ok=True)
         weights.write_text("weights")
         for name in ("history.csv", "run.json"):
             (timing.parent / name).write_text(name)
@@ -423,7 +466,50 @@ def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_i
     assert Pipeline(project, None).is_done("train@depthwise-0")
     assert (weights.read_text(), timing.read_text()) == ("weights", "1")
     (project / "dvc.lock").write_bytes(lock)
+    tell_of_lost_results("train@depthwise-0")
+    assert "results of this training (2), but files of the newest" not in capsys.readouterr().err  # a forced rerun
     timing.unlink()
     lose("1")
+    tell_of_lost_results("train@depthwise-0")
+    tell_of_lost_results("train@residual-0")
+    assert capsys.readouterr().err.count("train@depthwise-0: DVC's run cache lists results of this training (2)") == 1
     assert not Pipeline(project, None).is_done("train@depthwise-0")
     assert "train@depthwise-0: DVC's run cache lists results whose files are missing" in capsys.readouterr().err
+
+
+SBATCH = """#!/bin/bash
+for word in "$@"; do
+    case $word in --array=1-*) last=${word#--array=1-};; esac
+    command=$word
+done
+for task in $(seq "$last"); do SLURM_ARRAY_TASK_ID=$task bash -c "$command" & done
+wait
+"""
+
+
+@pytest.mark.slow
+def test_the_line_for_slurm_trains_every_item_at_once_and_each_is_committed(stub, tmp_path, monkeypatch):
+    monkeypatch.chdir(stub)
+    pipeline = Pipeline(stub, None)
+    for path in pipeline.needs("train@depthwise-0") + pipeline.needs("train@residual-0"):
+        (stub / path).parent.mkdir(parents=True, exist_ok=True)
+        (stub / path).write_text(path)
+    (stub / "pipeline/train.py").write_text(
+        "import os\nfrom pathlib import Path\nname = os.environ['DVC_STAGE'].partition('@')[2]\n"
+        "names = [f'results/train/{name}/{each}' for each in ('history.csv', 'run.json', 'timing.json')]\n"
+        "for path in map(Path, [f'models/{name}.safetensors', *names]):\n"
+        "    path.parent.mkdir(parents=True, exist_ok=True)\n    path.write_text(name)\n"
+    )
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(SBATCH)
+    sbatch.chmod(0o755)
+    documented = (ROOT / "docs/cluster.md").read_text().splitlines()
+    (line,) = [line for line in documented if line.startswith("    ") and "sbatch --array" in line]
+    path = f"{sbatch.parent}{os.pathsep}{variables()['PATH']}"
+    run(stub, "bash", "-c", line, PATH=path)
+    assert {stage for stage in (stub / "dvc.lock").read_text().split() if stage.startswith("train@")} == {
+        f"train@{name}:" for name in NAMES
+    }
+    pipeline = Pipeline(stub, None)
+    assert all(pipeline.is_done(f"train@{name}") for name in NAMES)

@@ -280,6 +280,20 @@ def test_100_percent_is_not_said_of_less(seven):
     assert advice(close)[0].startswith("If computation matters, use mobilenet_v3_small: it keeps 99.8 % of resnet18’s ")
 
 
+def test_networks_that_macro_accuracy_ranks_are_recommended_by_it(seven):
+    """Where classes have unequal numbers of images; here it is 20 points above top-1."""
+    by_class = {
+        row.model: {
+            "macro_accuracy": SeedMean(row.top1.mean + 0.2, None, 1),
+            "macro_interval": Interval(row.top1.mean + 0.2, 0, 1),
+        }
+        for row in seven.comparison.rows
+    }
+    first, *_, front = advice(changed(seven.comparison, Interval(0.01, -0.01, 0.03), **by_class), macs="50M")
+    assert first.startswith("Within 50 M MACs, use alexnet: 66.0 % macro accuracy (95 % interval ")
+    assert " shufflenet_v2_x0_5 is not significantly different from alexnet, which has fewer MACs." in front
+
+
 def test_memory_is_that_of_the_onnx_file(tmp_path):
     """What the stage export measured, of the networks that it exported."""
     from frugalnet.export import section

@@ -130,6 +130,7 @@ WRONG = {
     "no boundary": ({"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "expected a boundary"),
     "an empty form": ({"data": b"--x--\r\n", "headers": FORM}, 422, "no picture"),
     "a damaged form": ({"data": b"--y\r\n", "headers": FORM}, 400, "multipart/form-data: damaged"),
+    "a form with a stray byte": ({"data": b"--x?\r\n--x--", "headers": FORM}, 400, "multipart/form-data: damaged"),
     "half of a form": ({"data": b'--x\r\nContent-Disposition: form-data; name="p"', "headers": FORM}, 400, "damaged"),
     "no JSON": ({"data": b"{", "headers": JSON}, 400, "Invalid JSON"),
     "deep JSON": ({"data": b"[" * 100_000, "headers": JSON}, 400, "recursion limit"),
@@ -139,7 +140,8 @@ WRONG = {
     "another key": ({"json": {"pictures": [text(RED)], "top": 3}}, 422, "top: Extra inputs are not permitted"),
     "no base64": ({"json": {"pictures": [text(RED), "é"]}}, 422, "picture 1: expected an image file in base64"),
     "a plain data URL": ({"json": {"pictures": ["data:,x"]}}, 422, "picture 0: expected a data: URL in base64"),
-    "too many": ({"files": [("p", RED)] * 65}, 413, "65 pictures: expected at most 64"),
+    "too many in JSON": ({"json": {"pictures": ["x"] * 65}}, 413, "expected at most 64 pictures a request"),
+    "too many": ({"files": [("p", RED)] * 65}, 413, "expected at most 64 pictures a request"),
     "top": ({"data": RED, "query": "?top=0"}, 422, "top: Input should be greater than or equal to 1, found '0'"),
     "another network": (
         {"data": RED, "query": "?network=nix"},
@@ -151,13 +153,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_bad_request_gets_one_line_and_the_server_lives(server, what):
+def test_a_bad_request_gets_one_line_and_the_server_lives_and_logs_nothing(server, what, caplog):
     request, status, message = WRONG[what]
     response = predict(server, **request)
     assert (response.status_code, list(response.json())) == (status, ["detail"])
     assert message in response.json()["detail"]
     assert "\n" not in response.json()["detail"]
     assert "Traceback" not in response.text
+    assert caplog.text == ""
     assert best(predict(server, RED)) == ["red"]
 
 

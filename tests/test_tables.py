@@ -88,3 +88,23 @@ def test_an_accuracy_that_some_seeds_reached_says_how_many(rows):
     assert row[1].text == "1 of 2 seeds"
     assert len(row[2].below) == 1, "MACs, and no times: those of separate trainings do not compare"
     assert "TMACs" in row[2].below[0] or "GMACs" in row[2].below[0]
+
+
+def test_costs_that_were_measured_on_a_busy_machine_are_marked_with_what_to_do(rows):
+    cost = rows[0].records[0].cost
+    busy = replace(rows[0], records=[replace(rows[0].records[0], cost=cost | {"other_cores": 0.4})])
+    idle = replace(rows[0], records=[replace(rows[0].records[0], cost=cost | {"other_cores": 0.1})])
+    assert BY_KEY["latency_ms"].cell(idle, [idle]).text == "7.38 ms"
+    assert BY_KEY["latency_ms"].cell(busy, [busy]).text == "~7.38 ms"
+    assert BY_KEY["macs"].cell(busy, [busy]).text == BY_KEY["macs"].cell(idle, [idle]).text
+    assert BY_KEY["epoch_seconds"].cell(busy, [busy]).text[0] != "~", "of the training, not of this measurement"
+    assert "~: measured while other programs" in tables.networks([busy, idle], "", tables.SUMMARY).note
+    assert tables.networks([idle], "", tables.SUMMARY).note == ""
+    assert tables.terminal([busy]).endswith("dvc repro --force --single-item measure && dvc repro")
+    assert "~" not in tables.terminal([idle])
+
+
+def test_older_measurements_are_marked_by_the_spread_of_their_latencies(rows):
+    calm = replace(rows[0], latency_ms=Quantiles(1.0, 0.9, 2.7, 100))
+    assert not calm.was_busy
+    assert replace(rows[0], latency_ms=Quantiles(1.0, 0.9, 4.6, 100)).was_busy

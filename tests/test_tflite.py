@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 import torch
@@ -103,3 +104,23 @@ def test_the_same_network_gives_the_same_bytes_without_names_and_with_aligned_we
     assert all((values.ctypes.data - start) % 16 == 0 for values in held)
     parameters = sum(values.numel() for values in network[0].parameters())
     assert len(data) < 1.4 * parameters
+
+
+@needs_converter
+def test_weights_behind_the_model_are_brought_into_it(path):
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    largest = max((buffer for buffer in model.buffers if buffer.data is not None), key=lambda buffer: len(buffer.data))
+    held = bytes(largest.data)
+    largest.data = None
+    largest.size = len(held)
+    largest.offset = 1
+    largest.offset = len(_packed(model))  # as many bytes as with any other number
+    assert tflite._slim(_packed(model) + held) == path.read_bytes()
+
+
+def _packed(model) -> bytes:
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())

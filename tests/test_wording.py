@@ -90,6 +90,9 @@ def test_text_from_data_is_no_markdown(text, written):
 
 def test_differences_of_accuracy_are_in_points():
     assert wording.signed_points(-0.026) == "−2.6"
+    assert wording.signed_points(-0.0004) == "+0.0"
+    assert wording.percent(-0.0004) == "0.0\u00a0%"
+    assert wording.scale([1.0], ((1.0, " ms"),))(-0.001) == "0.00 ms"
 
 
 @pytest.mark.parametrize(

@@ -108,18 +108,20 @@ def write_exports(root: Path) -> None:
             result = measure_accuracy(runnables(stored, folder), data, settings)
             print(result.in_words(stored.name))
             kinds: tuple[Literal["onnx", "int8"], ...] = ("onnx", "int8") if result.int8_accepted else ("onnx",)
-            exports = {kind: _stage(folder / FILES[kind], stored.name, kind) for kind in kinds}
+            exports = {
+                kind: _stage(folder / FILES[kind], stored.name, kind, result.formats[kind].top1) for kind in kinds
+            }
             entry = stored.entry.model_copy(update={"onnx": exports["onnx"], "int8": exports.get("int8")})
             path = shutil.copyfile(stored.path, Path(temporary) / entry.file)
             staged.append(stored.model_copy(update={"path": path, "entry": entry}))
         weights.write_weights(root / WEIGHTS, staged)
 
 
-def _stage(file: Path, name: str, kind: Literal["onnx", "int8"]) -> Export:
+def _stage(file: Path, name: str, kind: Literal["onnx", "int8"], top1: float) -> Export:
     """Copy a file of a network's folder beside that folder, under the name that it has in a folder of weights."""
     path = file.parent.with_name(f"{name}.onnx" if kind == "onnx" else f"{name}.int8.onnx")
     shutil.copyfile(file, path)
-    return Export(file=path.name, sha256=sha256(path))
+    return Export(file=path.name, sha256=sha256(path), top1=top1 if kind == "int8" else None)
 
 
 def _check_data(stored: Stored, data: Dataset) -> None:

@@ -39,7 +39,10 @@ Limit = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_of_text
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network to choose from: its top-1, 0..1, and what it costs, as `Budget` has it. None: not measured."""
+    """A network to choose from: its top-1, 0..1, and what it costs, as `Budget` has it. None: not measured.
+
+    Where classes have unequal numbers of images, top1 is the accuracy that ranks the networks instead.
+    """
 
     name: str
     top1: float

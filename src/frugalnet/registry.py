@@ -253,9 +253,9 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
 
 
 @in_words("MLflow")
-def download_alias(root: Path, alias: str, folder: Path) -> Path:
+def download_alias(root: Path, alias: str, data: str | None, folder: Path) -> Path:
     """Copy the network that has the alias into `folder`; returns the folder of weights, or raises UserError."""
-    return _download(*find_version(root, alias), folder)
+    return _download(*find_version(root, alias, data), folder)
 
 
 def _download(name: str, version: str, folder: Path) -> Path:

@@ -21,6 +21,7 @@ WITHOUT_EFFECT = frozenset(
         "processes.py",
         "project.py",
         "registry.py",
+        "run_cache.py",
         "runs_page.py",
         "schema.py",
         "sources.py",

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from frugalnet import config, project
+from frugalnet import config, project, tracking
 from frugalnet.cluster.items import TOKEN, Finished, Item, Job, Stage
 from frugalnet.cluster.resources import Resources, choose_threads
 from frugalnet.config import Params
@@ -42,6 +42,7 @@ def main() -> None:
         raise UserError(
             f"compute.device: Ray chooses the GPUs, so {params.compute.device} cannot be asked for; use cuda"
         )
+    signal.signal(signal.SIGTERM, _stop)  # until there are trainings, which end in order
     with _token(root) as token:
         pipeline = Pipeline(root, params.cluster.remote)
         pipeline.run_earlier_stages()
@@ -133,6 +134,7 @@ def _job(root: Path, token: str, params: Params, resources: Resources) -> Job:
     if not params.compute.threads:
         workers = getattr(params.distributed, "workers", 1)
         variables["OMP_NUM_THREADS"] = str(resources.cores // workers)
+    variables["LOGNAME"] = tracking.user()  # who made the runs, not who runs Ray
     files = {name: (root / name).read_bytes() for name in _FILES}
     return Job(root, token, files, params.cluster.remote, params.compute.model_dump_json(), variables)
 
@@ -147,6 +149,10 @@ def _token(root: Path) -> Iterator[str]:
         yield token
     finally:
         (root / TOKEN).unlink(missing_ok=True)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from frugalnet.processes import cores
 # Ray is told before it is imported: no usage statistics, no metrics, and a cluster of this command's own listens on
 # loopback only (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER decides that on Linux, too).
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")  # all: of a lost node, Ray would print the end of its log
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 if not os.environ.get("RAY_ADDRESS"):
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -36,7 +37,7 @@ def connected() -> Iterator[str]:
     try:
         if address:
             _check_reachable(address)
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **own)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="critical", **own)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = printable(" ".join(str(error).split()))[:200]
         raise UserError(f"no Ray cluster at {address or 'this machine'} (RAY_ADDRESS): {reason}") from error
@@ -58,17 +59,24 @@ def nodes() -> list[Mapping[str, float]]:
     return [one["Resources"] for one in ray.nodes() if one["Alive"]]
 
 
+def nodes_with_room(resources: Resources) -> set[str]:
+    """The ids of the nodes that have what an item asks for, whether it is free or not."""
+    asked = {"CPU": resources.cores, "GPU": resources.gpus, "memory": resources.memory_bytes}
+    return {
+        one["NodeID"]
+        for one in ray.nodes()
+        if one["Alive"] and all(one["Resources"].get(kind, 0) >= amount for kind, amount in asked.items())
+    }
+
+
 def check_room(resources: Resources) -> None:
     """Raise UserError if no node of the cluster has what an item asks for."""
-    asked = {"CPU": resources.cores, "GPU": resources.gpus, "memory": resources.memory_bytes}
-    if not any(all(has.get(kind, 0) >= amount for kind, amount in asked.items()) for has in nodes()):
+    if not nodes_with_room(resources):
         found = "; ".join(
             f"{has.get('CPU', 0):g} cores, {has.get('GPU', 0):g} GPUs, {has.get('memory', 0) / 1e9:.1f} GB"
             for has in nodes()
         )
-        raise UserError(
-            f"a training asks for {resources}, which no node has ({found}): see cluster and compute.threads"
-        )
+        raise UserError(f"a training asks for {resources}, but nodes have {found}: see cluster and compute.threads")
 
 
 @dataclass
@@ -137,8 +145,11 @@ class Schedule:
                 continue
             except RayTaskError as error:  # our own code failed there: another version of it, or a broken installation
                 del self._running[stream]
-                event = Refused(printable(str(error).strip().splitlines()[-1])[:300])
-                again += self._refuse(running, event.reason)
+                reason = printable(str(error).strip().splitlines()[-1])[:300]
+                if running.node_id:
+                    again += self._refuse(running, reason)
+                else:  # not even the task could be loaded there
+                    self._fail(running.item.name, f"a node cannot run items: {reason}")
                 continue
             except (RayError, OSError) as error:
                 del self._running[stream]
@@ -179,7 +190,7 @@ class Schedule:
         if running.node_id not in self._refused:
             self._refused[running.node_id] = reason
             self.view.warn(f"node {running.place or running.node_id[:8]} is not used: {reason}")
-        if {one["NodeID"] for one in ray.nodes() if one["Alive"]} <= self._refused.keys():
+        if nodes_with_room(self.resources) <= self._refused.keys():
             raise UserError(f"no node can run the items: {reason}")
         self.view.set_state(running.item.name, "waiting")
         return [running.item]

@@ -43,7 +43,13 @@ class Pipeline:
         names = self._earlier_stages()
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         command = [sys.executable, "-m", "dvc", "repro", *(["--pull"] if self.remote else []), *names]
-        if subprocess.run(command, cwd=self.root, env={**os.environ, "PATH": path}).returncode:
+        with subprocess.Popen(command, cwd=self.root, env={**os.environ, "PATH": path}) as dvc:
+            try:
+                code = dvc.wait()
+            except BaseException:  # a signal: the stage that runs ends with dvc
+                dvc.terminate()
+                raise
+        if code:
             raise UserError("a stage before the trainings failed: see above, or run `dvc repro`")
         if self.remote:
             self.push(names)

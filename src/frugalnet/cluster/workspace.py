@@ -81,7 +81,7 @@ def _fill(folder: Path, project: Path, job: Job) -> None:
     (folder / ".dvc").mkdir(exist_ok=True)
     (folder / ".dvc/config").touch()
     with Repo(str(project)) as clone:
-        cache = {"dir": str(clone.cache.local.path), "type": clone.config["cache"].get("type")}
+        cache = {"dir": str(clone.cache.legacy.path), "type": clone.config["cache"].get("type")}
         remotes = clone.config["remote"]
         core = {"no_scm": True, "analytics": False, "remote": clone.config["core"].get("remote")}
     local = Config(str(folder / ".dvc"), validate=False)
@@ -94,7 +94,6 @@ def _fill(folder: Path, project: Path, job: Job) -> None:
 
 def _fetch(folder: Path, item: Item, remote: str | None) -> None:
     """Put the item's data into the folder, as DVC's cache or the remote hold them."""
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     needs = [str(folder / path) for path in item.needs]
@@ -104,7 +103,7 @@ def _fetch(folder: Path, item: Item, remote: str | None) -> None:
                 repo.pull(needs, remote=remote)
             else:
                 repo.checkout(needs)
-        except DvcException as error:
-            where = f"the remote '{remote}'" if remote else f"its DVC cache, {repo.cache.local.path}"
+        except Exception as error:  # whatever DVC, its index or the storage raise
+            where = f"the remote '{remote}'" if remote else f"its DVC cache, {repo.cache.legacy.path}"
             what = "; share DVC's cache.dir between the machines, or set cluster.remote" if not remote else ""
             raise Refusal(f"data cannot be had from {where}{what} ({' '.join(str(error).split())[:200]})") from error

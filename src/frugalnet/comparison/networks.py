@@ -64,6 +64,8 @@ class Measure:
     title: str
 
 
+BUSY_CORES = 0.25
+BUSY_SPREAD = 5  # between the 5th and 95th percentile; 3 on an idle machine (docs/results/modern)
 TOP1 = Measure("top1", "top-1", "Top-1")
 MACRO = Measure("macro_accuracy", "macro accuracy", "Macro accuracy")  # where classes differ in size
 
@@ -124,6 +126,17 @@ class Row:
     def cost(self) -> dict[str, Any]:
         """The model's entry in cost.json, the same for all seeds."""
         return self.records[0].cost
+
+    @property
+    def was_busy(self) -> bool:
+        """Whether other programs slowed the machine down while the costs were measured.
+
+        Known by what they used or, from older measurements, by the spread of the latencies.
+        """
+        other_cores = self.cost.get("other_cores")
+        if other_cores is not None:
+            return bool(other_cores > BUSY_CORES)
+        return self.latency_ms is not None and self.latency_ms.p95 > BUSY_SPREAD * self.latency_ms.p5
 
     def figure(self, key: str) -> SeedMean | Quantiles | float | None:
         """A field of this row, or else of the model's entry in cost.json; None if it was not measured."""

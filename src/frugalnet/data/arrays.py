@@ -67,11 +67,3 @@ def read_dataset(folder: Path) -> Dataset:
             f"{folder} holds no complete data set ({error}); make it again: "
             "rm -rf .dvc/cache/runs && dvc repro --force --single-item normalise"
         ) from error
-
-
-def read_near_copies(folder: Path) -> list[tuple[str, str]]:
-    """The pairs of a training and a validation picture that look alike, as `normalise` lists them; where it does not,
-    none."""
-    path = folder / "near_copies.json"
-    listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [(pair["train"], pair["validation"]) for pair in listed]

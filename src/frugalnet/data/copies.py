@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from frugalnet.files import read_record
 from frugalnet.processes import cores
 from frugalnet.schema import Config
 
@@ -131,3 +133,13 @@ def _contrast(small: NDArray[np.uint8]) -> NDArray[np.float64]:
     values = small.reshape(len(small), -1, 3).astype(np.float64)
     variance = np.einsum("npc,npc->n", values, values) / values[0].size - (values.mean(axis=1) ** 2).mean(axis=1)
     return np.asarray(np.sqrt(np.maximum(variance, 1.0)))
+
+
+def read_near_copies(folder: Path) -> list[NearCopy]:
+    """The near copies that `normalise` lists in its folder; none where it does not look for them.
+
+    Raises UserError if the list is damaged.
+    """
+    path = folder / "near_copies.json"
+    listed = read_record(path, NearCopies) if path.is_file() else None
+    return listed.pairs if listed else []

@@ -23,7 +23,7 @@ class Scale:
     decimals: int
 
     def __call__(self, value: float) -> str:
-        return f"{value / self.size:,.{self.decimals}f}{self.unit}"
+        return f"{value / self.size:z,.{self.decimals}f}{self.unit}"
 
     def range(self, low: float, high: float) -> str:
         """Two numbers, as "2.20 to 2.84 ms"."""
@@ -89,7 +89,7 @@ def interval(value: Interval) -> str:
 
 def percent(fraction: float, digits: int = 1) -> str:
     """0.4153 → "41.5 %", with a non-breaking space."""
-    return f"{fraction:.{digits}%}".replace("%", "\u00a0%").replace("-", "−")
+    return f"{fraction:z.{digits}%}".replace("%", "\u00a0%").replace("-", "−")
 
 
 def with_interval(value: Interval) -> str:
@@ -105,7 +105,7 @@ def ratio(fraction: float) -> str:
 
 def signed_points(fraction: float) -> str:
     """A difference of accuracies in percentage points: -0.026 → "−2.6"."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    return f"{100 * fraction:+z.1f}".replace("-", "−")
 
 
 def points(interval: Interval) -> str:

@@ -61,7 +61,7 @@ class ExportResult(Config):
         for kind in QUANTISED:
             if kind in self.formats:
                 loss = self.formats[kind].loss_points
-                bounds = f"{loss.estimate:.2f} points (95 % interval {loss.low:.2f} to {loss.high:.2f})"
+                bounds = f"{loss.estimate:z.2f} points (95 % interval {loss.low:z.2f} to {loss.high:z.2f})"
                 verdict = "within" if self.accepts(kind) else "not registered: more than"
                 lines.append(f"  {kind} loses {bounds}, {verdict} export.max_loss_points={self.max_loss_points}")
         return "\n".join(lines)

@@ -110,10 +110,17 @@ class _Builder(flatbuffers.Builder):  # type: ignore[misc]
 
 
 def _slim(model: bytes) -> bytes:
-    """The same model without tensors' names, and with equal scales and zero points stored once."""
+    """The same model without tensors' names, and with equal scales and zero points stored once.
+
+    The quantiser puts weights of more than 256 kB behind the model, where TensorFlow Lite Micro does not read them.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     unpacked = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
+    for buffer in unpacked.buffers:
+        if buffer.size:
+            buffer.data = np.frombuffer(model, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
     for graph in unpacked.subgraphs:
         for tensor in graph.tensors:
             tensor.name = None

@@ -24,6 +24,7 @@ from frugalnet.compute import describe_machine, evaluating, synchronize
 from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.counts import named_layers, weights_bytes
 from frugalnet.metrics.energy import EnergyMeter
+from frugalnet.metrics.load import OtherLoad
 from frugalnet.metrics.statistics import quantiles
 
 
@@ -45,10 +46,12 @@ def measure_networks(
     - cpu_seconds_per_image, cpu_seconds_per_training_image: of all threads of this process, medians.
     - peak_memory_*_bytes: weights, input and all that PyTorch allocates on the way, at `batch_size`; None on MPS.
     - energy_joules_per_image, energy_joules_per_training_image: from a counter, see EnergyMeter; None without one.
+    - other_cores: that other programs used meanwhile, on average; None where the system does not say.
     - machine: what it was measured on and how.
     """
     subjects = {name: _Subject(network, device, config.batch_size, input_shape) for name, network in networks.items()}
     samples: dict[str, dict[str, list[float]]] = {name: {} for name in subjects}
+    load = OtherLoad()
     rounds = tqdm(range(-config.warmup_rounds, config.rounds), desc="measure", unit=" rounds", disable=None)
     for number in rounds:
         for name in sorted(subjects, reverse=number % 2 == 1):
@@ -56,6 +59,7 @@ def measure_networks(
             if number >= 0:
                 for key, values in taken.items():
                     samples[name].setdefault(key, []).extend(values)
+    other_cores = load.cores()
     machine = describe_machine(device) | {
         "input_shape": "×".join(map(str, input_shape)),
         "batch_size": config.batch_size,
@@ -65,7 +69,7 @@ def measure_networks(
         name: _summary(samples[name], config.batch_size)
         | subject.memory()
         | subject.energy(config.energy_seconds)
-        | {"machine": machine}
+        | {"other_cores": other_cores, "machine": machine}
         for name, subject in subjects.items()
     }
 

@@ -78,7 +78,7 @@ def gap(row: Row) -> float:
 
 
 def in_points(value: float) -> str:
-    return f"{100 * value:.1f} points".replace("-", "−")
+    return f"{100 * value:z.1f} points".replace("-", "−")
 
 
 def near(case: Case, figure: Callable[[Row], float], expected: float, within: float) -> Judgement:

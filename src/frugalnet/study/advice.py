@@ -207,7 +207,7 @@ def _front(comparison: Comparison) -> str:
     dominated: list[str] = []
     unclear: list[str] = []
     for row in (row for row in rows if row.model not in front):
-        ahead = [r for r in rows if r.macs <= row.macs and r.top1.mean >= row.lead.mean and r is not row]
+        ahead = [r for r in rows if r.macs <= row.macs and r.lead.mean >= row.lead.mean and r is not row]
         clearly = next((r for r in ahead if comparison.difference(r.model, row.model).low > 0), None)
         if clearly:
             dominated.append(f"{row.model} by {clearly.model}")

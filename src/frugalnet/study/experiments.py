@@ -11,8 +11,10 @@ from frugalnet.adaptation import section as adaptation
 from frugalnet.comparison.compare import Comparison, Evidence, compare
 from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset
+from frugalnet.data.copies import NearCopy
 from frugalnet.document.blocks import Section
 from frugalnet.document.wording import count
+from frugalnet.errors import printable
 from frugalnet.export import section as export
 from frugalnet.files import sha256_of
 from frugalnet.robustness import section as robustness
@@ -40,16 +42,15 @@ class Experiment(Protocol):
         """Every figure of the section that holds no time, ready for JSON."""
 
 
-MOST_NAMED = 10  # pairs of near copies
+MOST_NAMED = 10  # near copies
 MOST_UNEQUAL = 1.5  # the largest class, in smallest ones, up to which top-1 ranks the networks
 EXPERIMENTS: tuple[Any, ...] = (robustness, export, adaptation)  # each an Experiment; in the order of the report
 
 
-def gather(results: Path, data: Dataset, near_copies: Sequence[tuple[str, str]] = ()) -> Evidence:
+def gather(results: Path, data: Dataset, near_copies: Sequence[NearCopy] = ()) -> Evidence:
     """The networks evaluated on these data, and what the experiments measured of them, from a folder of results.
 
-    near_copies: a training and a validation picture each that look alike. Raises UserError if there is no such network,
-    or if a file is missing or damaged.
+    near_copies: in both splits. Raises UserError if there is no such network, or if a file is missing or damaged.
     """
     records = read_records(results)
     sizes = unequal_sizes(data)
@@ -61,14 +62,11 @@ def gather(results: Path, data: Dataset, near_copies: Sequence[tuple[str, str]] 
     return Evidence(comparison, tuple(result for result in loaded if result is not None), lacking)
 
 
-def _in_words(near_copies: Sequence[tuple[str, str]]) -> str:
-    pictures = len({validation for _, validation in near_copies})
-    named = ", ".join(f"{validation} (as {train})" for train, validation in near_copies[:MOST_NAMED])
-    more = f" and {len(near_copies) - MOST_NAMED} more pairs" if len(near_copies) > MOST_NAMED else ""
-    return (
-        f"{count(pictures, 'validation image')} look{'s' if pictures == 1 else ''} like a training image, "
-        f"which flatters every network: {named}{more}."
-    )
+def _in_words(near_copies: Sequence[NearCopy]) -> str:
+    named = ", ".join(f"{printable(pair.validation)} (as {printable(pair.train)})" for pair in near_copies[:MOST_NAMED])
+    more = f" and {len(near_copies) - MOST_NAMED} more" if len(near_copies) > MOST_NAMED else ""
+    look = f"look{'s' if len(near_copies) == 1 else ''} like a training image, which flatters every network"
+    return f"{count(len(near_copies), 'validation image')} {look}: {named}{more}."
 
 
 def unequal_sizes(data: Dataset) -> tuple[int, int] | None:

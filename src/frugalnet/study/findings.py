@@ -109,10 +109,9 @@ def _scope(comparison: Comparison) -> str:
     sizes = f" ({side(comparison)} pixels)" if run.get("side") or not comparison.is_of_the_paper else ""
     trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
     seeds = dict.fromkeys(count(len(row.seeds), "seed") for row in rows)
-    images = f"{run['n_validation']:,} images{sizes} of the {run['validated_on']}"
     return (
-        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {images}. Trained "
-        f"for {' or '.join(trained)}, with {' or '.join(seeds)}."
+        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {run['n_validation']:,} images{sizes} "
+        f"of the {run['validated_on']}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
     ) + _unequal(comparison)
 
 

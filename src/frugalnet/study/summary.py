@@ -5,6 +5,7 @@ from typing import Any
 from frugalnet.comparison.compare import Comparison, Difference
 from frugalnet.comparison.networks import Row
 from frugalnet.document.wording import MILLISECONDS, human, interval, percent, points, scale
+from frugalnet.study.tables import BUSY
 
 
 def summary(compared: Comparison) -> dict[str, Any]:
@@ -12,7 +13,8 @@ def summary(compared: Comparison) -> dict[str, Any]:
 
     `top1` (0..1; with `macro`, where that ranks the networks), `MMACs` (millions) and `ms` (median latency of one
     image) are those of the best network, as numbers to sort by and subtract. A column for each figure of each network
-    is too wide for a terminal, so each network has one text, as "65.5% 23M 7.5ms". What was not measured is left out.
+    is too wide for a terminal, so each network has one text, as "65.5% 23M 7.5ms". A ~ stands before a latency that was
+    measured while other programs used the machine. What was not measured is left out.
     """
     best = compared.rows[0]
     figures = {"best": best.model, "top1": round(best.top1.mean, 4), "MMACs": float(f"{best.macs / 1e6:.3g}")}
@@ -21,7 +23,8 @@ def summary(compared: Comparison) -> dict[str, Any]:
     if best.latency_ms is not None:
         figures["ms"] = float(f"{best.latency_ms.median:.3g}")
     for row in sorted(compared.rows, key=lambda row: row.model):
-        latency = "" if row.latency_ms is None else f" {_short(row.latency_ms.median)}ms"
+        mark = BUSY if row.was_busy else ""
+        latency = "" if row.latency_ms is None else f" {mark}{_short(row.latency_ms.median)}ms"
         figures[row.model] = f"{row.lead.mean:.1%} {_short(row.macs / 1e6)}M{latency}"
     return figures
 
@@ -52,7 +55,8 @@ def _difference(pair: Difference) -> str:
 def _figures(row: Row) -> str:
     latency = ""
     if row.latency_ms:
-        latency = f", {scale([row.latency_ms.median], MILLISECONDS)(row.latency_ms.median)} per image"
+        busy = " on a busy machine" if row.was_busy else ""
+        latency = f", {scale([row.latency_ms.median], MILLISECONDS)(row.latency_ms.median)} per image{busy}"
     accuracy = f"{row.measure.name} {percent(row.lead.mean)} (95 % interval {interval(row.lead_interval)})"
     if row.macro_interval:
         accuracy += f", top-1 {percent(row.top1.mean)}"

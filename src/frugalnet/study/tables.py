@@ -57,7 +57,8 @@ class Column:
         shown = scale([*values], self.units)
         if not isinstance(figure, Quantiles):
             return Cell(shown(value), (), is_best)
-        return Cell(shown(value), (shown.range(figure.p5, figure.p95), f"n\u00a0{figure.n}"), is_best)
+        mark = BUSY if row.was_busy and self.key in row.cost else ""
+        return Cell(mark + shown(value), (shown.range(figure.p5, figure.p95), f"n\u00a0{figure.n}"), is_best)
 
     def _below(self, row: Row) -> tuple[str, ...]:
         """The interval of an accuracy that has one, and with the one that ranks the networks its number of seeds."""
@@ -67,6 +68,8 @@ class Column:
         return (interval(known), *seeds) if known else ()
 
 
+BUSY = "~"
+BUSY_NOTE = "~: measured while other programs used the machine; measure again when it is idle"
 PER_SECOND = ((1.0, ""),)
 SUMMARY = (
     Column("top1", "Top-1", max),
@@ -118,8 +121,9 @@ def networks(rows: Sequence[Row], title: str, columns: Sequence[Column]) -> Tabl
     known = [column for column in columns if any(column.value(row) is not None for row in rows)]
     missing = [column.title for column in columns if column not in known]
     body = [[network_cell(row.model), *(column.cell(row, rows) for column in known)] for row in rows]
-    note = f"Not measured on this machine: {', '.join(missing)}." if missing else ""
-    return Table(title, ("Network", *(column.title for column in known)), body, note=note)
+    notes = [f"Not measured on this machine: {', '.join(missing)}."] if missing else []
+    notes += [f"{BUSY_NOTE}."] if any(cell.text.startswith(BUSY) for line in body for cell in line) else []
+    return Table(title, ("Network", *(column.title for column in known)), body, note=" ".join(notes))
 
 
 def terminal(rows: Sequence[Row]) -> str:
@@ -131,4 +135,6 @@ def terminal(rows: Sequence[Row]) -> str:
         lines.append([row.model, str(len(row.seeds)), *(cell.text + (" ", "*")[cell.best] for cell in cells)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
-    return "\n".join("  ".join(line).rstrip() for line in padded)
+    shown = ["  ".join(line).rstrip() for line in padded]
+    again = f"{BUSY_NOTE}: dvc repro --force --single-item measure && dvc repro"
+    return "\n".join([*shown, again] if any(row.was_busy for row in rows) else shown)

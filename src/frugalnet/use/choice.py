@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from frugalnet import recommendation
 from frugalnet.errors import UserError
+from frugalnet.export.formats import Format
 from frugalnet.files import read_record
 from frugalnet.metrics.statistics import wilson_interval
 from frugalnet.processes import cpu_model_name
@@ -20,7 +21,6 @@ from frugalnet.schema import Config
 from frugalnet.use import runtime, weights
 from frugalnet.use.weights import Stored
 
-Format = Literal["onnx", "int8"]
 MEASURED = "latency.json"  # in a folder of weights; apart from weights.json, which has the same bytes everywhere
 ROUNDS = 20  # in each of which every file is timed in turn, so that a noisy machine favours none
 CALLS = 20

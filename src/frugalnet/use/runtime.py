@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from frugalnet import pictures
 from frugalnet.errors import UserError
-from frugalnet.use.weights import Classes, Stored, check_onnx, choose_network
+from frugalnet.export.formats import Format
+from frugalnet.use.weights import Classes, Stored, check_exports, choose_network
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, side, side, 3) RGB → (N, classes) logits
 EXPORTED = "model.onnx"  # in a folder that `frugalnet export` wrote
@@ -107,15 +108,18 @@ def load(name: str | None = None, weights: Path | str | None = None) -> Network:
     return open_stored(choose_network(name, weights))
 
 
-def open_stored(stored: Stored) -> Network:
-    """A stored network: its ONNX file if there is one, or its weights by PyTorch. Raises UserError as `load` does."""
+def open_stored(stored: Stored, kind: Format = "onnx") -> Network:
+    """A stored network: its ONNX file if there is one, or its weights by PyTorch. Raises UserError as `load` does.
+
+    kind: int8 for its int8 file, which there must be.
+    """
     if stored.entry.onnx is None:
         from frugalnet.use import pytorch
 
         path = stored.path
         run = pytorch.open_network(stored)
     else:
-        path = check_onnx(stored)
+        path = check_exports(stored)[kind]
         run = open_onnx(path)
     return _warm(Network(stored.name, stored.classes, stored.entry.side, path, run, stored))
 

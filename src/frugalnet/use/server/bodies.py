@@ -40,28 +40,36 @@ def read_files(content_type: str, body: bytes) -> list[File]:
         raise Refusal(415, f"Content-Type: expected {KINDS}, found {found}; with curl: -F picture=@photo.jpg")
     if not files:
         raise Refusal(422, "no picture: expected at least one")
-    if len(files) > MAX_PICTURES:
-        raise Refusal(413, f"{len(files)} pictures: expected at most {MAX_PICTURES} a request")
     return files
 
 
+def _check_count(count: int) -> None:
+    if count > MAX_PICTURES:
+        raise Refusal(413, f"expected at most {MAX_PICTURES} pictures a request")
+
+
 def _of_form(body: bytes, boundary: bytes | None) -> list[File]:
-    files: list[FormFile] = []
-    fields: list[object] = []
+    files: list[File] = []
+
+    def add(part: FormFile) -> None:
+        _check_count(len(files) + 1)  # at once: a body may hold a million of them
+        files.append(_of_part(part))
+
+    def refuse(_: object) -> None:
+        raise Refusal(422, "multipart/form-data: expected files alone, found a field without a filename")
+
     if not boundary:
         raise Refusal(400, "multipart/form-data: expected a boundary in the Content-Type")
     if not body.rstrip().endswith(b"--" + boundary + b"--"):  # which the parser leaves open
         raise Refusal(400, "multipart/form-data: damaged (it does not end with its boundary)")
     in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}  # a body is held already, and a file on disk could outlive it
     try:
-        parser = FormParser("multipart/form-data", fields.append, files.append, boundary=boundary, config=in_memory)
+        parser = FormParser("multipart/form-data", refuse, add, boundary=boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise Refusal(400, f"multipart/form-data: damaged ({error})") from error
-    if fields:
-        raise Refusal(422, "multipart/form-data: expected files alone, found a field without a filename")
-    return [_of_part(file) for file in files]
+    return files
 
 
 def _of_part(file: FormFile) -> File:
@@ -80,6 +88,7 @@ def _of_json(body: bytes) -> list[File]:
         where = ".".join(map(str, first["loc"])) or "the body"
         status = 400 if first["type"] == "json_invalid" else 422
         raise Refusal(status, f'JSON: expected {{"pictures": ["base64", …]}}; {where}: {first["msg"]}') from error
+    _check_count(len(texts))
     return [File(f"picture {number}", _of_text(text, f"picture {number}")) for number, text in enumerate(texts)]
 
 

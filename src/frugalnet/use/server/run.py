@@ -1,6 +1,7 @@
 """The server's process: which networks it runs, its socket, its end."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,13 +92,14 @@ class Server(uvicorn.Server):
 
 
 def _configuration(app: FastAPI) -> uvicorn.Config:
-    """How the application is served. What a client did is counted, not logged."""
+    """How the application is served. What clients do wrong is counted and answered, not logged."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return uvicorn.Config(
         app,
         ws="none",
         lifespan="off",
         access_log=False,
-        log_level="warning",
+        log_level="error",
         server_header=False,
         timeout_graceful_shutdown=END_SECONDS,
     )
