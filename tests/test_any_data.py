@@ -244,5 +244,5 @@ def test_networks_that_began_alike_are_compared_with_each_other(tmp_path: Path) 
         "Of those that began from random weights, resnet18 is the most accurate, 56.0\u00a0% top-1; its lead"
     )
     assert "began from weights trained on tiny-imagenet, residual is the most accurate" in said[2]
-    assert conclude(Evidence(compared)).recommendation[: len(said)] == said
+    assert conclude(Evidence(compared)).recommendation[1 : 1 + len(said)] == said
     assert starts.sentences(comparison(tmp_path / "alike")) == []
