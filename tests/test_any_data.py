@@ -162,6 +162,12 @@ def test_few_classes_have_their_percentages_in_the_squares_and_their_own_scale()
     assert "annotations" not in plotly(heatmap(10))["layout"]
 
 
+def test_names_in_any_script_are_drawn_without_a_warning(tmp_path: Path) -> None:
+    names = ["部品", "деталь", "قطعة"]
+    png(Heatmap("c", "", names, np.full((3, 3), 1, np.float32)), tmp_path / "c.png")
+    assert plotly(Heatmap("c", "", names, np.full((3, 3), 1, np.float32)))["data"][0]["x"] == names
+
+
 def test_a_heatmap_of_very_many_classes_shows_every_mistake(tmp_path: Path) -> None:
     import cv2
 
