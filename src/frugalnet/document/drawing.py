@@ -2,6 +2,7 @@
 
 import base64
 import html
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -182,7 +183,8 @@ def png(figure: Chart | Heatmap | Gallery, path: Path) -> None:
         drawn = _png_large_heatmap(figure)
     else:
         drawn = _png_of(figure)
-    with atomic(path) as partial:
+    with atomic(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a script's names; the page shows them
         drawn.savefig(partial, format="png", metadata={"Software": None})  # no matplotlib version in the bytes
 
 
