@@ -158,7 +158,8 @@ def _stub_project(folder: Path, count: int) -> Path:
         f"for each in {evaluated!r}:\n    path = Path('results/evaluate', name, each)\n"
         "    path.parent.mkdir(parents=True, exist_ok=True)\n    path.write_text(name)\n"
     )
-    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "augment", "teach", "start"], cwd=folder, check=True)
+    command = [sys.executable, "-m", "dvc", "repro", "--quiet", "augment", "teach", "start"]
+    subprocess.run(command, cwd=folder, check=True)
     return folder
 
 

@@ -211,6 +211,8 @@ def test_a_server_that_has_ended_is_said(browser, examples):
     with servers.in_this_process([networks.network()]) as url:
         page.goto(url)
         page.get_by_role("article").wait_for()
+        choose(page, examples[0])
+        page.get_by_text("It says red.").wait_for()
     choose(page, examples[0])
     page.get_by_text("The server does not answer.").wait_for()
     page.close()

@@ -230,10 +230,12 @@ def find_version(root: Path, alias: str, data: str | None = None) -> tuple[str, 
     if data is not None:
         found = {key: value for key, value in found.items() if key == data}
     if not found:
-        on = f" on {data}" if data else ""
-        raise UserError(f"no network has the alias {alias}{on}: run `dvc repro`, then `python -m frugalnet.promote`")
+        where = f"on {data} in {mlflow.get_tracking_uri()}" if data else f"in {mlflow.get_tracking_uri()}"
+        raise UserError(
+            f"no network has the alias {alias} {where}: run `dvc repro`, then `python -m frugalnet.promote`"
+        )
     if len(found) > 1:
-        raise UserError(f"networks on {', '.join(sorted(found))} have the alias {alias}: say on which data")
+        raise UserError(f"networks on {', '.join(sorted(found))} have the alias {alias}: name one with --data")
     return next(iter(found.values()))
 
 
@@ -253,8 +255,8 @@ def download(root: Path, run_id: str, folder: Path) -> Path:
 
 
 @in_words("MLflow")
-def download_alias(root: Path, alias: str, data: str | None, folder: Path) -> Path:
-    """Copy the network that has the alias into `folder`; returns the folder of weights, or raises UserError."""
+def download_alias(root: Path, alias: str, folder: Path, data: str | None = None) -> Path:
+    """Copy the network that has the alias into `folder`; returns the folder of weights. Raises as `find_version`."""
     return _download(*find_version(root, alias, data), folder)
 
 

@@ -42,7 +42,7 @@ class Pipeline:
         """Run what trainings and evaluations need, here. Raises UserError if a stage fails."""
         names = self._earlier_stages()
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        command = [sys.executable, "-m", "dvc", "repro", *(["--pull"] if self.remote else []), *names]
+        command = [sys.executable, "-m", "dvc", "repro", *names]
         with subprocess.Popen(command, cwd=self.root, env={**os.environ, "PATH": path}) as dvc:
             try:
                 code = dvc.wait()

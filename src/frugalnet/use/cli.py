@@ -1,6 +1,7 @@
 """The command `frugalnet`: its words and options. What it does is in `commands`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from frugalnet.use import commands as run
 
 def main() -> None:
     streams.make_usable()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary folders are removed first
     parser = argparse.ArgumentParser(
         prog="frugalnet",
         description="Find a network for a device; classify pictures with it, fine-tune, export or serve it.",
@@ -71,7 +73,7 @@ def main() -> None:
     serve.add_argument("--weights", type=Path, help="a folder or file of weights, or an exported folder, instead")
     serve.add_argument("--model", help="only this network: depthwise or, with its seed, depthwise-0")
     serve.add_argument("--alias", choices=("champion", "frugal"), help="the registered network of this alias instead")
-    serve.add_argument("--data", metavar="NAME", help="the data set that the alias is of, if there are several")
+    serve.add_argument("--data", metavar="NAME", help="what it was trained on, if several networks have the alias")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=_within(1, 65535), default=5001, help="default: 5001")
     serve.add_argument(

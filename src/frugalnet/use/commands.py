@@ -197,7 +197,7 @@ def _aliased(arguments: argparse.Namespace, folder: Path) -> Path:
     with needing_study("--alias"):
         from frugalnet import project, registry
 
-        return registry.download_alias(project.project_root(), arguments.alias, arguments.data, folder)
+        return registry.download_alias(project.project_root(), arguments.alias, folder, arguments.data)
 
 
 def _text(picture: dict[str, Any]) -> str:

@@ -81,7 +81,8 @@ class NetworkCard(BaseModel):
     is_default: bool = Field(description="Whether it answers requests that name no network.")
     side: int = Field(description="Of the square pictures that it takes, in pixels.")
     data: str | None = Field(description="What it was trained on.")
-    top1: float | None = Field(description="Accuracy on the held-out pictures of its data.")
+    top1: float | None = Field(description="Accuracy on held-out pictures of its data.")
+    n: int | None = Field(description="How many pictures those are.")
     macs: int | None = Field(description="Multiply-accumulate operations for a picture.")
     classes: list[ClassName]
 

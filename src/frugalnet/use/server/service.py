@@ -32,12 +32,10 @@ class Service:
         networks = self._choose(wanted.network)
         content_type = request.headers.get("content-type", "")
         abandoned = Event()
-        slow = api.Refusal(408, f"the body did not arrive in time, at most {BODY_SECONDS:g} s")
-        long = api.Refusal(503, "took too long; send fewer or smaller pictures, or try again", RETRY_SECONDS)
-        async with self.intake.body(request, self.limits.within(BODY_SECONDS, slow)) as body:
+        async with self.intake.body(request, self.limits.within(BODY_SECONDS, _slow)) as body:
             work = partial(self._classify, networks, content_type, body, wanted, abandoned)
             try:
-                async with self.limits.within(WORK_SECONDS, long):
+                async with self.limits.within(WORK_SECONDS, _long):
                     return await self.workers.call(work)
             finally:
                 abandoned.set()
@@ -77,6 +75,15 @@ def _card(network: Network, is_default: bool) -> api.NetworkCard:
         side=network.side,
         data=entry.data if entry else None,
         top1=entry.top1 if entry else None,
+        n=entry.n if entry else None,
         macs=entry.macs if entry else None,
         classes=[api.ClassName(id=key, name=name) for key, name in pairs],
     )
+
+
+def _slow() -> api.Refusal:
+    return api.Refusal(408, f"the body did not arrive in time, at most {BODY_SECONDS:g} s")
+
+
+def _long() -> api.Refusal:
+    return api.Refusal(503, "took too long; send fewer or smaller pictures, or try again", RETRY_SECONDS)

@@ -25,15 +25,15 @@ class Limits:
         self._timeouts: set[asyncio.Timeout] = set()
 
     @asynccontextmanager
-    async def within(self, seconds: float, otherwise: Refusal) -> AsyncIterator[None]:
-        """Raise `otherwise` in the block when the time is over."""
+    async def within(self, seconds: float, otherwise: Callable[[], Refusal]) -> AsyncIterator[None]:
+        """Raise what `otherwise` gives in the block when the time is over."""
         timeout = asyncio.timeout(seconds)
         self._timeouts.add(timeout)
         try:
             async with timeout:
                 yield
         except TimeoutError as error:
-            raise otherwise from error
+            raise otherwise() from error
         finally:
             self._timeouts.remove(timeout)
 

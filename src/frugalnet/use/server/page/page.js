@@ -18,7 +18,7 @@ const cards = new Map();
 function addCard(network) {
   const card = find("card").content.cloneNode(true).querySelector("article");
   const facts = [];
-  if (network.top1 !== null) facts.push(`${percent(network.top1)} right on ${network.data}`);
+  if (network.top1 !== null) facts.push(`${Math.round(100 * network.top1)} % of ${network.n.toLocaleString("en")} pictures right`);
   if (network.macs !== null) facts.push(`${(network.macs / 1e6).toFixed(1)} M MACs`);
   card.querySelector("h2").textContent = network.name;
   card.querySelector(".facts").textContent = facts.join(", ");
@@ -64,6 +64,7 @@ function guessRow(guess) {
 }
 
 function summary(predictions) {
+  if (predictions.length === 1 && predictions[0].sure) return `It says ${predictions[0].top[0].name}.`;
   const sure = predictions.filter((one) => one.sure);
   if (sure.length === 0) return "No network is sure. It may be none of their classes.";
   const votes = new Map();
