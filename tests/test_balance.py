@@ -128,7 +128,7 @@ def test_what_a_network_started_from_is_part_of_its_run_and_of_its_recipe_in_the
     assert "start" not in other
     assert start_path("depthwise", RECIPE, starts) is None
     told = [recipe(Record("m", 0, run, {}, [], {}, {}, [], [], [], None, None))["start"] for run in (described, other)]
-    assert told == ["depthwise-0.safetensors of tiny-imagenet", "random weights"]
+    assert told == ["weights trained on tiny-imagenet", "random weights"]
 
 
 def test_weights_of_another_network_are_no_start(unequal, starts):
