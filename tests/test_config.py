@@ -202,3 +202,12 @@ def test_what_a_finished_download_needs_imports_neither_the_network_nor_albument
         f"sys.exit(' '.join({{*{HEAVY}}} - {{'numpy', 'tqdm'}} & {{*sys.modules}}) or None)"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
+
+
+@pytest.mark.parametrize("line", ["  latency_ms: null", "  balance: none", "  start: random", "  epochs: 30"])
+def test_a_parameter_that_is_missing_is_not_replaced_by_a_default(tmp_path, line):
+    text = compose(tmp_path / "params.yaml").read_text()
+    assert f"{line}\n" in text
+    (tmp_path / "params.yaml").write_text(text.replace(f"{line}\n", ""))
+    with pytest.raises(UserError, match=rf"\.{line.split(':')[0].strip()}: (missing|Field required)"):
+        config.read_params(tmp_path / "params.yaml")

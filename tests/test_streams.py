@@ -59,3 +59,29 @@ def test_help_is_printed_in_any_encoding(command):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-m", "frugalnet.use.cli", command, "--help"]
     subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)
+
+
+SLOW = """
+import sys, tempfile, time
+from frugalnet.use import cli, commands
+
+def slow(_):
+    with tempfile.TemporaryDirectory() as folder:
+        print(folder, flush=True)
+        time.sleep(60)
+
+slow.__doc__ = commands.check.__doc__
+commands.check = slow
+sys.argv = ["frugalnet", "check"]
+cli.main()
+"""
+
+
+def test_a_command_that_is_ended_removes_its_temporary_folders():
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen([sys.executable, "-c", SLOW], env=environment, stdout=subprocess.PIPE, text=True) as command:
+        folder = Path(command.stdout.readline().strip())
+        assert folder.is_dir()
+        command.terminate()
+        assert command.wait(30) == 128 + 15
+    assert not folder.exists()

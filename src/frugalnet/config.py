@@ -134,10 +134,22 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         ]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
         raise UserError(f"{path}: " + "; ".join(wrong[:_MAX_TOLD]) + more) from error
+    if missing := list(_left_to_defaults(params)):
+        raise UserError(f"{path}: {', '.join(missing[:_MAX_TOLD])}: missing; `make params` restores the defaults")
     for key, name in named_networks(params):
         with naming(f"{path}: {key}"):
             models.find(name)
     return params
+
+
+def _left_to_defaults(values: Config, prefix: str = "") -> Iterator[str]:
+    """The keys that the file lacks and a class has a default for: DVC would not see them change."""
+    for name in type(values).model_fields:
+        value = getattr(values, name)
+        if name not in values.model_fields_set:
+            yield f"{prefix}{name}"
+        elif isinstance(value, Config):
+            yield from _left_to_defaults(value, f"{prefix}{name}.")
 
 
 def named_networks(params: Params) -> list[tuple[str, str]]:
