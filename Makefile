@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repository demo test default-tests test-all coverage torture team-test cluster-test image-test train-all bench bench-devices bench-gpu bench-serve push-hf verify results readme lint ui serve try params lock
+.PHONY: help install repository demo test default-tests test-all coverage torture team-test cluster-test image-test train-all bench bench-devices bench-gpu bench-pictures bench-serve push-hf verify results readme lint ui serve try params lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ train-all: .venv/installed ## train and evaluate the matrix in parallel on Ray (
 
 bench-devices: .venv/installed ## export the committed networks; accuracy, bytes, latency by format (needs data/arrays)
 	python -m benchmarks.devices
+
+bench-pictures: .venv/installed ## measure how fast photographs are decoded, against OpenCV (five minutes)
+	python -m benchmarks.pictures
 
 bench-serve: .venv/installed ## compare the server with MLflow’s: requests per second and latency (three minutes)
 	python -m benchmarks.serving

@@ -19,7 +19,7 @@ def small_disk(folder: Path, kilobytes: int, *, read_only: bool = False) -> Iter
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)  # MLflow keeps its database open
 
 
 @contextmanager

@@ -84,12 +84,10 @@ def test_a_network_learns_own_pictures_and_then_predicts_exports_and_serves(fold
 
     port = servers.free_port()
     command = [sys.executable, "-m", "frugalnet.use.cli", "serve", "--weights", "net", "--port", str(port)]
-    with servers.started(command, port, tmp_path / "log", "/ping", cwd=tmp_path):
+    with servers.started(command, port, tmp_path / "log", "/health", cwd=tmp_path):
         image = base64.b64encode((tmp_path / "new.png").read_bytes()).decode()
-        answer = requests.post(
-            f"http://127.0.0.1:{port}/invocations", json={"dataframe_records": [{"image": image}]}, timeout=60
-        )
-    assert answer.json()["predictions"][0]["classes"][0]["name"] == "red `things`"
+        answer = requests.post(f"http://127.0.0.1:{port}/predict", json={"pictures": [image]}, timeout=60)
+    assert answer.json()["pictures"][0]["predictions"][0]["top"][0]["name"] == "red `things`"
 
     with pytest.raises(UserError, match="already exists"):
         adapt.adapt(folder, stored, tmp_path / "net")

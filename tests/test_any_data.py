@@ -1,5 +1,7 @@
 """The report of data that are not Tiny ImageNet: of 2 to 1,000 classes, of unequal size, with or without a start."""
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
@@ -9,6 +11,7 @@ from typing import Any
 import fake_results
 import numpy as np
 import pytest
+from PIL import Image
 
 from frugalnet.adaptation.result import read_lacking, read_result, write_network
 from frugalnet.comparison.compare import Comparison, Evidence, compare
@@ -16,11 +19,12 @@ from frugalnet.comparison.networks import MILESTONES
 from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.data.copies import NearCopies, NearCopy, read_near_copies
-from frugalnet.document.blocks import Fold, Heatmap
-from frugalnet.document.drawing import MOST_SQUARES, plotly, png
+from frugalnet.document.blocks import Fold, Heatmap, Pictures
+from frugalnet.document.drawing import MOST_SQUARES, data_url, plotly, png
 from frugalnet.files import write_json
 from frugalnet.metrics import statistics
 from frugalnet.metrics.accuracy import macro_accuracy
+from frugalnet.robustness import section as robustness
 from frugalnet.study import starts, summary
 from frugalnet.study.experiments import gather, unequal_sizes
 from frugalnet.study.findings import conclude
@@ -162,6 +166,12 @@ def test_few_classes_have_their_percentages_in_the_squares_and_their_own_scale()
     assert "annotations" not in plotly(heatmap(10))["layout"]
 
 
+def test_names_in_any_script_are_drawn_without_a_warning(tmp_path: Path) -> None:
+    names = ["部品", "деталь", "قطعة"]
+    png(Heatmap("c", "", names, np.full((3, 3), 1, np.float32)), tmp_path / "c.png")
+    assert plotly(Heatmap("c", "", names, np.full((3, 3), 1, np.float32)))["data"][0]["x"] == names
+
+
 def test_a_heatmap_of_very_many_classes_shows_every_mistake(tmp_path: Path) -> None:
     import cv2
 
@@ -244,5 +254,22 @@ def test_networks_that_began_alike_are_compared_with_each_other(tmp_path: Path) 
         "Of those that began from random weights, resnet18 is the most accurate, 56.0\u00a0% top-1; its lead"
     )
     assert "began from weights trained on tiny-imagenet, residual is the most accurate" in said[2]
-    assert conclude(Evidence(compared)).recommendation[: len(said)] == said
+    assert conclude(Evidence(compared)).recommendation[1 : 1 + len(said)] == said
     assert starts.sentences(comparison(tmp_path / "alike")) == []
+
+
+# Large pictures
+
+
+def test_of_a_large_picture_the_detail_around_the_changed_pixel_is_shown(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (600, 256, 256, 3), dtype=np.uint8)
+    result = fake_results.robustness(["depthwise"])
+    compared = comparison(tmp_path, models=("depthwise",), num_classes=12)
+    section = robustness.section(result, replace(compared, images=images))
+    (pictures,) = [block for block in section.blocks if isinstance(block, Pictures)]
+    for before, after, _ in pictures.pictures:
+        for url in (before, after):
+            shown = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+            assert shown.size == (3 * 64, 3 * 64)
+        assert before != after
+    assert len(data_url(images[0])) < 40_000  # an example of a class

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
+import servers
 from PIL import Image
 
 from frugalnet import pictures
@@ -112,6 +114,15 @@ def test_the_base_predicts_adapts_and_exports(commands, mine, tmp_path):
     assert "Warning: fewer than 20 pictures" in adapted.stdout
     said = run("predict", "mine/dark/0.png", "--weights", "net", "--top", "1").stdout
     assert said.splitlines()[-1].endswith("dark")
+    port = servers.free_port()
+    with servers.started(
+        [*frugalnet, "serve", "--weights", "net", "--port", str(port)], port, tmp_path / "log", "/health", cwd=tmp_path
+    ):
+        picture = (tmp_path / "mine/dark/0.png").read_bytes()
+        answer = requests.post(
+            f"http://127.0.0.1:{port}/predict", picture, headers={"Content-Type": "image/png"}, timeout=60
+        )
+    assert answer.json()["pictures"][0]["predictions"][0]["top"][0]["name"] == "dark"
     assert "model.onnx: " in run("export", "out", "--weights", "net", "--copy").stdout
     code = (
         "import sys, runpy; sys.argv = ['run.py', 'mine/dark/0.png']; runpy.run_path('out/run.py', run_name='__main__')"

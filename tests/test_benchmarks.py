@@ -132,6 +132,12 @@ def test_the_gpu_benchmark_measures_steps_and_epochs_of_each_network(prepared):
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_photographs_compares_with_opencv(tmp_path):
+    printed = measure(tmp_path, "pictures", "--count", "1", "--side", "32")
+    assert re.search(r"^ratio: \d+\.\d\d; at least 0.8 is wanted$", printed, re.MULTILINE)
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_serving_measures_both_servers_and_compares_them(tmp_path):
     printed = measure(tmp_path, "serving", "--model", "depthwise", "--rounds", "2", "--seconds", "0.5")
     for name in ("mlflow models serve", "frugalnet serve"):

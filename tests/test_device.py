@@ -98,6 +98,7 @@ def test_html_and_markdown_show_it_and_text_from_data_is_no_markup(result, compa
         scope="",
         answer=[],
         chart=section.blocks[2],
+        chooser=None,
         terms="",
         sections=[section],
         facts={},

@@ -97,6 +97,7 @@ def test_the_report_has_the_curves_and_json_the_figures(compared):
     section = next(section for section in report.document.sections if section.id == "equal_cost")
     (grid,) = [block for block in section.blocks if isinstance(block, equal_cost.Grid)]
     assert [chart.name for chart in grid.charts] == ["equal_macs", "equal_latency_ms"]
+    assert "depthwise_x0_5" in {point.network for point in grid.charts[0].points}  # which a budget may grey out
     drawn = plotly(grid.charts[0])["data"]
     assert [trace.get("fill") for trace in drawn].count("toself") == 3
     bands = json.loads(json.dumps(drawn[0]))

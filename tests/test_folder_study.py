@@ -148,6 +148,6 @@ def test_300_classes_of_three_pictures_at_32_pixels(tmp_path: Path) -> None:
     assert re.search(r"300 classes, \d+ images \(32×32 pixels\) of the hold-out", report)
     assert "differ in size" not in report
     assert (
-        "not measured, as the data do not suffice: 50 pictures of each class to train on, but one has only 2" in report
+        "not measured, as the data do not suffice: 50 pictures of each class to train on, but one has only 1" in report
     )
     assert (tmp_path / "results/compare/report.html").stat().st_size < 4_000_000

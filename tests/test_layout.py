@@ -219,3 +219,54 @@ def test_more_than_the_archive_has_is_refused(
     changes: dict[str, int], said: str, small: Members, tmp_path: Path
 ) -> None:
     assert re.search(said, refused(pack(tmp_path / "a.zip", small), **changes))
+
+
+# Neighbours of what was seen
+
+
+@pytest.mark.parametrize("form", ["{}//images/{}", "{}/./images/{}", "./{}/images/{}"])
+def test_a_member_that_is_there_twice_in_two_forms_is_refused(form: str, small: Members, tmp_path: Path) -> None:
+    folder, _, name = f"{ROOT}{FIRST}".replace("/images", "").rpartition("/")
+    member = zipfile.ZipInfo(form.format(folder, name))
+    archive = pack(tmp_path / "a.zip", [*small.items(), (member, small[FIRST])])
+    assert refused(archive) == f"the archive names {ROOT}{FIRST} twice"
+
+
+@pytest.mark.parametrize("name", ["words.txt", "wnids.txt", NOTES])
+def test_a_text_file_that_is_a_bomb_is_refused_in_bounded_memory(name: str, small: Members, tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", small | {name: b"\n" * 20_000_000})
+    tracemalloc.start()
+    try:
+        message = refused(archive, max_unpacked_bytes=100_000_000)
+        assert f"{ROOT}{name} has 20,000,000 bytes of text, more than 16,777,216" in message
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_five_million_classes_are_refused_when_there_are_more_than_files(small: Members, tmp_path: Path) -> None:
+    ids = "".join(f"{number}\n" for number in range(2_000_000)).encode()
+    archive = pack(tmp_path / "a.zip", small | {"wnids.txt": ids})
+    files = len(small)
+    tracemalloc.start()
+    try:
+        message = refused(archive, max_unpacked_bytes=100_000_000)
+        assert message == f"{ROOT}wnids.txt has more lines than the archive has files, {files}"
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_image_of_900_megabytes_is_refused_unread(small: Members, tmp_path: Path) -> None:
+    size_at = 24
+    archive = pack(tmp_path / "a.zip", small)
+    replaced(archive, FIRST, {size_at: (900_000_000).to_bytes(4, "little")})
+    message = refused(archive, max_unpacked_bytes=1_000_000_000)
+    assert f"{ROOT}{FIRST}: larger than 128 MiB, which no picture may be" in message
+
+
+def test_backslashes_for_folders_are_named(small: Members, tmp_path: Path) -> None:
+    members = [(zipfile.ZipInfo(f"{ROOT}{name}".replace("/", "\\")), data) for name, data in small.items()]
+    assert "has backslashes for folders, against the zip format; pack it with another program" in refused(
+        pack(tmp_path / "a.zip", members)
+    )

@@ -627,6 +627,7 @@ def test_the_data_set_is_called_as_its_folder_and_never_as_another() -> None:
         "name": None,
         "classes": None,
         "train_per_class": None,
+        "side": 64,
         "holdout": 0,
         "max_unpacked_bytes": 1,
     }

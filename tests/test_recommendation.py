@@ -252,6 +252,21 @@ def test_of_a_tie_the_advice_is_the_network_with_fewer_macs(seven):
     )
 
 
+def test_many_networks_that_are_neither_optimal_nor_dominated_are_listed(seven):
+    (front,) = advice(changed(seven.comparison, Interval(0, -1, 1), alexnet={"macs": 200e6}), macs="1G")[3:]
+    assert front == (
+        "Pareto-optimal in accuracy and MACs: resnet18, mobilenet_v3_small, shufflenet_v2_x0_5, squeezenet1_1 and "
+        "residual. alexnet is not significantly different from mobilenet_v3_small, which has fewer MACs. depthwise is "
+        "not significantly different from residual, which has as many MACs."
+    )
+    (front,) = advice(changed(seven.comparison, Interval(0, -1, 1), resnet18={"macs": 1e6}), macs="1G")[3:]
+    assert front == (
+        "Pareto-optimal in accuracy and MACs: resnet18. Not significantly less accurate than another with no more "
+        "MACs: mobilenet_v3_small (resnet18), alexnet (resnet18), shufflenet_v2_x0_5 (resnet18), "
+        "squeezenet1_1 (resnet18), residual (resnet18) and depthwise (resnet18)."
+    )
+
+
 @pytest.mark.parametrize(
     ("milliseconds", "said"),
     [

@@ -140,6 +140,11 @@ def test_a_budget_is_tried_with_the_keyboard_and_greys_out_rows_and_points(brows
     expect(status).to_contain_text("alexnet is the most accurate of the 4 of 7 networks that fit: 46.0")
     assert unfit(page) == {"resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"}
     page.wait_for_function(FADED + ".length === 3")
+    names = page.locator("[data-figure=accuracy_macs] .textpoint text")
+    grey = names.evaluate_all(
+        "all => all.filter(one => one.style.fill === 'rgb(128, 128, 128)').map(one => one.textContent)"
+    )
+    assert {name.strip() for name in grey} == unfit(page)
     row = page.get_by_role("row", name="resnet18").first
     assert "over the limit" in row.locator("th").evaluate("head => getComputedStyle(head, '::after').content")
     page.keyboard.press("ArrowDown")

@@ -62,6 +62,19 @@ def test_the_networks_of_the_project_are_served_the_most_accurate_first(tmp_path
     assert (tmp_path / "log").read_text().startswith(f"{', '.join(served)}: {url} (API: ")
 
 
+def test_an_exported_folder_is_served_with_its_examples(tmp_path):
+    export = [*COMMAND[:-1], "export", str(tmp_path / "out"), "--model", "depthwise", "--copy"]
+    subprocess.run(export, env=environment(), check=True, capture_output=True)
+    (tmp_path / "out/examples/red").mkdir(parents=True)
+    (tmp_path / "out/examples/red/one.png").write_bytes(RED)
+    with serving(tmp_path / "log", "--weights", str(tmp_path / "out")) as (_, url):
+        assert names(url) == ["depthwise-0"]
+        (example,) = requests.get(f"{url}/examples", timeout=60).json()["examples"]
+        assert example["name"] == "red"
+        shown = requests.get(url + example["url"], timeout=60)
+        assert (shown.content, shown.headers["Content-Type"]) == (RED, "image/png")
+
+
 def failure(*words: str) -> str:
     done = subprocess.run(
         [*COMMAND, *words], env=environment(), capture_output=True, text=True, check=False, timeout=300

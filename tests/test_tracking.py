@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 import pytest
+from disks import small_disk
 from mlflow import MlflowClient
 
 from frugalnet import mlflow_store, project, runs_page, tracking
@@ -456,3 +457,21 @@ def test_reading_creates_no_database_and_names_the_one_that_is_missing(tmp_path,
     with pytest.raises(UserError, match=re.escape(f"{missing}: no such file")):
         mlflow_store.artifact(tmp_path / "empty", "run", "run.json")
     assert not (tmp_path / "empty").exists()
+
+
+def test_a_full_disk_is_said_in_one_line_for_each_reason(tmp_path, capfd):
+    with small_disk(tmp_path / "mlruns", 3000):
+        with training_run(tmp_path) as training:
+            training.log_history(ROWS[:1])
+            capfd.readouterr()
+            with (tmp_path / "mlruns/filler").open("wb", buffering=0) as filler, suppress(OSError):
+                while filler.write(bytes(4096)):
+                    pass
+            training.log_history(ROWS)
+            training.log_results({"final/top1": 0.5})
+            training.describe("best")
+        said = capfd.readouterr().err.splitlines()
+    assert 1 <= len(said) <= 2, said
+    assert "could not be logged" in said[0]
+    assert "database or disk is full" in said[0]
+    assert not [line for line in said if "autoflush" in line]

@@ -2,22 +2,24 @@
 
 from pathlib import Path
 
-from frugalnet import compute, config
+from frugalnet import config
 from frugalnet.data.policy import check_policy
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
-from frugalnet.models.check import check_architecture
 from frugalnet.training.config import TeacherConfig
 
 
 def check(params: config.Params) -> None:
-    """Try the networks, the augmentation and the device, and look for the teacher. Raises UserError, naming the key."""
+    """Try the augmentation, the device and the networks, and look for the teacher. Raises UserError, naming the key."""
+    check_policy(params.augment.policy, params.data.side)
+    _check_teacher(params.teacher)
+    from frugalnet import compute  # they import torch: what is wrong before needs none of it
+    from frugalnet.models.check import check_architecture
+
+    compute.compile_mode(compute.setup(params.compute), params.compute)
     for key, name in config.named_networks(params):
         with config.naming(key):
             check_architecture(name, {params.data.side, *params.train.resolutions})
-    check_policy(params.augment.policy, params.data.side)
-    compute.compile_mode(compute.setup(params.compute), params.compute)
-    _check_teacher(params.teacher)
 
 
 def _check_teacher(teacher: TeacherConfig) -> None:

@@ -1,6 +1,7 @@
 """MLflow's database and experiments: connecting to them, and reading a run's files. Imports mlflow when it connects."""
 
 import fcntl
+import logging
 import os
 import re
 import tempfile
@@ -69,6 +70,8 @@ def connect(root: Path, name: str = EXPERIMENT) -> "tuple[MlflowClient, str]":
     """
     import mlflow
 
+    # It logs, with a traceback, what it then raises, and what is said here in one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = address(root)
     mlflow.set_tracking_uri(uri)
     local = database(uri)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _NOTE = "mlflow.note.content"  # the run's description in the UI
 _BATCH = 1000  # the most metrics that MLflow takes in one call
+_ABOUT_SQL = "(raised as a result of Query-invoked autoflush"  # SQLAlchemy's first line, before the database's own
 _SLOW_SECONDS = 1  # a failure that took longer is followed by a pause, ten times as long:
 _PAUSE = 10  # a server that does not answer takes at most a tenth of a training's time
 
@@ -213,7 +214,8 @@ class TrackedRun:
             took = time.monotonic() - started
             if took > _SLOW_SECONDS:
                 TrackedRun._retry_at = time.monotonic() + _PAUSE * took
-            reason = str(UserError((str(error).strip() or type(error).__name__).splitlines()[0]))[:200]
+            lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(_ABOUT_SQL)]
+            reason = str(UserError(lines[0] if lines else type(error).__name__))[:200]
             if reason not in TrackedRun._said:
                 stage = os.environ.get("DVC_STAGE", "evaluate").replace("train@", "evaluate@")
                 print(

@@ -78,6 +78,7 @@ class Point:
     span: tuple[float, float] | None = None
     side: tuple[int, int] = (1, 0)  # where its name stands: -1, 0 or 1 to the right and upward
     filled: bool = False
+    network: str = ""  # whose it is, if its name does not say
 
     @property
     def y_error(self) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +91,7 @@ def _point_trace(point: Point) -> dict[str, Any]:
         if error
     }
     return (
-        {"type": "scatter", "mode": "markers", "name": _escaped(point.name), "hovertemplate": hover}
+        {"type": "scatter", "mode": "markers", "name": _network(point), "hovertemplate": hover}
         | {"x": [point.x], "y": [point.y]}
         | {"cliponaxis": False, "marker": {"size": 10, "color": fill, "line": {"width": 2, "color": point.colour}}}
         | bars
@@ -107,9 +108,15 @@ def _names_trace(points: Sequence[Point]) -> dict[str, Any]:
         "x": [point.x for point in points],
         "y": [point.y for point in points],
         "text": [f"\u00a0{_escaped(point.name)}\u00a0" for point in points],  # plotly sets it too near the point
+        "customdata": [_network(point) for point in points],
         "textposition": [_text_position(*point.side) for point in points],
         "textfont": {"color": [point.colour for point in points], "size": 12},
     }
+
+
+def _network(point: Point) -> str:
+    """By which the page finds what does not fit a budget."""
+    return _escaped(point.network or point.name)
 
 
 def _text_position(right: int, up: int) -> str:
@@ -176,7 +183,8 @@ def png(figure: Chart | Heatmap | Gallery, path: Path) -> None:
         drawn = _png_large_heatmap(figure)
     else:
         drawn = _png_of(figure)
-    with atomic(path) as partial:
+    with atomic(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a script's names; the page shows them
         drawn.savefig(partial, format="png", metadata={"Software": None})  # no matplotlib version in the bytes
 
 

@@ -26,6 +26,7 @@ TITLE = "Robustness"
 CHOICE = "robustness=quick"
 Result = RobustnessResult
 SHOWN = 4  # pictures of each network
+DETAIL = 64  # pixels a side around a changed one that are shown: in a larger picture it could not be seen
 NO_PICTURE = "No validation picture is classified correctly by every network, so none was attacked."
 
 
@@ -242,7 +243,9 @@ def _pairs(result: RobustnessResult, network: NetworkResult, comparison: Compari
         true, wrong = class_names[result.labels[i]], class_names[outcomes[i].predicted or 0]
         text = f"{network.title}: {true} ({percent(sure[i], 0)} sure), after the change {wrong}"
         attacked = change(np.array(image), np.array([[pixel]]))[0]
-        pairs.append((_url(image), _url(attacked, (pixel[0], pixel[1])), text))
+        left, top = (min(max(place - DETAIL // 2, 0), max(len(image) - DETAIL, 0)) for place in pixel[:2])
+        detail = np.s_[top : top + DETAIL, left : left + DETAIL]
+        pairs.append((_url(image[detail]), _url(attacked[detail], (pixel[0] - left, pixel[1] - top)), text))
     return pairs
 
 

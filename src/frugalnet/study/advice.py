@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from frugalnet.comparison.compare import Comparison, Evidence
+from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Chooser, Limit
 from frugalnet.document.wording import (
     BYTES,
@@ -39,6 +40,7 @@ _FIELDS: dict[Cost, tuple[str, Units]] = {
     "memory_bytes": ("Memory, ONNX file", BYTES),
 }
 _TRIED: tuple[Cost, ...] = ("macs", "weights_bytes", "latency_ms")  # on the page, whatever the budget
+_FEW = 2  # networks that have a sentence each
 _RAISED = f"{100 * (MORE - 1):.0f}\u00a0%"
 
 
@@ -205,16 +207,21 @@ def _front(comparison: Comparison) -> str:
     optimal = pareto_front(np.array([row.macs for row in rows], float), np.array([row.lead.mean for row in rows]))
     front = [row.model for row, is_optimal in zip(rows, optimal, strict=True) if is_optimal]
     dominated: list[str] = []
-    unclear: list[str] = []
+    unclear: dict[str, Row] = {}  # by name, and a network with no more MACs
     for row in (row for row in rows if row.model not in front):
         ahead = [r for r in rows if r.macs <= row.macs and r.lead.mean >= row.lead.mean and r is not row]
         clearly = next((r for r in ahead if comparison.difference(r.model, row.model).low > 0), None)
         if clearly:
             dominated.append(f"{row.model} by {clearly.model}")
         else:
-            more = "as many" if ahead[0].macs == row.macs else "fewer"
-            unclear.append(f"{row.model} is not significantly different from {ahead[0].model}, which has {more} MACs.")
+            unclear[row.model] = ahead[0]
     sentences = [f"Pareto-optimal in accuracy and MACs: {listed(front)}."]
     if dominated:
         sentences.append(f"Dominated: {listed(dominated)}.")
-    return " ".join([*sentences, *unclear])
+    if len(unclear) > _FEW:
+        pairs = listed([f"{model} ({other.model})" for model, other in unclear.items()])
+        return " ".join([*sentences, f"Not significantly less accurate than another with no more MACs: {pairs}."])
+    for model, other in unclear.items():
+        more = "as many" if other.macs == comparison.by_macs[model] else "fewer"
+        sentences.append(f"{model} is not significantly different from {other.model}, which has {more} MACs.")
+    return " ".join(sentences)

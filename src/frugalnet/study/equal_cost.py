@@ -82,7 +82,8 @@ def chart(shown: Sequence[Family], rows: Sequence[Row], cost: str) -> Chart:
             name = (
                 f"×{families.width(row):g}" if row is not family.rows[-1] else f"{family.name} ×{families.width(row):g}"
             )
-            points_of.append(Point(name, colour[row.model], figure, 100 * row.lead.mean, bounds, text))
+            place = figure, 100 * row.lead.mean
+            points_of.append(Point(name, colour[row.model], *place, bounds, text, network=row.model))
         curves.append(sorted(points_of, key=lambda point: point.x))
     axis = AXES[cost]
     measure = rows[0].measure

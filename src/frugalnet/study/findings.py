@@ -52,7 +52,8 @@ def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
     """The conclusions from a comparison and its experiments. budget: what a network may cost that is recommended."""
     comparison = evidence.comparison
     of_families = equal_cost.sentences(comparison)
-    advice = [*starts.sentences(comparison), *advise(evidence, budget)]
+    first, *others = advise(evidence, budget)
+    advice = [first, *starts.sentences(comparison), *others]
     return Findings(
         evidence=evidence,
         scope=_scope(comparison),

@@ -1,6 +1,7 @@
 """The command `frugalnet`: its words and options. What it does is in `commands`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from frugalnet.use import commands as run
 
 def main() -> None:
     streams.make_usable()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary folders are removed first
     parser = argparse.ArgumentParser(
         prog="frugalnet",
         description="Find a network for a device; classify pictures with it, fine-tune, export or serve it.",

@@ -36,11 +36,11 @@ function answer(networks, figures, set) {
   return `No network fits. The closest is ${networks[closest]}: ${over.join(", ")}.`;
 }
 
-// Points are traces of their name; the names of a chart's points are one trace.
+// A point is a trace with its network's name; the names at a chart's points are one trace.
 function fade(traces) {
   for (const trace of traces) {
     if (unfit.has(trace.name)) trace.opacity = 0.15;
-    if (Array.isArray(trace.text)) trace.textfont.color = trace.textfont.color.map((own, i) => (unfit.has(trace.text[i].trim()) ? "rgba(128, 128, 128, .5)" : own));
+    if (trace.customdata) trace.textfont.color = trace.textfont.color.map((own, i) => (unfit.has(trace.customdata[i]) ? "rgba(128, 128, 128, .5)" : own));
   }
 }
 
