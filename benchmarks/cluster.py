@@ -78,6 +78,10 @@ def train(model: str, threads: int, start: float, seconds: float) -> None:
     print(250 * steps / (time.monotonic() - began))
 
 
+def _task() -> int:
+    return os.getpid()
+
+
 def start() -> None:
     """Print what starting and ending a cluster of this machine takes."""
     from frugalnet.cluster.schedule import connected, ray
@@ -87,7 +91,7 @@ def start() -> None:
         times = [time.monotonic()]
         with connected():
             times.append(time.monotonic())
-            ray.get(ray.remote(os.getpid).remote())
+            ray.get(ray.remote(_task).remote())
             times.append(time.monotonic())
         times.append(time.monotonic())
         for name, before, after in zip(took, times, times[1:], strict=False):

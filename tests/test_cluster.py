@@ -432,7 +432,7 @@ def test_nodes_with_a_clone_of_their_own_get_data_from_a_shared_cache_or_a_remot
         third = clone(tmp_path / "third")
         for name in ("dvc.lock", "params.yaml"):
             shutil.copy(project / name, third / name)
-        run(third, "dvc", "remote", "add", "--local", "store", str(tmp_path / "store"))
+        run(third, "dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
         assert "Running stage" not in run(third, "dvc", "repro", "--pull", *(f"train@{name}" for name in NAMES))
 
 
