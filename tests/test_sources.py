@@ -82,9 +82,8 @@ def test_a_module_that_training_begins_to_import_is_hashed_too_wherever_the_impo
 
 def test_an_import_for_type_checkers_alone_does_not_count(package):
     path = package / "training/muon.py"
-    text = (
-        "if TYPE_CHECKING:\n    from frugalnet.report import page\nelse:\n    from frugalnet.use import adapt as other\n"
-    )
+    for_checkers = "if TYPE_CHECKING:\n    from frugalnet.report import page\n"
+    text = f"{for_checkers}else:\n    from frugalnet.use import adapt as other\n"
     path.write_text(text)
     assert list(sources.imported_modules(path, package)) == ["use/adapt.py"]
 
