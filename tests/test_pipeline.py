@@ -317,7 +317,7 @@ def test_networks_of_several_widths_are_trained_and_compared_at_equal_cost(proje
     shape = ("model=curve_small", "robustness=none", "adapt=none")
     said = experiment(project, *shape, options=("--temp", "--name", "curve"))
     assert "train@alexnet_x0_375-0" in said
-    assert "train@depthwise-0' didn't change" in said  # width 1 is the network that the project has trained
+    assert "Stage 'train@depthwise-0' is cached" in said  # width 1 is the network that the project has trained
     revision = run(project, "git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/curve").strip()
     run(project, "dvc", "get", "--quiet", ".", "results/compare", "--out", str(tmp_path / "report"), "--rev", revision)
     compared = json.loads((tmp_path / "report/comparison.json").read_text())["equal_cost"]

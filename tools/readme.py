@@ -69,7 +69,7 @@ def write_readme(paths: Sequence[Path] = ()) -> None:
     for key in ("data hash", "cost measured on"):
         if len({comparison.facts[key] for comparison in comparisons}) > 1:
             raise UserError(f"the comparisons differ in “{key}”, so they cannot be in one table")
-    devices = {"devices": devices_table(*read_options(Path("weights")))}
+    devices = {"devices": devices_table(*read_options(None))}
     text = fill(README.read_text(encoding="utf-8"), tables(*comparisons) | devices)
     for chart in charts(*comparisons):
         drawing.png(chart, RESULTS / f"{chart.name}.png")
