@@ -21,11 +21,11 @@ from frugalnet.export import section as device
 from frugalnet.export.formats import FILES
 from frugalnet.export.measure import measure_accuracy
 from frugalnet.export.records import read_exported
-from frugalnet.files import atomic, read_json, read_table, sha256, sha256_of
+from frugalnet.files import atomic, read_json, read_table, sha256, sha256_of, write_json
 from frugalnet.metrics import accuracy, classes
 from frugalnet.metrics.statistics import Interval, wilson_interval
 from frugalnet.paper.claims import PAPER_RECIPE
-from frugalnet.use import weights
+from frugalnet.use import choice, weights
 from frugalnet.use.exported import runnables, write_stored
 from frugalnet.use.pytorch import open_network
 from frugalnet.use.weights import Export, Stored
@@ -130,6 +130,12 @@ def _check_data(stored: Stored, data: Dataset) -> None:
             f"data/arrays holds other images than {stored.name} was evaluated on (SHA-256 {present[:12]}, expected "
             f"{stored.entry.data_sha256[:12]}); run `dvc repro normalise` with the parameters data=full"
         )
+
+
+def write_latencies() -> None:
+    """Time the ONNX files in weights/ on this machine, in alternating rounds."""
+    found, _ = choice.read_options(WEIGHTS)
+    write_json(WEIGHTS / choice.MEASURED, choice.measure(found).model_dump())
 
 
 def record_of(stored: Stored, results: Path) -> Path:

@@ -18,6 +18,8 @@ COMMANDS = {
     "exports": "write the ONNX and int8 files of each network in weights/, which run without PyTorch, and list them in "
     "weights.json; int8 only if it loses no more than export.max_loss_points of top-1. Needs the images in "
     "data/arrays, as `dvc repro normalise` leaves them",
+    "latencies": "time one picture with each ONNX file of weights/, for `frugalnet networks` and the README, and write "
+    "them to weights/latency.json: on an idle machine, after `exports`",
     "cards": "write a model card of each network in weights/ to docs/models/",
     "readme": "fill the README's tables and draw its charts from comparisons, by default the published ones. The "
     "claims are those of the first; the costs of all must have been measured in the same rounds",
@@ -39,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             records.publish_project(arguments.add)
         case "weights":
             networks.publish_weights(arguments.names)
+        case "latencies":
+            networks.write_latencies()
         case "exports":
             networks.write_exports(Path())
         case "cards":

@@ -39,9 +39,10 @@ def section(comparison: Comparison) -> Section | None:
     curves = f"{CURVES} {measure.name}."
     blocks: list[Block] = [*in_words, curves, Grid(drawn)]
     blocks += [" ".join(lines) for pair in compared if (lines := in_time(pair))]
-    blocks += [gains(compared), f"{measure.title} {GAINS}"] if compared else []
-    costs = equal_accuracy(compared)
-    blocks += [costs, EQUAL_ACCURACY] if costs.rows else []
+    if compared:
+        blocks += [gains(compared), f"{measure.title} {GAINS}"]
+        costs = equal_accuracy(compared)
+        blocks += [costs, EQUAL_ACCURACY] if costs.rows else []
     return Section("equal_cost", "At equal cost", blocks)
 
 
