@@ -68,7 +68,7 @@ results: .venv/installed ## copy results and weights to docs/results/RECIPE, wei
 	python -m tools.publish exports
 	python -m tools.publish cards
 
-readme: .venv/installed ## fill the README's tables and draw its charts from docs/results
+readme: .venv/installed ## fill the README's tables and draw its chart from docs/results
 	python -m tools.publish readme
 
 lint: .venv/installed ## run linters, type check and the check of import directions

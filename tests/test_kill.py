@@ -43,7 +43,9 @@ def compose(folder: Path, *overrides: str) -> None:
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_sample(folder / "archive.zip")
-    config = NormaliseConfig(name="sample", classes=None, train_per_class=20, holdout=0, side=64, max_unpacked_bytes=10**9)
+    config = NormaliseConfig(
+        name="sample", classes=None, train_per_class=20, holdout=0, side=64, max_unpacked_bytes=10**9
+    )
     normalise(folder / "archive.zip", folder / "arrays", config, is_sample=True, processes=1)
     write_views(folder / "arrays" / "train_images.npy", folder / "views", augmentation(views=2), processes=1)
     connect(folder)  # an empty database, that each project gets a copy of: making one takes seconds

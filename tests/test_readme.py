@@ -35,13 +35,12 @@ def test_networks_of_another_recipe_stand_in_the_same_table_and_charts():
     other = FIGURES.model_copy(update={"networks": [small]})
     table = readme.tables(FIGURES, other)["results"].splitlines()
     assert table[-4].startswith(f"| `{first.model}` | other | ")  # the last of its group, by top-1
-    charts = {chart.name: chart for chart in readme.charts(FIGURES, other)}
-    assert set(charts) == {"accuracy_parameters_trainable", "accuracy_macs"}
-    added = charts["accuracy_macs"].points[-1]
+    chart = readme.chart(FIGURES, other)
+    added = chart.points[-1]
     assert (added.name, added.y) == (first.model, 0)
     assert added.x == pytest.approx(1000)
-    legend = {label.text: label.colour for label in charts["accuracy_macs"].labels}
-    assert {point.colour for point in charts["accuracy_macs"].points[:-1]} == {legend["modern"]}
+    legend = {label.text: label.colour for label in chart.labels}
+    assert {point.colour for point in chart.points[:-1]} == {legend["modern"]}
     assert added.colour == legend["other"] != legend["modern"]
     recipes = readme.tables(FIGURES, other)["results"].splitlines()[-1]
     assert "[other](conf/train/other.yaml) ([settings and commits](docs/results/other/report.md" in recipes
@@ -81,6 +80,7 @@ def figures(root: Path, name: str, **how) -> str:
 def test_what_compare_writes_fills_the_readme_and_sample_data_do_not(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text(
         "a\n<!-- results -->\nold\n<!-- /results -->\nb\n<!-- claims -->\n<!-- /claims -->\n"
+        "<!-- devices -->\n<!-- /devices -->\n"
     )
     real = figures(tmp_path, "real", measured=False, num_classes=200)
     sample, subset = figures(tmp_path, "sample", is_sample=True), figures(tmp_path, "subset")
@@ -97,8 +97,7 @@ def test_what_compare_writes_fills_the_readme_and_sample_data_do_not(tmp_path, m
         assert "\nData: tiny-imagenet, 200 classes: " in text
         assert "| Shortcuts raise validation accuracy slightly | residual higher by 1." in text
         assert "\nold\n" not in text
-        for key in ("macs", "parameters_trainable"):
-            assert Path(f"docs/results/accuracy_{key}.png").stat().st_size > 5_000
+        assert Path("docs/results/accuracy_macs.png").stat().st_size > 5_000
     with pytest.raises(UserError, match="differ in “data hash”"):
         publish.main(["readme", real, other])
     with pytest.raises(UserError, match="differ in “cost measured on”"):

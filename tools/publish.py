@@ -21,7 +21,7 @@ COMMANDS = {
     "latencies": "time one picture with each ONNX file of weights/, for `frugalnet networks` and the README, and write "
     "them to weights/latency.json: on an idle machine, after `exports`",
     "cards": "write a model card of each network in weights/ to docs/models/",
-    "readme": "fill the README's tables and draw its charts from comparisons, by default the published ones. The "
+    "readme": "fill the README's tables and draw its chart from comparisons, by default the published ones. The "
     "claims are those of the first; the costs of all must have been measured in the same rounds",
     "verify": "evaluate all committed weights again: top-1, top-5 and the correct images of every class must be those "
     "of the records. Needs the images in data/arrays, as `dvc repro normalise` leaves them",

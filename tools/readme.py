@@ -1,4 +1,4 @@
-"""The README's tables and charts, from the comparison.json of each recipe in docs/results."""
+"""The README's tables and chart, from the comparison.json of each recipe in docs/results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -61,7 +61,7 @@ class Figures(BaseModel):
 
 
 def write_readme(paths: Sequence[Path] = ()) -> None:
-    """Fill the README's tables and draw its charts from these comparisons, by default those of RECIPES.
+    """Fill the README's tables and draw its chart from these comparisons, by default those of RECIPES.
 
     Raises UserError if one is missing, damaged, on other data than the whole validation split or measured elsewhere.
     """
@@ -71,8 +71,8 @@ def write_readme(paths: Sequence[Path] = ()) -> None:
             raise UserError(f"the comparisons differ in “{key}”, so they cannot be in one table")
     devices = {"devices": devices_table(*read_options(None))}
     text = fill(README.read_text(encoding="utf-8"), tables(*comparisons) | devices)
-    for chart in charts(*comparisons):
-        drawing.png(chart, RESULTS / f"{chart.name}.png")
+    figure = chart(*comparisons)
+    drawing.png(figure, RESULTS / f"{figure.name}.png")
     with atomic(README) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -181,21 +181,17 @@ def _milliseconds(times: Sequence[Quantiles | None]) -> list[str]:
     return [write(time.median) if time else wording.NOT_MEASURED for time in times]
 
 
-def charts(*comparisons: Figures) -> list[Chart]:
-    """Top-1 against parameters and against MACs of all networks, with a colour for each recipe."""
+def chart(*comparisons: Figures) -> Chart:
+    """Top-1 against MACs of all networks, with a colour for each recipe."""
     networks = _of_width_1(comparisons)
     colours = dict(zip(dict.fromkeys(network.recipe for network in networks), PALETTE, strict=False))
-    return [_chart(networks, cost, colours) for cost in ("parameters_trainable", "macs")]
-
-
-def _chart(networks: Sequence[Network], cost: str, colours: Mapping[str, str]) -> Chart:
     points = []
     for network in networks:
         bounds = (100 * network.top1_interval.low, 100 * network.top1_interval.high)
         top1 = 100 * network.top1.mean
-        points.append(Point(network.model, colours[network.recipe], getattr(network, cost), top1, bounds, ()))
-    chart = scatter(f"accuracy_{cost}", f"Top-1 against {COST_AXES[cost]}", COST_AXES[cost], points)
-    low, high = chart.y_range
+        points.append(Point(network.model, colours[network.recipe], network.macs, top1, bounds, ()))
+    drawn = scatter("accuracy_macs", f"Top-1 against {COST_AXES['macs']}", COST_AXES["macs"], points)
+    low, high = drawn.y_range
     legend = enumerate([("recipe:", "@muted"), *colours.items()], start=1)
     labels = [Label(high - 0.06 * line * (high - low), text, colour) for line, (text, colour) in legend]
-    return replace(chart, labels=labels)
+    return replace(drawn, labels=labels)
