@@ -1,5 +1,6 @@
 """The files for other runtimes: the network's own classes, the same bytes, a gate, and real measurements."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
