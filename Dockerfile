@@ -32,19 +32,8 @@ WORKDIR /home/frugal/frugalnet
 
 # The packages first: this layer of several gigabytes is rebuilt only if their list changes.
 COPY --chown=frugal requirements-image.lock ./
-# For machines without a GPU, a layer of some 4 GB less: --build-arg TORCH_INDEX=… names PyTorch's index of CPU wheels,
-# which the lock file does not cover (pytorch.org, "Get started", gives its address).
-ARG TORCH_INDEX=
 RUN python3 -m venv .venv \
-    && if [ -n "$TORCH_INDEX" ]; then \
-        awk '/^[a-z]/ {keep = !/^(torch|torchvision|triton|cuda-|nvidia-[^m])/} keep' requirements-image.lock > rest.lock \
-        && .venv/bin/pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" \
-            $(grep -oE '^(torch|torchvision)==[0-9.]+' requirements-image.lock) \
-        && .venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r rest.lock \
-        && rm rest.lock; \
-    else \
-        .venv/bin/pip install --no-cache-dir --require-hashes -r requirements-image.lock; \
-    fi
+    && .venv/bin/pip install --no-cache-dir --require-hashes -r requirements-image.lock
 COPY --chown=frugal --from=source /source ./
 RUN .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
     && touch .venv/locked .venv/installed \
