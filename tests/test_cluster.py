@@ -114,7 +114,7 @@ def job(root: Path, **changes: Any) -> Job:
 
 def item(root: Path, name: str = NAMES[0]) -> Item:
     train = Stage(f"train@{name}", (f"models/{name}.safetensors",))
-    sources = weights_sha256(name.partition("-")[0], root / "src/frugalnet")
+    sources = weights_sha256(name.partition("-")[0].partition("_x")[0], root / "src/frugalnet")
     return Item(name, (train,), sources, ("data/arrays", "data/views"), {})
 
 
@@ -133,6 +133,13 @@ def test_a_node_reports_what_a_stage_prints_and_its_last_line_if_it_fails(stub):
     (stub / "pipeline/train.py").write_text("import os\nprint(os.environ['DVC_STAGE'])\nraise SystemExit('no luck')\n")
     events = list(run_item(job(stub), item(stub), None, is_known=True))
     assert events == [Line("train@depthwise-0"), Line("no luck"), Failed("train@depthwise-0", "no luck")]
+
+
+def test_a_network_of_another_width_has_its_architectures_code(stub):
+    (stub / "pipeline/train.py").write_text("import os\nprint(os.environ['DVC_STAGE'])\n")
+    *_, line, finished = run_item(job(stub), item(stub, "depthwise_x0_5-0"), None, is_known=True)
+    assert line == Line("train@depthwise_x0_5-0")
+    assert isinstance(finished, Finished)
 
 
 def test_what_a_node_shares_is_not_sent_and_the_commands_threads_and_server_are_the_stages(stub, monkeypatch):
@@ -170,7 +177,7 @@ def test_a_node_with_another_environment_or_other_code_is_refused_in_one_line(st
     expected = item(stub)
     layers.write_text(layers.read_text().replace("x + self.block(x)", "x - self.block(x)"))
     (refused,) = run_item(job(stub), expected, None)
-    assert refused.reason.endswith("for depthwise; check out the same commit")
+    assert refused.reason.endswith("for depthwise-0; check out the same commit")
 
 
 def test_an_epoch_is_read_from_the_line_that_a_training_prints():

@@ -16,12 +16,13 @@ from types import FrameType
 from frugalnet import config, project, tracking
 from frugalnet.cluster.items import TOKEN, Finished, Item, Job, Stage
 from frugalnet.cluster.resources import Resources, choose_threads
+from frugalnet.cluster.workspace import code_sha256
 from frugalnet.config import Params
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.files import atomic
 from frugalnet.processes import asked_threads
-from frugalnet.sources import weights_sha256
 from frugalnet.stage import run_stage
+from frugalnet.training.loop import caught_signals
 
 try:
     from frugalnet.cluster.schedule import Schedule, check_room, connected, nodes
@@ -51,7 +52,7 @@ def main() -> None:
         if not items:
             print(f"all {len(names)} are trained and evaluated: nothing to do")
             return
-        with connected() as cluster, _caught_signals() as signals:
+        with connected() as cluster, caught_signals() as signals:
             resources = _resources(params, len(names))
             check_room(resources)
             print(f"{len(items)} of {len(names)} on {cluster}, each with {resources}", file=sys.stderr)
@@ -107,7 +108,7 @@ def _missing(pipeline: Pipeline, names: Sequence[str]) -> list[Item]:
             Item(
                 name,
                 tuple(Stage(stage, pipeline.outs(stage)) for stage in missing),
-                weights_sha256(name.rpartition("-")[0], pipeline.root / "src/frugalnet"),
+                code_sha256(name, pipeline.root / "src/frugalnet"),
                 tuple(dict.fromkeys(path for stage in missing for path in pipeline.needs(stage))),
                 {path: (pipeline.root / path).read_bytes() for path in trained},
             )
@@ -153,22 +154,6 @@ def _token(root: Path) -> Iterator[str]:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
-
-
-@contextmanager
-def _caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the list that this yields, in place of their usual effect and of Ray's."""
-    caught: list[int] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from frugalnet import models
 from frugalnet.cluster.items import TOKEN, Item, Job, Refusal
 from frugalnet.files import atomic, locked
 from frugalnet.sources import PACKAGE, weights_sha256
@@ -19,9 +20,8 @@ def open_workspace(job: Job, item: Item) -> Path:
     """The folder, with the item's data and code. Raises Refusal if this node has other code or lacks data."""
     project = job.root if _is_shared(job) else _clone(job)
     package = project / "src/frugalnet"
-    model = item.name.rpartition("-")[0]
-    if weights_sha256(model, package) != item.sources:
-        raise Refusal(f"{package}: other code than where the command runs, for {model}; check out the same commit")
+    if code_sha256(item.name, package) != item.sources:
+        raise Refusal(f"{package}: other code than where the command runs, for {item.name}; check out the same commit")
     if project == job.root:
         return project
     folder = project / ".dvc/tmp/train-all" / _digest(job)
@@ -33,6 +33,11 @@ def open_workspace(job: Job, item: Item) -> Path:
         with atomic(folder / name) as partial:
             partial.write_bytes(content)
     return folder
+
+
+def code_sha256(name: str, package: Path) -> str:
+    """The hash of the code that decides the weights of an item of that name, whatever its width."""
+    return weights_sha256(models.parse(name.rpartition("-")[0]).architecture, package)
 
 
 def is_own(job: Job, workspace: Path) -> bool:
