@@ -20,12 +20,12 @@ import trained
 
 import frugalnet
 from frugalnet import mlflow_store, pictures, registry, tracking
+from frugalnet.aliases import Version, choose_versions
 from frugalnet.comparison.compare import Evidence
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.export.config import ExportConfig
 from frugalnet.files import read_json
-from frugalnet.registry import Version, choose_versions
 from frugalnet.study.findings import conclude
 from frugalnet.use import cli, registered, weights
 from frugalnet.use.exported import write_stored

@@ -77,7 +77,7 @@ def predict(arguments: argparse.Namespace) -> int:
     """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
     centre-cropped and scaled to the size that the network takes. Exits with 1 if a picture cannot be classified; the
     others still are."""
-    from frugalnet import pictures  # here: --help needs none of it
+    from frugalnet import picture_files, pictures  # here: --help needs none of it
     from frugalnet.use import runtime
 
     if arguments.run and arguments.weights:
@@ -88,9 +88,9 @@ def predict(arguments: argparse.Namespace) -> int:
         network = runtime.open_stored(option.stored, option.format) if option else runtime.load(arguments.model, where)
     predictions: list[dict[str, Any]] = []
     failed = 0
-    left_out = pictures.LeftOut()
+    left_out = picture_files.LeftOut()
     with _while_output_is_read():
-        for name in pictures.find_pictures(arguments.pictures, left_out):
+        for name in picture_files.find_pictures(arguments.pictures, left_out):
             try:
                 picture = pictures.open_file(name, network.side)
             except UserError as error:
