@@ -23,7 +23,7 @@ def main() -> None:
     write_report(compose(findings), out)
     write_json(Path("results/summary.json"), summary.summary(compared))
 
-    runs = sorted(record.run["fingerprint"] for record in compared.records)
+    runs = sorted(record.run.fingerprint for record in compared.records)
     names = [row.model for row in compared.rows]
     with tracking.comparison_run(root, names, data.name, sha256_of(runs)) as tracked:
         tracked.log_results(tracking.section("top1", {row.model: row.top1.mean for row in compared.rows}), [out])

@@ -9,6 +9,7 @@ from frugalnet import compute, config, models, tracking
 from frugalnet.data import arrays
 from frugalnet.files import atomic, read_history, read_json, write_json, write_table
 from frugalnet.metrics import accuracy, classes, counts
+from frugalnet.run import read_run
 from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser
@@ -22,7 +23,7 @@ def main(model: str, seed: int) -> None:
     name = f"{model}-{seed}"
     trained = Path("results/train") / name
     out = Path("results/evaluate") / name
-    run = read_json(trained / "run.json")
+    run = read_run(trained / "run.json")
     timing = read_json(trained / "timing.json")
     network = load_weights(models.build(model, len(data.class_ids)), Path("models") / f"{name}.safetensors")
     network.to(device).to(memory_format=torch.channels_last)

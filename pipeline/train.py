@@ -18,11 +18,11 @@ def main(model: str, seed: int) -> None:
     job = runs.job(model, seed, params.train, taught=bool(params.teacher.model))
     environment = compute.bits_depend_on(device, params.compute)
     run = runs.describe(job, environment, teacher=params.teacher.model_dump())
-    print(f"{runs.name(run)} on {job.data.name}; its bits depend on {json.dumps(environment)}")
+    print(f"{run.name} on {job.data.name}; its bits depend on {json.dumps(environment)}")
     if params.train.start == "committed":
-        start = run.get("start")
-        found = f"{start['file']}, trained on {start['data']}" if start else "random weights: weights/ has none of it"
-        print(f"{runs.name(run)} starts from {found}")
+        start = run.start
+        begun = f"{start.file}, trained on {start.data}" if start else "random weights: weights/ has none of it"
+        print(f"{run.name} starts from {begun}")
     if record := recorded.choose(run, params.compute.records):
         return record.copy()  # the stage `evaluate` logs it
     root = tracking.project_root()

@@ -24,6 +24,7 @@ from frugalnet.files import write_json
 from frugalnet.metrics import statistics
 from frugalnet.metrics.accuracy import macro_accuracy
 from frugalnet.robustness import section as robustness
+from frugalnet.run import Start
 from frugalnet.study import starts, summary
 from frugalnet.study.experiments import gather, unequal_sizes
 from frugalnet.study.findings import conclude
@@ -110,7 +111,7 @@ def test_networks_are_ranked_by_the_accuracy_that_leads(two: Comparison) -> None
             "macro_accuracy": macro_accuracy(logits, labels),
         }
         return replace(
-            record, model=name, run=record.run | {"model": name}, labels=labels, predicted=predicted, metrics=metrics
+            record, model=name, run=record.run.changed(model=name), labels=labels, predicted=predicted, metrics=metrics
         )
 
     records = [evaluated("alexnet", frequent), evaluated("depthwise", fair)]
@@ -242,8 +243,8 @@ def test_networks_that_began_alike_are_compared_with_each_other(tmp_path: Path) 
     )
     for row in compared.rows:
         if row.model in ("depthwise", "residual"):
-            for record in row.records:
-                record.run["start"] = {"file": f"{row.model}-0.safetensors", "sha256": "s", "data": "tiny-imagenet"}
+            start = Start(file=f"{row.model}-0.safetensors", sha256="s", data="tiny-imagenet")
+            row.records[:] = [replace(record, run=record.run.changed(start=start)) for record in row.records]
     said = starts.sentences(compared)
     assert said[0] == (
         "Networks began from different weights, which alone makes a difference: random weights: resnet18 and alexnet; "

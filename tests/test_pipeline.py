@@ -313,6 +313,7 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     assert not (other / "struck").exists()
 
 
+@pytest.mark.slow  # by default, test_widths.py runs the stages without DVC
 def test_networks_of_several_widths_are_trained_and_compared_at_equal_cost(project, tmp_path):
     shape = ("model=curve_small", "robustness=none", "adapt=none")
     said = experiment(project, *shape, options=("--temp", "--name", "curve"))

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from frugalnet import reproduce
 from frugalnet.files import sha256
+from frugalnet.run import Run, read_run
 from frugalnet.sources import weights_sha256
 from frugalnet.training import recorded
 
@@ -16,12 +16,12 @@ RECORD = "docs/results/paper/depthwise-0"
 
 
 @pytest.fixture
-def run() -> dict[str, Any]:
+def run() -> Run:
     """The recorded run as `describe` returns it here and now, on the machine of the record."""
-    run = json.loads((ROOT / RECORD / "run.json").read_text(encoding="utf-8"))
-    del run["weights_sha256"]
-    run["train"]["resolutions"] = tuple(run["train"]["resolutions"])
-    return run | {"source_sha256": weights_sha256("depthwise"), "fingerprint": "of another code"}
+    stored = json.loads((ROOT / RECORD / "run.json").read_text(encoding="utf-8"))
+    del stored["weights_sha256"]
+    stored["train"]["resolutions"] = tuple(stored["train"]["resolutions"])
+    return Run(**stored | {"source_sha256": weights_sha256("depthwise"), "fingerprint": "of another code"})
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +42,11 @@ def test_a_run_of_the_same_environment_is_copied_whole_and_says_so(run, project,
     assert "AMD EPYC, AVX512, 1 threads); compute.records=none trains it again" in said
     for name in ("run.json", "history.csv", "timing.json"):
         assert (project / "results/train/depthwise-0" / name).read_bytes() == (ROOT / RECORD / name).read_bytes()
-    assert sha256(project / "models/depthwise-0.safetensors") == record.run["weights_sha256"]
+    assert sha256(project / "models/depthwise-0.safetensors") == record.run.weights_sha256
 
 
 def test_a_run_of_another_environment_is_copied_only_if_any_may_be(run, capsys):
-    run["environment"] = run["environment"] | {"threads": 2}
+    run = run.changed(environment=run.environment | {"threads": 2})
     assert recorded.choose(run, "same") is None
     assert f"{RECORD} is this run on another machine (" in capsys.readouterr().out
     record = recorded.choose(run, "any")
@@ -73,12 +73,12 @@ def test_no_run_is_copied_if_none_may_be(run, capsys):
     ids=lambda change: next(iter(change)),
 )
 def test_another_run_is_trained(run, change, capsys):
-    assert recorded.choose(run | change, "any") is None
+    assert recorded.choose(run.changed(**change), "any") is None
     assert capsys.readouterr().out == ""
 
 
 def test_another_recipe_is_trained(run):
-    run["train"]["learning_rate"] *= 2
+    run.train["learning_rate"] *= 2
     assert recorded.choose(run, "any") is None
 
 
@@ -96,10 +96,10 @@ def test_a_record_whose_weights_are_not_there_or_are_others_is_no_record(run, pr
 
 
 def test_a_record_of_the_same_code_may_be_trained_again_here(run):
-    record = json.loads((ROOT / RECORD / "run.json").read_text(encoding="utf-8"))
-    assert record["source_sha256"] != run["source_sha256"]
+    record = read_run(ROOT / RECORD / "run.json")
+    assert record.source_sha256 != run.source_sha256
     assert reproduce.differences(record, run) == ([], [])
-    (difference,), _ = reproduce.differences(record | {"source_sha256": "0" * 64}, run)
+    (difference,), _ = reproduce.differences(record.changed(source_sha256="0" * 64), run)
     assert difference.startswith("training code: SHA-256 0000")
 
 

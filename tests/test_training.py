@@ -22,6 +22,7 @@ from frugalnet.files import sha256
 from frugalnet.metrics import counts, energy
 from frugalnet.metrics.accuracy import cross_entropy, top_k
 from frugalnet.metrics.counts import macs
+from frugalnet.run import Run
 from frugalnet.training import runs
 from frugalnet.training.batches import Examples, Normaliser
 from frugalnet.training.checkpoint import Checkpoints
@@ -332,7 +333,9 @@ def test_the_moving_average_is_evaluated_and_stored_while_the_latest_weights_tra
 def test_what_is_written_of_a_run_is_its_moving_average(tmp_path, monkeypatch):
     averaged = train(tmp_path / "run", RECIPE.model_copy(update={"ema_decay": 0.9}))
     monkeypatch.chdir(tmp_path)
-    written = runs.write_results({"model": "depthwise", "seed": 0}, averaged, {})
+    data = {"data": "sample", "is_sample": True, "validated_on": "validation split", "data_sha256": "d"}
+    run = Run(model="depthwise", seed=0, num_classes=4, n_train=160, n_validation=40, train={}, **data)
+    written = runs.write_results(run, averaged, {})
     stored = load_file("models/depthwise-0.safetensors")
     assert {name: tensor.numpy().tobytes() for name, tensor in stored.items()} == bits(averaged)
     assert written == sha256(Path("models/depthwise-0.safetensors"))

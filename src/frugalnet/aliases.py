@@ -10,6 +10,8 @@ goes to the lowest seed: the best one on the validation images would flatter the
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict
+
 from frugalnet import recommendation
 from frugalnet.datasets import is_tiny_imagenet
 from frugalnet.errors import UserError
@@ -20,21 +22,28 @@ def family(data: str, is_sample: bool) -> str:
     return "" if is_sample or is_tiny_imagenet(data) else data
 
 
-@dataclass(frozen=True)
-class Version:
-    """A version of a registered model. trained: a hash of how, without the seed; created: milliseconds."""
+class Version(BaseModel):
+    """A version of a registered model, and some of its tags. created: milliseconds since 1970."""
+
+    model_config = ConfigDict(frozen=True)
 
     name: str
     number: int
+    created: int
     model: str
     seed: int
-    trained: str
+    trained_sha256: str  # of how it was trained, without the seed
     data: str
-    images: str  # a hash of what it was evaluated on
+    data_sha256: str
+    validated_on: str
     is_sample: bool
     top1: float
     macs: int
-    created: int
+
+    @property
+    def images(self) -> tuple[str, str]:
+        """What it was evaluated on."""
+        return self.data_sha256, self.validated_on
 
     @property
     def family(self) -> str:
@@ -101,5 +110,5 @@ def choose_versions(versions: Sequence[Version]) -> dict[str, Chosen]:
 def _networks(versions: Sequence[Version]) -> list[Network]:
     networks: dict[tuple[str, str], dict[int, Version]] = {}
     for version in sorted(versions, key=lambda version: version.created):
-        networks.setdefault((version.model, version.trained), {})[version.seed] = version
+        networks.setdefault((version.model, version.trained_sha256), {})[version.seed] = version
     return [Network(seeds) for seeds in networks.values()]

@@ -103,20 +103,8 @@ def _registered(client: mlflow.MlflowClient) -> list[str]:
 
 
 def _version(stored: ModelVersion) -> Version:
-    tags: dict[str, Any] = stored.tags
-    return Version(
-        name=stored.name,
-        number=int(stored.version),
-        model=tags["model"],
-        seed=int(tags["seed"]),
-        trained=tags["trained_sha256"],
-        data=tags["data"],
-        images=f"{tags['data_sha256']} {tags['validated_on']}",
-        is_sample=tags["is_sample"] == "True",
-        top1=float(tags["top1"]),
-        macs=int(tags["macs"]),
-        created=stored.creation_timestamp,
-    )
+    about = {"name": stored.name, "number": stored.version, "created": stored.creation_timestamp}
+    return Version.model_validate({**stored.tags, **about})
 
 
 @in_words("MLflow")

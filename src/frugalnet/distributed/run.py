@@ -93,7 +93,7 @@ def _work(task: Task) -> None:
     own = Checkpoints(inputs.checkpoints.folder / f"host-{os.environ['GROUP_RANK']}")
     with own.locked() if local_rank == 0 else nullcontext():
         peers = Peers(task.launch, inputs.backend)
-        peers.check_same_run(inputs.run["fingerprint"], inputs.refusal(task, peers.world))
+        peers.check_same_run(inputs.run.fingerprint, inputs.refusal(task, peers.world))
         shared = replace(job, recipe=task.workers.recipe(task.train))
         trainer = shared.trainer(device, compute.compile_mode(device, task.compute))
         labels = job.examples().labels
@@ -113,7 +113,7 @@ def _fit_and_write(inputs: _Inputs, worker: Worker, resumption: Resumption) -> N
     peers = worker.peers
     provenance = tracking.provenance()
     runs.tell_of_other_checkpoints(root, run)
-    print(f"{runs.name(run)} on {run['data']}, {peers.world} workers; its bits depend on {run['environment']}")
+    print(f"{run.name} on {run.data}, {peers.world} workers; its bits depend on {run.environment}")
     with tracking.training_run(root, run, provenance) as tracked:
         fit(worker, resumption, lambda history: tracked.log_history(history.rows))
         timing = {"exchange": peers.costs, **provenance, "machine": compute.describe_machine(inputs.device)}

@@ -45,7 +45,9 @@ class _Search:
     """Shows candidates to a network until it misclassifies one."""
 
     def __init__(self, classify: Classify, image: Images, label: int) -> None:
-        self.classify, self.image, self.label = classify, image, label
+        self.classify = classify
+        self.image = image
+        self.label = label
         self.outcome = Outcome(queries=0)
 
     @property

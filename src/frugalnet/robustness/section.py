@@ -187,7 +187,8 @@ def _cells(result: RobustnessResult, network: NetworkResult) -> list[Cell]:
 
 def _by_queries(result: RobustnessResult, colour_of: Mapping[str, str]) -> Chart:
     limit = result.most_queries
-    lines, ends = list[Line](), dict[str, tuple[float, str]]()
+    lines: list[Line] = []
+    ends: dict[str, tuple[float, str]] = {}
     for network in result.networks:
         colour = colour_of[network.model]
         attacks = network.attack(1)
@@ -239,7 +240,8 @@ def _pairs(result: RobustnessResult, network: NetworkResult, comparison: Compari
     for changes, i in sorted(fooled, key=lambda pair: -sure[pair[1]])[:SHOWN]:
         image = comparison.images[result.attacked[i]]
         (pixel,) = changes
-        true, wrong = class_names[result.labels[i]], class_names[outcomes[i].predicted or 0]
+        true = class_names[result.labels[i]]
+        wrong = class_names[outcomes[i].predicted or 0]
         text = f"{network.title}: {true} ({percent(sure[i], 0)} sure), after the change {wrong}"
         attacked = change(np.array(image), np.array([[pixel]]))[0]
         left, top = (min(max(place - DETAIL // 2, 0), max(len(image) - DETAIL, 0)) for place in pixel[:2])

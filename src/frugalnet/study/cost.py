@@ -59,17 +59,16 @@ def layers(row: Row) -> Table:
     """layers.csv, with each layer's fraction of the MACs, and of the measured time."""
     layers = row.records[0].layers
     times = row.cost.get("layer_ms") or {}
-    macs = [float(layer["macs"]) for layer in layers]
-    total_macs = sum(macs) or 1
+    total_macs = sum(layer.macs for layer in layers) or 1
     total_ms = sum(times.values())
-    counted = scale([count for count in macs if count] or [1], prefixed(""))
+    counted = scale([layer.macs for layer in layers if layer.macs] or [1], prefixed(""))
     rows = []
-    for layer, count in zip(layers, macs, strict=True):
-        of_macs = count / total_macs
-        of_time = times[layer["layer"]] / total_ms if total_ms and layer["layer"] in times else None
-        texts = (layer["layer"], layer["kind"], layer["output_shape"], f"{int(layer['parameters_trainable']):,}")
+    for layer in layers:
+        of_macs = layer.macs / total_macs
+        of_time = times[layer.layer] / total_ms if total_ms and layer.layer in times else None
+        texts = (layer.layer, layer.kind, layer.output_shape, f"{layer.parameters_trainable:,}")
         time = Cell(NOT_MEASURED) if of_time is None else Cell(percent(of_time), bar=of_time)
-        rows.append([*map(Cell, texts), Cell(counted(count)), Cell(percent(of_macs), bar=of_macs), time])
+        rows.append([*map(Cell, texts), Cell(counted(layer.macs)), Cell(percent(of_macs), bar=of_macs), time])
     header = ("Layer", "Kind", "Output", "Parameters", "MACs", "Fraction of MACs", "Fraction of time")
     return Table(f"Layers of {row.model}", header, rows, (0, 1, 5, 6))
 

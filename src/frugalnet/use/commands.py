@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,24 @@ def networks(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What `predict` says of a picture, as JSON has it. top: as `Prediction.named` gives it."""
+
+    file: str
+    network: str
+    changes: list[str]
+    milliseconds: float
+    top: list[dict[str, Any]]
+
+    def in_words(self) -> str:
+        """For a terminal: control characters in names are escaped."""
+        changes = f" ({', '.join(self.changes)})" if self.changes else ""
+        lines = [f"{self.file}{changes}: {self.network}, {self.milliseconds:.2f} ms"]
+        lines += [f"  {guess['probability']:7.2%}  {guess['name']}" for guess in self.top]
+        return "\n".join(printable(line) for line in lines)
+
+
 def predict(arguments: argparse.Namespace) -> int:
     """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
     centre-cropped and scaled to the size that the network takes. Exits with 1 if a picture cannot be classified; the
@@ -86,7 +105,7 @@ def predict(arguments: argparse.Namespace) -> int:
         where = _downloaded(arguments.run, Path(folder)) if arguments.run else arguments.weights
         option = _within_limits(arguments)
         network = runtime.open_stored(option.stored, option.format) if option else runtime.load(arguments.model, where)
-    predictions: list[dict[str, Any]] = []
+    answers: list[_Answer] = []
     failed = 0
     left_out = picture_files.LeftOut()
     with _while_output_is_read():
@@ -98,19 +117,13 @@ def predict(arguments: argparse.Namespace) -> int:
                 print(f"frugalnet: {error}", file=sys.stderr)
                 continue
             (prediction,) = network.predict([picture.pixels])
-            predictions.append(
-                {
-                    "file": picture.name,
-                    "network": network.name,
-                    "changes": list(picture.changes),
-                    "milliseconds": prediction.milliseconds,
-                    "top": prediction.named(arguments.top),
-                }
-            )
+            top = prediction.named(arguments.top)
+            answer = _Answer(picture.name, network.name, list(picture.changes), prediction.milliseconds, top)
+            answers.append(answer)
             if not arguments.json:
-                print(_text(predictions[-1]))
+                print(answer.in_words())
         if arguments.json:
-            print(json.dumps(predictions, indent=2))
+            print(json.dumps([asdict(answer) for answer in answers], indent=2))
     if left_out:
         print(f"frugalnet: {printable(left_out)}", file=sys.stderr)
     return int(failed > 0)
@@ -198,11 +211,3 @@ def _aliased(arguments: argparse.Namespace, folder: Path) -> Path:
         from frugalnet import project, registry
 
         return registry.download_alias(project.project_root(), arguments.alias, folder, arguments.data)
-
-
-def _text(picture: dict[str, Any]) -> str:
-    """One picture's classes, for a terminal: control characters in names are escaped."""
-    changes = f" ({', '.join(picture['changes'])})" if picture["changes"] else ""
-    lines = [f"{picture['file']}{changes}: {picture['network']}, {picture['milliseconds']:.2f} ms"]
-    lines += [f"  {guess['probability']:7.2%}  {guess['name']}" for guess in picture["top"]]
-    return "\n".join(printable(line) for line in lines)
