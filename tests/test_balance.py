@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
-from test_training import RECIPE, coloured_noise
+from tiny import RECIPE, coloured_noise
 from torch.nn.functional import cross_entropy
 
 from frugalnet import models

@@ -84,7 +84,7 @@ def find_pictures(names: list[str], left_out: LeftOut) -> Iterator[str | UserErr
     """
     for name in names:
         path = Path(name)
-        found = False
+        is_empty = True
         try:
             if name == "-" or not path.is_dir():
                 yield name
@@ -93,12 +93,12 @@ def find_pictures(names: list[str], left_out: LeftOut) -> Iterator[str | UserErr
                 if reason := why_not_file(file):
                     left_out.add(str(file), reason)
                 else:
-                    found = True
+                    is_empty = False
                     yield str(file)
         except OSError as error:
             yield UserError(f"{error.filename or name}: {error.strerror}")
             continue
-        if not found:
+        if is_empty:
             yield UserError(f"{name}: no picture in this folder; {EXPECTED}")
 
 

@@ -114,20 +114,20 @@ def find_version(root: Path, alias: str, data: str | None = None) -> tuple[str, 
     data: may be None if the alias is given on one data set only. Raises UserError if no network has it, or several.
     """
     client, _ = connect_to_present(root)
-    found: dict[str, tuple[str, str]] = {}  # by the name of the data
+    aliased: dict[str, tuple[str, str]] = {}  # by the name of the data
     for name in _registered(client):
         if (version := client.get_registered_model(name).aliases.get(alias)) is not None:
-            found[client.get_model_version(name, version).tags.get("data", "")] = name, str(version)
+            aliased[client.get_model_version(name, version).tags.get("data", "")] = name, str(version)
     if data is not None:
-        found = {key: value for key, value in found.items() if key == data}
-    if not found:
+        aliased = {key: value for key, value in aliased.items() if key == data}
+    if not aliased:
         where = f"on {data} in {mlflow.get_tracking_uri()}" if data else f"in {mlflow.get_tracking_uri()}"
         raise UserError(
             f"no network has the alias {alias} {where}: run `dvc repro`, then `python -m frugalnet.promote`"
         )
-    if len(found) > 1:
-        raise UserError(f"networks on {', '.join(sorted(found))} have the alias {alias}: name one with --data")
-    return next(iter(found.values()))
+    if len(aliased) > 1:
+        raise UserError(f"networks on {', '.join(sorted(aliased))} have the alias {alias}: name one with --data")
+    return next(iter(aliased.values()))
 
 
 def download(root: Path, run_id: str, folder: Path) -> Path:

@@ -63,11 +63,11 @@ def train_only(network: nn.Module, part: Part) -> None:
 
 def trained_tensors(network: nn.Module) -> dict[str, Tensor]:
     """What training changes, so what a device has to store: the trainable parameters, their norms' statistics."""
-    found: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    tensors: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm) and module.training:
-            found |= {f"{name}.{key}": value for key, value in module.named_buffers(recurse=False)}
-    return found
+            tensors |= {f"{name}.{key}": value for key, value in module.named_buffers(recurse=False)}
+    return tensors
 
 
 def step(network: nn.Module, optimiser: torch.optim.Optimizer, inputs: Tensor, labels: Tensor) -> float:

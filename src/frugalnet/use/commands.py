@@ -30,8 +30,8 @@ def _within_limits(arguments: argparse.Namespace) -> "Option | None":
         raise UserError("--model and limits: give one of them")
     from frugalnet.use import choice
 
-    found, _ = choice.read_options(arguments.weights)
-    option = choice.fitting(choice.of_format(found, arguments.format), budget)[0]
+    options, _ = choice.read_options(arguments.weights)
+    option = choice.fitting(choice.of_format(options, arguments.format), budget)[0]
     print(f"frugalnet: {choice.why(option)}", file=sys.stderr)
     return option
 
@@ -60,17 +60,17 @@ def networks(arguments: argparse.Namespace) -> int:
     interval, MACs, bytes and latency; with limits, those within them."""
     from frugalnet.use import choice
 
-    found, measured = choice.read_options(arguments.weights)
-    found = choice.of_format(found, arguments.format)
+    options, measured = choice.read_options(arguments.weights)
+    options = choice.of_format(options, arguments.format)
     if arguments.measure:
-        measured = choice.measure(found)
-        found = choice.with_latencies(found, measured)
-    found = choice.fitting(found, _budget(arguments))
+        measured = choice.measure(options)
+        options = choice.with_latencies(options, measured)
+    options = choice.fitting(options, _budget(arguments))
     with _while_output_is_read():
         if arguments.json:
-            print(json.dumps([option.described() for option in found], indent=2))
+            print(json.dumps([option.described() for option in options], indent=2))
         else:
-            print("\n".join(map(printable, choice.table(found, measured).splitlines())))
+            print("\n".join(map(printable, choice.table(options, measured).splitlines())))
     return 0
 
 
