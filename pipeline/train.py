@@ -23,7 +23,7 @@ def main(model: str, seed: int) -> None:
         start = run.start
         begun = f"{start.file}, trained on {start.data}" if start else "random weights: weights/ has none of it"
         print(f"{run.name} starts from {begun}")
-    if record := recorded.choose(run, params.compute.records):
+    if record := recorded.find_record(run, params.compute.records):
         return record.copy()  # the stage `evaluate` logs it
     root = tracking.project_root()
     runs.tell_of_other_checkpoints(root, run)

@@ -34,7 +34,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_run_of_the_same_environment_is_copied_whole_and_says_so(run, project, capsys):
-    record = recorded.choose(run, "same")
+    record = recorded.find_record(run, "same")
     assert record is not None
     record.copy()
     said = capsys.readouterr().out
@@ -47,15 +47,15 @@ def test_a_run_of_the_same_environment_is_copied_whole_and_says_so(run, project,
 
 def test_a_run_of_another_environment_is_copied_only_if_any_may_be(run, capsys):
     run = run.changed(environment=run.environment | {"threads": 2})
-    assert recorded.choose(run, "same") is None
+    assert recorded.find_record(run, "same") is None
     assert f"{RECORD} is this run on another machine (" in capsys.readouterr().out
-    record = recorded.choose(run, "any")
+    record = recorded.find_record(run, "any")
     assert record is not None
     assert record.folder == Path(RECORD)
 
 
 def test_no_run_is_copied_if_none_may_be(run, capsys):
-    assert recorded.choose(run, "none") is None
+    assert recorded.find_record(run, "none") is None
     assert capsys.readouterr().out == ""
 
 
@@ -73,13 +73,13 @@ def test_no_run_is_copied_if_none_may_be(run, capsys):
     ids=lambda change: next(iter(change)),
 )
 def test_another_run_is_trained(run, change, capsys):
-    assert recorded.choose(run.changed(**change), "any") is None
+    assert recorded.find_record(run.changed(**change), "any") is None
     assert capsys.readouterr().out == ""
 
 
 def test_another_recipe_is_trained(run):
     run.train["learning_rate"] *= 2
-    assert recorded.choose(run, "any") is None
+    assert recorded.find_record(run, "any") is None
 
 
 def test_a_record_whose_weights_are_not_there_or_are_others_is_no_record(run, project):
@@ -88,11 +88,11 @@ def test_a_record_whose_weights_are_not_there_or_are_others_is_no_record(run, pr
     results.mkdir(parents=True)
     for name in ("../../sources.json", "run.json"):
         (results / name).write_bytes((ROOT / RECORD / name).read_bytes())
-    assert recorded.choose(run, "any") is None  # weights/ holds depthwise-0 of another recipe
+    assert recorded.find_record(run, "any") is None  # weights/ holds depthwise-0 of another recipe
     stored = results.parent / "weights/depthwise-0.safetensors"
     stored.parent.mkdir()
     stored.write_bytes(b"other")
-    assert recorded.choose(run, "any") is None
+    assert recorded.find_record(run, "any") is None
 
 
 def test_a_record_of_the_same_code_may_be_trained_again_here(run):

@@ -136,7 +136,7 @@ def _check_data(stored: Stored, data: Dataset) -> None:
 def write_latencies() -> None:
     """Time the ONNX files in weights/ on this machine, in alternating rounds."""
     options, _ = choice.read_options(WEIGHTS)
-    write_json(WEIGHTS / choice.MEASURED, choice.measure(options).model_dump())
+    write_json(WEIGHTS / choice.MEASURED, choice.time_options(options).model_dump())
 
 
 def record_of(stored: Stored, results: Path) -> Path:

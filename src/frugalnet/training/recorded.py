@@ -73,7 +73,7 @@ def _compared(run: Run) -> dict[str, Any]:
     return {key: value for key, value in stored.items() if key not in _NOT_COMPARED}
 
 
-def choose(run: Run, choice: Choice) -> Record | None:
+def find_record(run: Run, choice: Choice) -> Record | None:
     """The record that stands for the run, or None: it has to be trained.
 
     choice: `same` takes a record of the same environment, so of the same bits; `any` also one of another; `none` never.

@@ -111,7 +111,7 @@ def with_latencies(options: Sequence[Option], measured: Latencies) -> list[Optio
     return [replace(option, latency_ms=measured.latency_ms[option.stored.name][option.format]) for option in options]
 
 
-def measure(options: Sequence[Option], rounds: int = ROUNDS, calls: int = CALLS) -> Latencies:
+def time_options(options: Sequence[Option], rounds: int = ROUNDS, calls: int = CALLS) -> Latencies:
     """Time one picture on one thread with each file, alternating between them."""
     runs = [runtime.open_onnx(option.path) for option in options]
     sides = [option.stored.entry.side for option in options]

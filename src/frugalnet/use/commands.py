@@ -63,7 +63,7 @@ def networks(arguments: argparse.Namespace) -> int:
     options, measured = choice.read_options(arguments.weights)
     options = choice.of_format(options, arguments.format)
     if arguments.measure:
-        measured = choice.measure(options)
+        measured = choice.time_options(options)
         options = choice.with_latencies(options, measured)
     options = choice.fitting(options, _budget(arguments))
     with _while_output_is_read():
