@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frugalnet import runs_page, tracking
+from frugalnet import project, runs_page, tracking
 from frugalnet.config import read_params
 from frugalnet.data import arrays, copies
 from frugalnet.files import sha256_of, write_json
@@ -16,7 +16,7 @@ from frugalnet.study.report import compose, write_report
 def main() -> None:
     params = read_params()
     data = arrays.read_dataset(Path("data/arrays"))
-    root = tracking.project_root()
+    root = project.project_root()
     out = Path("results/compare")
     findings = conclude(gather(Path("results"), data, copies.read_near_copies(Path("data/arrays"))), params.budget)
     compared = findings.comparison

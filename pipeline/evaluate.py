@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from frugalnet import compute, config, models, tracking
+from frugalnet import compute, config, models, project, tracking
 from frugalnet.data import arrays
 from frugalnet.files import atomic, read_history, read_json, write_json, write_table
 from frugalnet.metrics import accuracy, classes, counts
@@ -19,7 +19,7 @@ from frugalnet.training.inference import infer, load_weights
 def main(model: str, seed: int) -> None:
     device = compute.setup(config.read_params().compute)
     data = arrays.read_dataset(Path("data/arrays"))
-    root = tracking.project_root()
+    root = project.project_root()
     name = f"{model}-{seed}"
     trained = Path("results/train") / name
     out = Path("results/evaluate") / name

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from frugalnet import config, tracking
+from frugalnet import config, project, tracking
 from frugalnet.data import arrays
 from frugalnet.export.measure import measure_accuracy, measure_costs
 from frugalnet.export.result import figures
@@ -34,7 +34,7 @@ def main(model: str, seed: int) -> None:
     trained = Path("results/train") / name
     run = read_run(trained / "run.json")
     timing = read_json(trained / "timing.json")
-    with tracking.training_run(tracking.project_root(), run, timing) as tracked:
+    with tracking.training_run(project.project_root(), run, timing) as tracked:
         tracked.log_results(tracking.section("export", figures(result, costs)))
         register(tracked, stored, run, data, out, [kind for kind in result.formats if result.accepts(kind)])
     print(result.in_words(name))

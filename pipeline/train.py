@@ -2,7 +2,7 @@
 
 import json
 
-from frugalnet import compute, config, tracking
+from frugalnet import compute, config, project, tracking
 from frugalnet.stage import run_stage
 from frugalnet.training import recorded, runs
 
@@ -25,10 +25,10 @@ def main(model: str, seed: int) -> None:
         print(f"{run.name} starts from {begun}")
     if record := recorded.find_record(run, params.compute.records):
         return record.copy()  # the stage `evaluate` logs it
-    root = tracking.project_root()
+    root = project.project_root()
     runs.tell_of_other_checkpoints(root, run)
     checkpoints = runs.checkpoints(root, run)
-    provenance = tracking.provenance()
+    provenance = project.provenance()
     trainer = job.trainer(device, compute.compile_mode(device, params.compute))
     with checkpoints.locked(), tracking.training_run(root, run, provenance) as tracked:
         minutes = params.compute.checkpoint_minutes

@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.mlflow_store import COMPARISONS, EXPERIMENT, connect
-from frugalnet.project import PROVENANCE
-from frugalnet.project import project_root as project_root  # for the stages
-from frugalnet.project import provenance as provenance
+from frugalnet.project import PROVENANCE, provenance
 from frugalnet.run import Run as TrainingRun
 
 if TYPE_CHECKING:
@@ -63,10 +61,9 @@ def training_run(root: Path, run: TrainingRun, trained: Mapping[str, Any]) -> "T
     data = f"{run.data} data" if run.is_sample else run.data  # "sample data": their accuracies say nothing
     images = f"{run.n_train:,} training and {run.n_validation:,} validation images"
     shown = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
-    by_content = {"weights_sha256": run.weights_sha256, "fingerprint": run.fingerprint}
     description = Description(
         name=f"{run.model} · {epochs} {recipe['recipe']}{workers} · seed {run.seed} · {data}",
-        identity={key: value for key, value in by_content.items() if value},
+        identity={key: value for key in ("weights_sha256", "fingerprint") if (value := getattr(run, key))},
         tags={key: str(getattr(run, key)) for key in shown} | _source("train"),
         provenance={key: str(trained[key]) for key in PROVENANCE if key in trained},
         note=(
