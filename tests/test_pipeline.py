@@ -379,7 +379,10 @@ def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_pa
     monkeypatch.chdir(project)
     with pytest.raises(UserError, match="run '0123'"):
         reproduce.main("0123")
-    with pytest.raises(UserError, match="not the record of a finished run"):
+    with pytest.raises(
+        UserError,
+        match=r"metrics\.json: not the record of a run \(model, seed, data, .* missing or wrong\); give a run.json",
+    ):
         reproduce.main("results/evaluate/depthwise-0/metrics.json")
     with pytest.raises(
         UserError, match=r"nowhere\.json: there is no such file; give a run.json or the id of an MLflow"
