@@ -46,13 +46,18 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
         measured = row.figure(key)
         if cost is None or cost <= 0:
             continue
-        text = [f"{measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})"]
-        text += [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
-        bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
+        costs = [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
         span = (measured.p5, measured.p95) if isinstance(measured, Quantiles) else None
-        points.append(Point(row.model, colour[row.model], float(cost), 100 * row.lead.mean, bounds, text, span))
+        points.append(replace(lead_point(row, colour[row.model], float(cost), costs), span=span))
     title = f"{measure.title} against {axis.removesuffix(' (ms)')}"
     return replace(scatter(f"accuracy_{key}", title, axis, points), y_title=f"{measure.name}, %")
+
+
+def lead_point(row: Row, colour: str, cost: float, costs: Sequence[str]) -> Point:
+    """A network at its cost, with its accuracy and interval. costs: what the pointer shows beside the accuracy."""
+    reached = f"{row.measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})"
+    bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
+    return Point(row.model, colour, cost, 100 * row.lead.mean, bounds, [reached, *costs])
 
 
 def layers(row: Row) -> Table:

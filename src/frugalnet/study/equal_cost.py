@@ -8,20 +8,19 @@ from frugalnet.comparison import families
 from frugalnet.comparison.compare import Comparison
 from frugalnet.comparison.families import Family, Pair
 from frugalnet.comparison.networks import Row
-from frugalnet.document.blocks import Block, Cell, Chart, Grid, Point, Section, Table
+from frugalnet.document.blocks import Block, Cell, Chart, Grid, Section, Table
 from frugalnet.document.charts import by_cost
 from frugalnet.document.wording import (
     MILLISECONDS,
     Units,
     human,
-    interval,
     percent,
     ratio,
     scale,
-    seed_mean,
     signed_points,
 )
 from frugalnet.metrics import curve
+from frugalnet.study.cost import lead_point
 
 SLOWER = 1.1  # from this ratio of medians on, a network is called slower
 AXES = {"macs": "MACs per image", "latency_ms": "latency at batch 1 (ms)"}
@@ -77,16 +76,10 @@ def chart(shown: Sequence[Family], rows: Sequence[Row], cost: str) -> Chart:
             figure = row.macs if cost == "macs" else row.latency_ms and row.latency_ms.median
             if not figure:
                 return Chart(f"equal_{cost}", "", AXES[cost])
-            text = [
-                f"{row.measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})",
-                f"{human(row.macs)} MACs",
-            ]
-            bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
-            name = (
-                f"×{families.width(row):g}" if row is not family.rows[-1] else f"{family.name} ×{families.width(row):g}"
-            )
-            place = figure, 100 * row.lead.mean
-            points_of.append(Point(name, colour[row.model], *place, bounds, text, network=row.model))
+            width = f"×{families.width(row):g}"
+            name = width if row is not family.rows[-1] else f"{family.name} {width}"
+            point = lead_point(row, colour[row.model], figure, [f"{human(row.macs)} MACs"])
+            points_of.append(replace(point, name=name, network=row.model))
         curves.append(sorted(points_of, key=lambda point: point.x))
     axis = AXES[cost]
     measure = rows[0].measure
