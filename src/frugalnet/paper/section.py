@@ -23,7 +23,7 @@ SAMPLE_CLAIMS = "Sample data cannot test the paper’s claims: rerun the pipelin
 
 def section(claims: Sequence[Claim], comparison: Comparison) -> Section:
     """Every claim with what was measured and the outcome, and what the networks reach at equal cost."""
-    is_sample = comparison.first.run["is_sample"]
+    is_sample = comparison.first.run.is_sample
     blocks: list[Block] = [SAMPLE_CLAIMS] if is_sample else [CLAIMS, _table(claims)]
     gained = [families.gained(pair) for pair in families.pairs(comparison)]
     blocks += [f"{EQUAL_COST} {' '.join(gained)}"] if gained and not is_sample else []

@@ -34,7 +34,7 @@ class Findings:
         """Every figure of the tables, ready for JSON: comparison.json."""
         comparison = self.comparison
         return {
-            **{key: comparison.first.run[key] for key in ("is_sample", "num_classes", "validated_on")},
+            **{key: getattr(comparison.first.run, key) for key in ("is_sample", "num_classes", "validated_on")},
             "facts": self.facts,
             "notes": comparison.notes,
             "scope": self.scope,
@@ -82,13 +82,13 @@ def _facts(comparison: Comparison) -> dict[str, str]:
             for commit, changed in sorted(commits.items())
         )
         or "not stated",
-        "data": f"{run['data']}, {run['num_classes']} classes: {run['n_train']:,} training images, "
-        f"{run['n_validation']:,} of the {run['validated_on']}",
-        "data hash": run["data_sha256"],
-        "views hash": run["views_sha256"],
+        "data": f"{run.data}, {run.num_classes} classes: {run.n_train:,} training images, "
+        f"{run.n_validation:,} of the {run.validated_on}",
+        "data hash": run.data_sha256,
+        "views hash": run.views_sha256,
         "networks": "; ".join(networks),
         "recipe": ", ".join(f"{key} {value}" for key, value in recipe(comparison.first).items()),
-        "trained on": _merged([record.run.get("environment", {}) for record in records]),
+        "trained on": _merged([record.run.environment for record in records]),
         "cost measured on": _merged([record.cost.get("machine", {}) for record in records]),
     }
 
@@ -106,13 +106,13 @@ def _scope(comparison: Comparison) -> str:
     """What was compared, in one sentence."""
     run = comparison.first.run
     rows = comparison.rows
-    data = "the sample data, which say nothing about Tiny ImageNet" if run["is_sample"] else run["data"]
-    sizes = f" ({side(comparison)} pixels)" if run.get("side") or not comparison.is_of_the_paper else ""
+    data = "the sample data, which say nothing about Tiny ImageNet" if run.is_sample else run.data
+    sizes = f" ({side(comparison)} pixels)" if run.side != SIDE or not comparison.is_of_the_paper else ""
     trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
     seeds = dict.fromkeys(count(len(row.seeds), "seed") for row in rows)
     return (
-        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {run['n_validation']:,} images{sizes} "
-        f"of the {run['validated_on']}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
+        f"{count(len(rows), 'network')} on {data}: {run.num_classes} classes, {run.n_validation:,} images{sizes} "
+        f"of the {run.validated_on}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
     ) + _unequal(comparison)
 
 
@@ -129,5 +129,5 @@ def _unequal(comparison: Comparison) -> str:
 
 def side(comparison: Comparison) -> str:
     """The size of the images, as 64×64."""
-    pixels = comparison.first.run.get("side", SIDE)
+    pixels = comparison.first.run.side
     return f"{pixels}×{pixels}"

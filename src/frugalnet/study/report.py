@@ -106,7 +106,7 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
         notes=[*comparison.notes, *left_out, *not_measured],
         colours=colours(comparison.rows),
         open_fold=comparison.first.model,
-        banner=SAMPLE_BANNER if comparison.first.run["is_sample"] else "",
+        banner=SAMPLE_BANNER if comparison.first.run.is_sample else "",
         attached=of_classes.figures_of_records(comparison),
     )
 
