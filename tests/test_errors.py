@@ -116,7 +116,7 @@ def test_a_message_is_one_line_without_escapes_and_without_the_password_of_a_url
     assert str(UserError("ftp://me:p'a@host, http://me:p\"a ss@host")) == "ftp://***@host, http://***@host"
     for odd in ("//me:p@host", "http:me:p@host", "HTTP:/me:p@host", "http://me:p/w@host", "x+y:me:p@host"):
         assert re.fullmatch(r"found '[\w+]*:?/{0,2}\*\*\*@host'", str(UserError(f"found '{odd}'"))), odd
-    for key in ("token", "X-Amz-Signature", "access_key", "sig", "password"):
+    for key in ("token", "X-Amz-Signature", "access_key", "sig", "password", "pw", "jwt", "session_id", "Policy"):
         assert str(UserError(f"url: /a?b=1&{key}=s%2Fx&c=2 is")) == f"url: /a?b=1&{key}=***&c=2 is"
     plain = "dvc.yaml:train@depthwise-0 file:///me@lab/a.zip me@host /me@lab?download=1"
     assert str(UserError(plain)) == plain

@@ -62,10 +62,11 @@ def test_a_port_that_cannot_be_used_is_said_in_one_line(tmp_path, port):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("odd", ["u:pass@", "u:pass/word@", "u@", ""])
-@pytest.mark.parametrize("end", ["", "/", "?token=secret"])
+@pytest.mark.parametrize("odd", ["//u:pass@", "//u:pass/word@", "//u:pa?ss@", "//u@", "//", "u:pass@", "/u:pass@"])
+@pytest.mark.parametrize("end", ["", "/", "?token=secret", "#token=secret", ";token=secret"])
 def test_the_password_of_a_server_is_not_printed(odd, end):
-    assert without_password(f"http://{odd}host:5000{end}") == "http://host:5000"
+    slashes = odd[: len(odd) - len(odd.lstrip("/"))]
+    assert without_password(f"http:{odd}host:5000{end}") == f"http:{slashes}host:5000"
 
 
 def test_a_database_that_does_not_answer_is_said_in_one_line(tmp_path):

@@ -689,3 +689,26 @@ def test_no_near_copy_is_missed_by_the_coarse_comparison(side: int) -> None:
     found = {(i, j) for i, j, _ in copies_between(images[:150], images[150:])}
     assert {i for i, _ in found} == {i for i, _ in pairs}
     assert found <= pairs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train/x.png": b"x"}, "train/x.png is unexpected beside pictures.json: images lie in train/<class>/"),
+        ({"train//x.png": b"x"}, "train//x.png is unexpected beside pictures.json"),
+        ({"other/nut/x.png": b"x"}, "other/nut/x.png is unexpected beside pictures.json"),
+        ({"x.png": b"x"}, "x.png is unexpected beside pictures.json"),
+        ({"train/washer/x.png": b"x"}, "class washer has images in one of train/ and val/ only"),
+        ({"val/washer/x.png": b"x"}, "class washer has images in one of train/ and val/ only"),
+        ({"pictures.json": b"{"}, "pictures.json does not say what the validation images are"),
+        ({"pictures.json": b"[]"}, "pictures.json does not say what the validation images are"),
+        ({"pictures.json": b"[" * 100_000}, "pictures.json does not say what the validation images are"),
+    ],
+    ids=range(9),
+)
+def test_an_archive_of_packed_pictures_that_somebody_has_changed_is_refused(
+    changes: Files, message: str, tmp_path: Path
+) -> None:
+    files = contents(packed(write(tmp_path / "pictures", split_folders())))
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        read_layout(zipped(tmp_path / "changed.zip", files | changes), BOUND)

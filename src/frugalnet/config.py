@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
@@ -23,6 +23,9 @@ from frugalnet.recommendation import Budget
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
 from frugalnet.training.config import TeacherConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 _MAX_TOLD = 10  # errors in one message
@@ -128,10 +131,7 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     try:
         params = Params.model_validate_json(_json(path))
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200} (found: {printable(repr(e['input'])):.80})"
-            for e in error.errors()
-        ]
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200}{_found(e)}" for e in error.errors()]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
         raise UserError(f"{path}: " + "; ".join(wrong[:_MAX_TOLD]) + more) from error
     if missing := list(_left_to_defaults(params)):
@@ -140,6 +140,12 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         with naming(f"{path}: {key}"):
             models.find(name)
     return params
+
+
+def _found(error: "ErrorDetails") -> str:
+    """What the file holds, but no address: it may hold a password that looks like other text."""
+    holds_address = error["loc"][-1:] == ("url",) or error["type"] == "missing"  # there, the found is all the section
+    return "" if holds_address else f" (found: {printable(repr(error['input'])):.80})"
 
 
 def _left_to_defaults(values: Config, prefix: str = "") -> Iterator[str]:
