@@ -1,19 +1,19 @@
 """The command `frugalnet`: its words and options. What it does is in `commands`."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from frugalnet import streams
 from frugalnet.errors import in_one_line
+from frugalnet.stage import end_in_order
 from frugalnet.use import commands as run
 
 
 def main() -> None:
     streams.make_usable()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary folders are removed first
+    end_in_order()
     parser = argparse.ArgumentParser(
         prog="frugalnet",
         description="Find a network for a device; classify pictures with it, fine-tune, export or serve it.",
