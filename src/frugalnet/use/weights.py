@@ -10,7 +10,7 @@ weights.json, and the classes of each data set:
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -176,20 +176,9 @@ def of_run(project: Path, name: str) -> Stored:
     run = read_json(project / "results/train" / name / "run.json")
     metrics = read_json(project / "results/evaluate" / name / "metrics.json")
     data = read_json(project / "data/arrays/dataset.json")
-    try:
-        if run["data_sha256"] != sha256_of(data["sha256"]):
-            raise UserError(f"{name} was trained on other data than those in data/arrays; run `dvc repro`")
-        entry = _entry(name, run, metrics, data)
-        classes = Classes(ids=data["class_ids"], names=data["class_names"])
-    except (KeyError, TypeError, ValueError) as error:
-        reason = " ".join(repr(error).split())[:200]
-        raise UserError(f"{project}: the records of {name} are damaged ({reason}); run `dvc repro`") from error
-    return Stored(path=project / "models" / entry.file, entry=entry, classes=classes)
-
-
-def _entry(name: str, run: Mapping[str, Any], metrics: Mapping[str, Any], data: Mapping[str, Any]) -> Entry:
-    """What weights.json says of a network, from run.json, metrics.json and dataset.json."""
-    return Entry(
+    if run["data_sha256"] != sha256_of(data["sha256"]):
+        raise UserError(f"{name} was trained on other data than those in data/arrays; run `dvc repro`")
+    entry = Entry(
         file=f"{name}.safetensors",
         sha256=run["weights_sha256"],
         model=run["model"],
@@ -206,6 +195,8 @@ def _entry(name: str, run: Mapping[str, Any], metrics: Mapping[str, Any], data: 
         macs=metrics["macs"],
         side=run.get("side", 64),
     )
+    classes = Classes(ids=data["class_ids"], names=data["class_names"])
+    return Stored(path=project / "models" / entry.file, entry=entry, classes=classes)
 
 
 def check_file(stored: Stored) -> None:
