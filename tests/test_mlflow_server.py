@@ -40,6 +40,8 @@ def test_the_pages_of_a_project_that_never_logged_anything_are_served_by_one_wor
         named = {"experiment_name": "frugalnet"}
         url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name"
         assert requests.get(url, params=named, timeout=30).ok
+        for host, status in (("localhost", 200), ("evil.example", 403)):  # a page whose name leads here
+            assert requests.get(f"http://127.0.0.1:{port}/", headers={"Host": host}, timeout=30).status_code == status
         workers = [" ".join(child.cmdline()) for child in psutil.Process(server.pid).children(recursive=True)]
         assert len([words for words in workers if "uvicorn" in words]) == 1
         assert not [words for words in workers if "huey" in words or "jobs" in words]

@@ -25,7 +25,7 @@ def main() -> None:
     if is_remote:
         address = without_password(server)
     else:
-        address = f"http://{host}:{port}"
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         check_address(host, port)
     _, experiment_id = mlflow_store.connect(Path())
     page = f"{address}/{runs_page.page(experiment_id)}"
