@@ -244,7 +244,7 @@ def interrupted_while_importing(tmp_path, main: str) -> subprocess.Popen:
 
 
 # numpy, albumentations and torch take seconds to import, within `main` and in each worker.
-@pytest.mark.parametrize("main", [IN_A_WORKER, "import slow"])
+@pytest.mark.parametrize("main", [IN_A_WORKER, "import slow, time; time.sleep(60)"])
 def test_ctrl_c_while_modules_are_imported_ends_a_stage_in_one_line_with_130(tmp_path, main):
     process = interrupted_while_importing(tmp_path, main)
     assert process.communicate(timeout=10)[1] == "stage: interrupted\n"

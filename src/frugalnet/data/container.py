@@ -195,7 +195,7 @@ class _Header(tarfile.TarInfo):
         try:
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
-            if isinstance(error, tarfile.EOFHeaderError):
+            if buf == bytes(tarfile.BLOCKSIZE):  # the end mark
                 raise
             raise tarfile.ReadError(f"{error}, and no end mark") from error
         if header.type == tarfile.GNUTYPE_SPARSE:
