@@ -9,6 +9,7 @@ from frugalnet.data import arrays
 from frugalnet.export.measure import measure_accuracy, measure_costs
 from frugalnet.export.result import figures
 from frugalnet.files import atomic, read_json, write_json
+from frugalnet.processes import temporary_folder
 from frugalnet.run import read_run
 from frugalnet.stage import run_stage
 from frugalnet.use import weights
@@ -16,6 +17,7 @@ from frugalnet.use.exported import describe_stored, runnables, write_stored
 from frugalnet.use.registered import register
 
 
+@temporary_folder()  # exporters and MLflow leave files behind where a signal ends them
 def main(model: str, seed: int) -> None:
     params = config.read_params()
     torch.set_num_threads(1)

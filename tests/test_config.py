@@ -158,6 +158,25 @@ def test_of_very_many_errors_the_first_are_told_and_long_lists_are_checked_soon(
         config.read_params(path)
 
 
+@pytest.mark.parametrize("digits", [30, 400])
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("size_bytes: 248100043", "data.size_bytes"),
+        ("views: 4", "augment.views"),
+        ("restarts: 3", "launch.restarts"),
+        ("- 0", "seeds.0"),
+    ],
+)
+def test_a_whole_number_beyond_63_bits_is_refused_by_its_key(tmp_path, line, key, digits):
+    path = compose(tmp_path / "params.yaml")
+    found = f"\n{line}\n" if line == "- 0" else f"  {line}\n"
+    assert found in path.read_text()
+    path.write_text(path.read_text().replace(found, found.rstrip()[:-1] + "9" * digits + "\n", 1))
+    with pytest.raises(UserError, match=rf"params\.yaml: {key}: a whole number of \d+ bits; at most 63$"):
+        config.read_params(path)
+
+
 def test_what_pydantic_quotes_is_cut(tmp_path):
     path = compose(tmp_path / "params.yaml")
     path.write_text(path.read_text().replace("kind: none", f"kind: {[0] * 1000}"))

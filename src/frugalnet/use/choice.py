@@ -13,7 +13,6 @@ from pydantic import Field
 from frugalnet import recommendation
 from frugalnet.errors import UserError
 from frugalnet.export.formats import Format
-from frugalnet.files import read_record
 from frugalnet.metrics.statistics import wilson_interval
 from frugalnet.processes import cpu_model_name
 from frugalnet.recommendation import Budget, Candidate, Cost
@@ -94,7 +93,7 @@ def read_options(folder: Path | None) -> tuple[list[Option], Latencies | None]:
     Raises UserError if there are none.
     """
     folder = folder or weights.project_folder()
-    measured = read_record(folder / MEASURED, Latencies) if (folder / MEASURED).is_file() else None
+    measured = weights.read_description(Latencies, folder / MEASURED) if (folder / MEASURED).exists() else None
     options = list_options(weights.of_folder(folder), measured)
     if not options:
         raise UserError(f"{folder}: holds no ONNX file; write some with frugalnet export")

@@ -1,7 +1,6 @@
 """The command `frugalnet`: its words and options. What it does is in `commands`."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TypeAlias
 
 from frugalnet import streams
 from frugalnet.errors import in_one_line
+from frugalnet.stage import end_in_order
 from frugalnet.use import commands as run
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -16,7 +16,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def main() -> None:
     streams.make_usable()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary folders are removed first
+    end_in_order()
     parser = argparse.ArgumentParser(
         prog="frugalnet",
         description="Find a network for a device; classify pictures with it, fine-tune, export or serve it.",

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frugalnet.errors import UserError, needing_study, printable
-from frugalnet.processes import peak_bytes
+from frugalnet.processes import peak_bytes, temporary_folder
 
 if TYPE_CHECKING:
     from frugalnet.recommendation import Budget
@@ -101,8 +100,8 @@ def predict(arguments: argparse.Namespace) -> int:
 
     if arguments.run and arguments.weights:
         raise UserError("--run and --weights: give one of them")
-    with tempfile.TemporaryDirectory() as folder:
-        where = _downloaded(arguments.run, Path(folder)) if arguments.run else arguments.weights
+    with temporary_folder() as folder:
+        where = _downloaded(arguments.run, folder) if arguments.run else arguments.weights
         option = _within_limits(arguments)
         network = runtime.open_stored(option.stored, option.format) if option else runtime.load(arguments.model, where)
     answers: list[_Answer] = []
@@ -199,8 +198,8 @@ def serve(arguments: argparse.Namespace) -> None:
 
     if arguments.alias and arguments.weights:
         raise UserError("--alias and --weights: give one of them")
-    with tempfile.TemporaryDirectory(prefix="frugalnet-") as folder:  # read, and gone, before the server starts
-        where = _aliased(arguments, Path(folder)) if arguments.alias else arguments.weights
+    with temporary_folder() as folder:  # read, and gone, before the server starts
+        where = _aliased(arguments, folder) if arguments.alias else arguments.weights
         networks = run.open_networks(where, arguments.model)
     examples = run.find_examples(arguments.examples, arguments.weights)
     run.serve(networks, run.Address(arguments.host, arguments.port, tuple(arguments.allow_host)), examples)

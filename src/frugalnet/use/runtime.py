@@ -163,6 +163,19 @@ def _run(session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _warm(network: Network) -> Network:
-    """The network after its first call, which is slower. Raises UserError unless its answers are numbers."""
-    network.logits(np.zeros((1, network.side, network.side, 3), np.uint8))
+    """The network after its first call, which is slower. Raises UserError unless it gives a number for each class."""
+    side = network.side
+    try:
+        found = network.logits(np.zeros((1, side, side, 3), np.uint8)).shape[1]
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{network.path}: does not take pictures of {side}×{side} pixels ({reason}); restore it"
+        ) from error
+    if found != len(network.classes.ids):
+        raise UserError(
+            f"{network.path}: tells {found:,} classes apart, but {len(network.classes.ids):,} are named; restore both"
+        )
     return network

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from frugalnet.training.batches import Normaliser
 
 C = TypeVar("C", bound=Config)
-_PLAIN = Field(pattern=r"^\w[\w.-]*$")  # of a name in the same folder: no path
+_PLAIN = Field(pattern=r"^\w[\w.-]*$", max_length=200)  # of a name in the same folder: no path
 _MOST_BYTES = 2**24  # of a description
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Channels = Field(min_length=3, max_length=3)  # R, G, B
 _Mean = Annotated[list[Annotated[float, Field(ge=0, le=255)]], _Channels]
 _Deviation = Annotated[list[Annotated[float, Field(ge=0.01, le=255)]], _Channels]
@@ -54,7 +56,7 @@ class Export(Config):
 
     file: Annotated[str, _PLAIN]
     sha256: str
-    top1: float | None = None  # where it was measured on its own
+    top1: _Share | None = None  # where it was measured on its own
 
 
 class Entry(Config):
@@ -66,8 +68,8 @@ class Entry(Config):
 
     file: Annotated[str, _PLAIN]
     sha256: str
-    model: str
-    seed: int
+    model: Annotated[str, _PLAIN]
+    seed: _Count
     classes: Annotated[str, _PLAIN]  # a file in the same folder
     mean: _Mean
     std: _Deviation
@@ -75,9 +77,9 @@ class Entry(Config):
     data: str
     data_sha256: str
     validated_on: str
-    top1: float
-    n: int
-    macs: int
+    top1: _Share
+    n: Annotated[_Count, Field(ge=1)]
+    macs: _Count
     side: int = Field(default=64, ge=8, le=4096)
     onnx: Export | None = None
     int8: Export | None = None
@@ -129,21 +131,22 @@ def of_folder(folder: Path) -> list[Stored]:
     """The networks in a folder of weights. Raises UserError if there are none, or if their description is damaged."""
     if not (folder / "weights.json").is_file():
         raise UserError(f"{folder}: no weights here (no weights.json); train first, or name a file with --weights")
-    entries = _parse(_Listed, folder / "weights.json").networks
+    entries = read_description(_Listed, folder / "weights.json").networks
     if not entries:
         raise UserError(f"{folder / 'weights.json'}: lists no network; run `python -m tools.publish weights`")
-    classes = {name: _parse(Classes, folder / name) for name in {entry.classes for entry in entries}}
+    classes = {name: read_description(Classes, folder / name) for name in {entry.classes for entry in entries}}
     return [Stored(path=folder / entry.file, entry=entry, classes=classes[entry.classes]) for entry in entries]
 
 
-def _parse(kind: type[C], path: Path) -> C:
+def read_description(kind: type[C], path: Path) -> C:
+    """What a JSON file in a folder of weights says. Raises UserError if it is missing or damaged."""
     try:
         data = read_regular(path, _MOST_BYTES)
         if len(data) > _MOST_BYTES:
             raise ValueError(f"larger than {_MOST_BYTES // 2**20} MiB")
         json.loads(data, parse_constant=_refuse)
         return kind.model_validate_json(data)
-    except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+    except (OSError, ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: missing or damaged ({reason}); restore it, for example with git checkout") from error
 
@@ -260,7 +263,7 @@ def write_weights(folder: Path, networks: Sequence[Stored]) -> None:
                     _check(stored.path.with_name(export.file), export.sha256, stored.name)
                     shutil.copyfile(stored.path.with_name(export.file), partial / export.file)
             classes = partial / stored.entry.classes
-            if classes.exists() and _parse(Classes, classes) != stored.classes:
+            if classes.exists() and read_description(Classes, classes) != stored.classes:
                 raise UserError(f"{folder}: two data sets named {stored.entry.data} with other classes")
             write_json(classes, stored.classes.model_dump())
         entries = [stored.entry.model_dump(mode="json", exclude_defaults=True) for stored in networks]
