@@ -252,7 +252,7 @@ def test_what_small_data_lack_is_said(data):
     )
 
 
-def test_the_experiment_learns_what_can_be_learned_and_says_the_same_twice(data, views):
+def test_the_experiment_learns_what_can_be_learned(data, views):
     torch.manual_seed(0)
     network = models.build("depthwise", 7)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -260,7 +260,6 @@ def test_the_experiment_learns_what_can_be_learned_and_says_the_same_twice(data,
     experiment = Experiment(network, "depthwise", "seen", data, views, once)
     result = measure(experiment)
     assert not changed(before, network)
-    assert result.model_dump() == measure(experiment).model_dump()
     outcomes = result.outcomes
     assert [outcome.method for outcome in outcomes] == ["general", "restricted", *TRAINED]
     assert all(len(outcome.right) == 20 for outcome in outcomes)
@@ -272,6 +271,13 @@ def test_the_experiment_learns_what_can_be_learned_and_says_the_same_twice(data,
     whole = models.build("depthwise", once.classes).state_dict().values()  # with the statistics of its batch norms
     assert costs["all"].stored_bytes == sum(value.nbytes for value in whole)
     assert [training.method for training in result.timing.trainings] == [*TRAINED]
+
+
+def test_the_experiment_says_the_same_twice(data, views):
+    torch.manual_seed(0)
+    short = FEW.model_copy(update={"draws": 1, "steps": 5, "scratch_steps": 5})
+    experiment = Experiment(models.build("depthwise", 7), "depthwise", "seen", data, views, short)
+    assert measure(experiment).model_dump() == measure(experiment).model_dump()
 
 
 def test_outcomes_are_listed_by_draw_and_training_from_scratch_is_only_in_the_first_scenario(data, views):

@@ -121,6 +121,6 @@ def test_families_whose_macs_do_not_overlap_have_curves_but_no_gains(tmp_path):
     models = ("alexnet", "alexnet_x0_5", "depthwise", "depthwise_x0_5")
     compared = fake_results.comparison(tmp_path, models=models, seeds=(0,))
     assert families.pairs(compared) == []
-    section = equal_cost.section(compared)
+    section = equal_cost.section(compared, [])
     assert section is not None
     assert not [block for block in section.blocks if isinstance(block, equal_cost.Table)]

@@ -21,7 +21,6 @@ from dvc.utils.hydra import compose_and_dump
 from frugalnet.data.augment import write_views
 from frugalnet.data.config import NormaliseConfig
 from frugalnet.data.normalise import normalise
-from frugalnet.data.sample import write_sample
 from frugalnet.mlflow_store import connect
 
 ROOT = Path(__file__).parents[1]
@@ -40,13 +39,12 @@ def compose(folder: Path, *overrides: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
+def data(tmp_path_factory, sample_archive) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    write_sample(folder / "archive.zip")
     config = NormaliseConfig(
         name="sample", classes=None, train_per_class=20, holdout=0, side=64, max_unpacked_bytes=10**9
     )
-    normalise(folder / "archive.zip", folder / "arrays", config, is_sample=True, processes=1)
+    normalise(sample_archive, folder / "arrays", config, is_sample=True, processes=1)
     write_views(folder / "arrays" / "train_images.npy", folder / "views", augmentation(views=2), processes=1)
     connect(folder)  # an empty database, that each project gets a copy of: making one takes seconds
     del os.environ["MLFLOW_TRACKING_URI"]  # which mlflow sets

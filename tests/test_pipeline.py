@@ -248,6 +248,7 @@ def test_a_second_project_from_nothing_has_the_same_hashes(project, tmp_path):
     assert len(hashes(project)) > 10
 
 
+@pytest.mark.slow  # by default, test_kill.py evaluates a training that no server knows
 def test_an_evaluation_writes_the_run_of_a_training_that_came_from_the_cache(project, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'empty.db'}")
     run(project, sys.executable, "-m", "pipeline.evaluate", "depthwise", "0")

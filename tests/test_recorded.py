@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from frugalnet import reproduce
-from frugalnet.files import sha256
+from frugalnet.files import sha256, write_json
 from frugalnet.run import Run, read_run
 from frugalnet.sources import weights_sha256
 from frugalnet.training import recorded
@@ -101,6 +101,18 @@ def test_a_record_of_the_same_code_may_be_trained_again_here(run):
     assert reproduce.differences(record, run) == ([], [])
     (difference,), _ = reproduce.differences(record.changed(source_sha256="0" * 64), run)
     assert difference.startswith("training code: SHA-256 0000")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/results/*/*/run.json")), ids=lambda path: path.parent.name)
+def test_a_record_that_is_read_is_written_with_the_same_bytes(path, tmp_path):
+    write_json(tmp_path / "run.json", read_run(path).stored())
+    assert (tmp_path / "run.json").read_bytes() == path.read_bytes()
+
+
+def test_what_a_run_does_not_state_is_left_out_and_none_is_a_value(run):
+    stored = run.changed(environment={"compiled": None}).stored()
+    assert stored["environment"] == {"compiled": None}
+    assert not {"start", "side", "distributed", "left_out", "weights_sha256"} & stored.keys()
 
 
 def test_hashes_mean_the_same_code_only_if_both_stand_in_the_networks_column():

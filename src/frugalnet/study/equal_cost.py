@@ -26,13 +26,12 @@ SLOWER = 1.1  # from this ratio of medians on, a network is called slower
 AXES = {"macs": "MACs per image", "latency_ms": "latency at batch 1 (ms)"}
 
 
-def section(comparison: Comparison) -> Section | None:
+def section(comparison: Comparison, compared: Sequence[Pair]) -> Section | None:
     """The curves, and what each two families reach at equal MACs and need for equal accuracy; None without families."""
     shown = families.families(comparison.rows)
     if not shown:
         return None
     charts = [chart(shown, comparison.rows, cost) for cost in AXES]
-    compared = families.pairs(comparison)
     drawn = [chart for chart in charts if not chart.is_empty]
     in_words = [" ".join(_in_words(pair)) for pair in compared]
     measure = comparison.measure
@@ -46,13 +45,12 @@ def section(comparison: Comparison) -> Section | None:
     return Section("equal_cost", "At equal cost", blocks)
 
 
-def sentences(comparison: Comparison) -> list[str]:
+def sentences(compared: Sequence[Pair]) -> list[str]:
     """What two families reach at equal MACs, and need for equal accuracy, in words: those compared most directly."""
-    compared = families.pairs(comparison)
     return _in_words(max(compared, key=lambda pair: (len(pair.measured), pair.mean_gain))) if compared else []
 
 
-def summary(comparison: Comparison) -> dict[str, Any]:
+def summary(compared: Sequence[Pair]) -> dict[str, Any]:
     """The figures for JSON: of each two families, the gains at equal MACs, and the cost of equal accuracy."""
     return {
         f"{pair.first.name} - {pair.second.name}": {
@@ -62,7 +60,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
                 for equal in _equal_accuracy(pair)
             ],
         }
-        for pair in families.pairs(comparison)
+        for pair in compared
     }
 
 

@@ -1,6 +1,6 @@
 """The experiments: the only place where they meet. A new one is a folder, a line in EXPERIMENTS and a stage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,14 +79,6 @@ def unequal_sizes(data: Dataset) -> tuple[int, int] | None:
     return (smallest, largest) if largest > MOST_UNEQUAL * smallest else None
 
 
-def measured(evidence: Evidence) -> Iterator[tuple[Experiment, Any]]:
-    """Each experiment that measured something, with its result."""
-    for experiment in EXPERIMENTS:
-        result = evidence.result(experiment.Result)
-        if result is not None:
-            yield experiment, result
-
-
-def unmeasured(evidence: Evidence) -> list[Experiment]:
-    """The experiments that measured nothing."""
-    return [experiment for experiment in EXPERIMENTS if evidence.result(experiment.Result) is None]
+def results_of(evidence: Evidence) -> list[tuple[Experiment, Any]]:
+    """Each experiment with its result; None: it measured nothing."""
+    return [(experiment, evidence.result(experiment.Result)) for experiment in EXPERIMENTS]

@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from frugalnet.comparison import families
 from frugalnet.comparison.comparable import recipe
 from frugalnet.comparison.compare import Comparison, Evidence
+from frugalnet.comparison.families import Pair
 from frugalnet.document.wording import count
 from frugalnet.paper.claims import Claim, judge
 from frugalnet.pictures import SIDE
 from frugalnet.recommendation import NO_LIMIT, Budget
 from frugalnet.study import equal_cost, starts
 from frugalnet.study.advice import advise
-from frugalnet.study.experiments import measured
+from frugalnet.study.experiments import results_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Findings:
     budget: Budget  # that it keeps to
     facts: dict[str, str]  # what was run: commit, data, networks, recipe, machines
     claims: list[Claim]
+    pairs: list[Pair]  # of families, compared at equal cost
 
     @property
     def comparison(self) -> Comparison:
@@ -41,17 +44,22 @@ class Findings:
             "recommendation": self.recommendation,
             "networks": [row.figures() for row in comparison.rows],
             "differences": [asdict(difference) for difference in comparison.differences],
-            **({"equal_cost": at_equal_cost} if (at_equal_cost := equal_cost.summary(comparison)) else {}),
+            **({"equal_cost": at_equal_cost} if (at_equal_cost := equal_cost.summary(self.pairs)) else {}),
             "training_cost": {row.model: [asdict(reached) for reached in row.reached] for row in comparison.rows},
             "claims": [asdict(claim) for claim in self.claims],
-            **{experiment.ID: experiment.summary(result, comparison) for experiment, result in measured(self.evidence)},
+            **{
+                experiment.ID: experiment.summary(result, comparison)
+                for experiment, result in results_of(self.evidence)
+                if result is not None
+            },
         }
 
 
 def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
     """The conclusions from a comparison and its experiments. budget: what a network may cost that is recommended."""
     comparison = evidence.comparison
-    of_families = equal_cost.sentences(comparison)
+    pairs = families.pairs(comparison)
+    of_families = equal_cost.sentences(pairs)
     first, *others = advise(evidence, budget)
     advice = [first, *starts.sentences(comparison), *others]
     return Findings(
@@ -61,6 +69,7 @@ def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
         budget=budget,
         facts=_facts(comparison),
         claims=judge(evidence) if comparison.is_of_the_paper else [],
+        pairs=pairs,
     )
 
 
