@@ -13,7 +13,6 @@ from frugalnet.use import commands as run
 
 def main() -> None:
     streams.make_usable()
-    end_in_order()
     parser = argparse.ArgumentParser(
         prog="frugalnet",
         description="Find a network for a device; classify pictures with it, fine-tune, export or serve it.",
@@ -91,6 +90,7 @@ def main() -> None:
     networks.set_defaults(call=run.networks)
     arguments = parser.parse_args()
     with in_one_line("frugalnet"):
+        end_in_order()
         sys.exit(arguments.call(arguments))
 
 
