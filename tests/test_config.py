@@ -83,7 +83,7 @@ def test_crop_and_full_resolution_follow_the_side(tmp_path, side, augment):
         ("compute.threads=100000", "compute.threads", "less than or equal to 1024"),
         ("compute.processes=100000", "compute.processes", "less than or equal to 1024"),
         ("train.batch_size=1000000000", "train.batch_size", "less than or equal to 100000"),
-        ("seeds=[9223372036854775808]", "seeds.0", "less than 9223372036854775808"),
+        ("seeds=[9223372036854775808]", "seeds.0", "a whole number of 64 bits"),
         ("seeds=['0;touch_x']", "seeds.0", "valid integer"),
         ("train.ema_decay=1", "train.ema_decay", "less than 1"),
         ("train.distillation=0.5", "teacher", "the teacher is None, but train.distillation is 0.5"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import ModelProto
 
 import frugalnet
 from frugalnet.errors import UserError
@@ -82,3 +83,19 @@ def test_a_network_for_pictures_of_another_size_than_its_description_says_is_ref
     (folder / "weights.json").write_text(json.dumps(listed))
     with pytest.raises(UserError, match=r"depthwise-0\.onnx: does not take pictures of 96×96 pixels"):
         frugalnet.load(None, folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"side": "0"}, {"side": "1000000"}, {"side": "x"}, {"classes": "["}, {"classes": "[" * 100_000}, {}]
+)
+def test_an_exported_file_that_describes_itself_wrongly_is_refused(folder, tmp_path, changes):
+    model = ModelProto.FromString((folder / "depthwise-0.onnx").read_bytes())
+    described = {entry.key: entry.value for entry in model.metadata_props} | changes
+    del model.metadata_props[:]
+    for key, value in described.items() if changes else ():
+        model.metadata_props.add(key=key, value=value)
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    (exported / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"model\.onnx: does not name its classes"):
+        frugalnet.load(None, exported)

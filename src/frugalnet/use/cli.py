@@ -16,7 +16,6 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def main() -> None:
     streams.make_usable()
-    end_in_order()
     parser = argparse.ArgumentParser(
         prog="frugalnet",
         description="Find a network for a device; classify pictures with it, fine-tune, export or serve it.",
@@ -26,6 +25,7 @@ def main() -> None:
         add(commands)
     arguments = parser.parse_args()
     with in_one_line("frugalnet"):
+        end_in_order()
         sys.exit(arguments.call(arguments))
 
 

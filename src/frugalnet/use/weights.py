@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Config)
 _PLAIN = Field(pattern=r"^\w[\w.-]*$", max_length=200)  # of a name in the same folder: no path
 _MOST_BYTES = 2**24  # of a description
+SMALLEST_SIDE, LARGEST_SIDE = 8, 4096  # of pictures, in pixels
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Channels = Field(min_length=3, max_length=3)  # R, G, B
@@ -80,7 +81,7 @@ class Entry(Config):
     top1: _Share
     n: Annotated[_Count, Field(ge=1)]
     macs: _Count
-    side: int = Field(default=64, ge=8, le=4096)
+    side: int = Field(default=64, ge=SMALLEST_SIDE, le=LARGEST_SIDE)
     onnx: Export | None = None
     int8: Export | None = None
 
