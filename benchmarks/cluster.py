@@ -85,7 +85,7 @@ def _task() -> int:
 
 def start() -> None:
     """Print what starting and ending a cluster of this machine takes."""
-    from frugalnet.cluster.schedule import connected, ray
+    from frugalnet.cluster.ray_cluster import connected, ray
 
     took: dict[str, list[float]] = {"start": [], "task": [], "end": []}
     for _ in range(3):

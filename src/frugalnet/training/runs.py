@@ -11,7 +11,6 @@ from frugalnet.files import sha256, sha256_of, write_json, write_table
 from frugalnet.pictures import SIDE
 from frugalnet.project import checkpoints_folder
 from frugalnet.run import Run
-from frugalnet.run_cache import tell_of_lost_results
 from frugalnet.sources import weights_sha256
 from frugalnet.training.batches import Views
 from frugalnet.training.checkpoint import Checkpoints
@@ -76,8 +75,7 @@ def checkpoints(root: Path, run: Run) -> Checkpoints:
 
 
 def tell_of_other_checkpoints(root: Path, run: Run) -> None:
-    """Report on stderr what cannot be used: checkpoints of other inputs, and results whose files DVC lacks."""
-    tell_of_lost_results(f"train@{run.name}")
+    """Report on stderr that there are checkpoints of other inputs, which cannot be used."""
     own = checkpoints(root, run).folder
     folders = {path.relative_to(own.parent).parts[0] for path in own.parent.glob(f"{run.name}-*/**/*.ckpt")}
     if others := folders - {own.name}:
