@@ -17,6 +17,7 @@ import psutil
 import pytest
 from disks import small_disk
 from dvc.utils.hydra import compose_and_dump
+from servers import free_port
 from torture import clone, hashes
 
 from frugalnet.cluster.items import TOKEN, Failed, Finished, Item, Job, Line, Refused, Stage
@@ -539,6 +540,38 @@ def test_results_come_from_the_remote_that_is_named_and_one_that_fails_is_said_i
     (tmp_path / "store").touch()  # no folder
     with pytest.raises(UserError, match=r"^cluster.remote: 'store' could not be pushed to \("):
         Pipeline(stub, "store").push(["train@depthwise-0"])
+
+
+@pytest.fixture
+def started(tmp_path) -> Iterator[dict[str, str]]:
+    """Two nodes, started as docs/cluster.md says, but on loopback; the variables for the command."""
+    shared = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    run(tmp_path, "ray", "get-auth-token", "--generate", **shared)
+    address = f"127.0.0.1:{free_port()}"
+    size = ("--num-cpus=1", "--node-ip-address=127.0.0.1", "--block")
+    head = ("ray", "start", "--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", *size)
+    processes = []
+    try:
+        for command in (head, ("ray", "start", f"--address={address}", *size)):
+            with (tmp_path / "ray.log").open("a") as log:
+                processes.append(subprocess.Popen(command, env=variables(**shared), stdout=log, stderr=log))
+            wait_for(lambda: (tmp_path / "ray.log").read_text().count("Ray runtime started.") == len(processes))
+        yield shared | {"RAY_ADDRESS": address}
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(timeout=120)
+
+
+@on_ray
+@pytest.mark.slow
+def test_a_cluster_that_is_started_as_documented_trains_and_one_without_its_token_is_said(project, serial, started):
+    command = (sys.executable, "-m", "frugalnet.train_all")
+    missing = run(project, *command, code=1, **{key: value for key, value in started.items() if "AUTH" not in key})
+    assert missing.splitlines()[-1].startswith(f"train_all: no Ray cluster at {started['RAY_ADDRESS']} (RAY_ADDRESS): ")
+    assert missing.endswith("; set RAY_AUTH_MODE=token if it asks for a token\n")
+    run(project, *command, **started)
+    assert_as_serial(project, serial)
 
 
 SBATCH = """#!/bin/bash

@@ -37,7 +37,10 @@ def connected() -> Iterator[str]:
         ray.init(address=address or "local", log_to_driver=False, logging_level="critical", **own)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = printable(" ".join(str(error).split()))[:200]
-        raise UserError(f"no Ray cluster at {address or 'this machine'} (RAY_ADDRESS): {reason}") from error
+        # Ray gives no reason. `ray start --head` asks for a token where there is one; it is not sent unless asked for.
+        is_unasked = address and "RAY_AUTH_MODE" not in os.environ
+        token = "; set RAY_AUTH_MODE=token if it asks for a token" if is_unasked else ""
+        raise UserError(f"no Ray cluster at {address or 'this machine'} (RAY_ADDRESS): {reason}{token}") from error
     try:
         yield address or "this machine"
     finally:
