@@ -16,6 +16,7 @@ from frugalnet.comparison.networks import MILESTONES
 from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.data.copies import NearCopies, NearCopy, read_near_copies
+from frugalnet.data.sizes import unequal_sizes
 from frugalnet.document.blocks import Fold, Heatmap, Pairs
 from frugalnet.document.plotly_figures import plotly_figure
 from frugalnet.document.png_figures import MOST_SQUARES, write_png
@@ -26,7 +27,7 @@ from frugalnet.metrics.accuracy import macro_accuracy
 from frugalnet.robustness import section as robustness
 from frugalnet.run import Start
 from frugalnet.study import starts, summary
-from frugalnet.study.experiments import gather, unequal_sizes
+from frugalnet.study.experiments import gather
 from frugalnet.study.findings import conclude
 from frugalnet.study.report import compose, describe, write_report
 

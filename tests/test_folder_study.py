@@ -14,6 +14,7 @@ from stages import PREPARED, in_turn, study
 
 from frugalnet.files import read_json
 from frugalnet.mlflow_store import connect
+from frugalnet.registry import promote
 from frugalnet.use import weights
 
 SMALL = [
@@ -94,6 +95,9 @@ def test_mlflow_holds_the_run_and_a_model_of_these_data(project: Path, run: dict
     assert not [name for name in tracked.data.metrics if name.endswith("top5")]
     (version,) = client.search_model_versions("name = 'frugalnet-pictures-depthwise'")
     assert version.run_id == tracked.info.run_id
+    metrics = read_json(project / "results/evaluate/depthwise-0/metrics.json")
+    ranked_by = f"mean macro accuracy {metrics['macro_accuracy']:.2%} over 1 seed"  # as in the report
+    assert [ranked_by in line for line in promote(project)] == [True, True]
 
 
 def test_predict_names_its_classes_at_its_size(project: Path, tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_the_champion_has_the_highest_mean_over_seeds_and_the_alias_goes_to_the_
     assert "the fewest MACs of 2 within 5 points of 45.00%" in chosen["frugal"].why
 
 
+def test_macro_accuracy_ranks_where_classes_differ_in_size():
+    common = version("a", 0, 0.90, 9, macro_accuracy=0.50)
+    even = version("b", 0, 0.80, 9, macro_accuracy=0.60)
+    champion = choose_versions([common, even])["champion"]
+    assert champion.version == even
+    assert champion.why.startswith("mean macro accuracy 60.00% over 1 seed, ")
+
+
 def test_frugal_has_the_fewest_macs_within_five_points():
     best, near, far = version("a", 0, 0.50, 9), version("b", 0, 0.45, 5), version("c", 0, 0.449, 1)
     assert choose_versions([best, near, far])["frugal"].version == near

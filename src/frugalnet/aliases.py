@@ -1,6 +1,7 @@
 """The two aliases of the registered models, which name the networks to use, for each data.
 
-- champion: the highest top-1, the mean over the seeds that were trained alike.
+- champion: the highest accuracy, the mean over the seeds that were trained alike: top-1 or, where classes differ in
+  size, macro accuracy, as in the report.
 - frugal: the network that the report recommends where computation matters (frugalnet.recommendation).
 
 Networks are compared only if they were evaluated on the same images, so none takes an alias from other data. An alias
@@ -38,12 +39,23 @@ class Version(BaseModel):
     validated_on: str
     is_sample: bool
     top1: float
+    macro_accuracy: float | None = None  # where classes differ in size
     macs: int
 
     @property
     def images(self) -> tuple[str, str]:
         """What it was evaluated on."""
         return self.data_sha256, self.validated_on
+
+    @property
+    def lead(self) -> float:
+        """The accuracy that ranks it."""
+        return self.top1 if self.macro_accuracy is None else self.macro_accuracy
+
+    @property
+    def measure(self) -> str:
+        """What that accuracy is."""
+        return "top-1" if self.macro_accuracy is None else "macro accuracy"
 
     @property
     def family(self) -> str:
@@ -57,8 +69,8 @@ class Network:
     seeds: dict[int, Version]
 
     @property
-    def top1(self) -> float:
-        return sum(version.top1 for version in self.seeds.values()) / len(self.seeds)
+    def lead(self) -> float:
+        return sum(version.lead for version in self.seeds.values()) / len(self.seeds)
 
     @property
     def version(self) -> Version:
@@ -67,7 +79,7 @@ class Network:
     @property
     def candidate(self) -> recommendation.Candidate:
         version = self.version
-        return recommendation.Candidate(f"{version.name} {version.number}", self.top1, version.macs)
+        return recommendation.Candidate(f"{version.name} {version.number}", self.lead, version.macs)
 
 
 @dataclass(frozen=True)
@@ -94,15 +106,15 @@ def choose_versions(versions: Sequence[Version]) -> dict[str, Chosen]:
     if frugal in near:
         cheap = f"the fewest MACs of {len(near)} {within}"
     else:
-        cheap = f"the highest top-1 with fewer MACs, none of them {within}"
+        cheap = f"the highest {newest.measure} with fewer MACs, none of them {within}"
 
     def chosen(network: Network, why: str) -> Chosen:
         seeds = f"{len(network.seeds)} seed{'s' if len(network.seeds) > 1 else ''}"
-        figures = f"mean top-1 {network.top1:.2%} over {seeds}, {network.version.macs / 1e6:.2f} M MACs"
+        figures = f"mean {newest.measure} {network.lead:.2%} over {seeds}, {network.version.macs / 1e6:.2f} M MACs"
         return Chosen(network.version, f"{figures}; {why} on {newest.data}")
 
     return {
-        "champion": chosen(candidates[best], f"the highest top-1 of {len(networks)}"),
+        "champion": chosen(candidates[best], f"the highest {newest.measure} of {len(networks)}"),
         "frugal": chosen(candidates[frugal], cheap),
     }
 

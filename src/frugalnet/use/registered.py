@@ -41,6 +41,8 @@ def register(
         same = ("model", "seed", "data", "is_sample", "validated_on", "data_sha256", "weights_sha256", "fingerprint")
         tags = {key: str(getattr(run, key)) for key in same} | {"trained_sha256": sha256_of(how)}
         tags |= {"top1": str(entry.top1), "macs": str(entry.macs), "int8_accepted": str("int8" in accepted)}
+        if entry.macro_accuracy is not None:
+            tags["macro_accuracy"] = str(entry.macro_accuracy)
         tags["files_sha256"] = sha256_of({path.name: sha256(path) for path in sorted(folder.iterdir())})
         reached = f"top-1 {entry.top1:.2%} on the {entry.validated_on} of {entry.data}, {entry.macs / 1e6:.2f} M MACs"
         beside = ", ".join(path.name for path in sorted(folder.glob("model.*")))

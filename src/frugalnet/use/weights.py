@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import Field, model_validator
 
 from frugalnet.data import arrays
+from frugalnet.data.sizes import unequal_sizes
 from frugalnet.errors import UserError
 from frugalnet.export.formats import Format
 from frugalnet.files import atomic, read_json, read_regular, sha256, sha256_of, write_json
@@ -63,8 +64,8 @@ class Export(Config):
 class Entry(Config):
     """A network in weights.json. mean, std: R, G, B in 0..255; top1: on the `n` images of `validated_on` of `data`.
 
-    side: of the pictures, in pixels. onnx, int8: the network's files for ONNX Runtime; None: there are none. What has
-    its default is not written.
+    macro_accuracy: None where classes are of like size. side: of the pictures, in pixels. onnx, int8: the network's
+    files for ONNX Runtime; None: there are none. What has its default is not written.
     """
 
     file: Annotated[str, _PLAIN]
@@ -81,6 +82,7 @@ class Entry(Config):
     top1: _Share
     n: Annotated[_Count, Field(ge=1)]
     macs: _Count
+    macro_accuracy: _Share | None = None
     side: int = Field(default=64, ge=SMALLEST_SIDE, le=LARGEST_SIDE)
     onnx: Export | None = None
     int8: Export | None = None
@@ -196,6 +198,7 @@ def of_run(project: Path, name: str) -> Stored:
         top1=metrics["top1"],
         n=metrics["n"],
         macs=metrics["macs"],
+        macro_accuracy=metrics["macro_accuracy"] if unequal_sizes(data) else None,
         side=run.side,
     )
     classes = Classes(ids=data.class_ids, names=data.class_names)
