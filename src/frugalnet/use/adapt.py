@@ -51,6 +51,9 @@ class Tuned(Protocol):
     def files(self, metadata: Mapping[str, str], folder: Path) -> dict[Format, bytes]: ...
 
 
+Trainer = Callable[[Stored, NDArray[np.uint8], NDArray[np.int64]], Tuned]
+
+
 def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = None) -> Outcome:
     """Fine-tune a part of a stored network on the pictures in `folder`, and write a folder of weights with a card.
 
@@ -66,6 +69,14 @@ def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = Non
     shown = read_pictures(folder, stored.entry.side)
     for note in shown.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
+    with atomic(out, is_new=True) as partial:
+        partial.mkdir()  # where it cannot be, that is said before the training
+        return _train_and_write(folder, shown, stored, tune, partial, options)
+
+
+def _train_and_write(
+    folder: Path, shown: LabelledPictures, stored: Stored, tune: Trainer, out: Path, options: Options
+) -> Outcome:
     held = hold_out(shown.labels, shown.groups, options.seed)
     tuned = tune(stored, shown.pixels[~held], shown.labels[~held])
     predicted = tuned.run(shown.pixels[held]).argmax(axis=1)
@@ -94,18 +105,17 @@ def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = Non
         macs=tuned.macs,
         side=stored.entry.side,
     )
-    with atomic(out, is_new=True) as partial:
-        adapted = _write_network(tuned, entry, shown, held, partial)
-        if adapted.entry.int8 is not None:
-            outcome = outcome.model_copy(update={"int8_top1": adapted.entry.int8.top1})
-        write_json(partial / "adapt.json", {"part": options.part, "from": stored.name, **outcome.model_dump()})
-        draw_confusion(shown.classes, outcome.confusion, partial / "confusion.png")
-        _write_examples(shown, held, partial / "examples")
-        (partial / "README.md").write_text(_card(adapted, shown, stored, outcome), encoding="utf-8")
+    adapted = _write_network(tuned, entry, shown, held, out)
+    if adapted.entry.int8 is not None:
+        outcome = outcome.model_copy(update={"int8_top1": adapted.entry.int8.top1})
+    write_json(out / "adapt.json", {"part": options.part, "from": stored.name, **outcome.model_dump()})
+    draw_confusion(shown.classes, outcome.confusion, out / "confusion.png")
+    _write_examples(shown, held, out / "examples")
+    (out / "README.md").write_text(_card(adapted, shown, stored, outcome), encoding="utf-8")
     return outcome
 
 
-def _trainer(options: Options) -> Callable[[Stored, NDArray[np.uint8], NDArray[np.int64]], Tuned]:
+def _trainer(options: Options) -> Trainer:
     """What trains a network on pictures and labels. Raises UserError if that needs PyTorch and it is not installed."""
     if options.part == "classifier":
         return partial(Retrained, is_balanced=options.is_balanced)
