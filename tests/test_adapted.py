@@ -214,7 +214,7 @@ def test_the_accuracy_of_the_int8_file_is_its_own_and_there_is_none_without_one(
     spoiled = Classifier(np.zeros((2, 128), np.float32), np.array([1, 0], np.float32))  # says "bright"
     monkeypatch.setattr(retrained, "with_classifier", lambda path, _, told: with_classifier(path, spoiled, told))
     assert adapt.adapt(tmp_path / "mine", stored, tmp_path / "net").int8_top1 == 0.5
-    listed = choice.options(weights.of_folder(tmp_path / "net"))
+    listed = choice.list_options(weights.of_folder(tmp_path / "net"))
     assert [(option.format, option.top1) for option in listed] == [("onnx", 1.0), ("int8", 0.5)]
     without = stored.model_copy(update={"entry": stored.entry.model_copy(update={"int8": None})})
     assert adapt.adapt(tmp_path / "mine", without, tmp_path / "other").int8_top1 is None

@@ -136,7 +136,9 @@ def _write_network(
         stored = Stored(path=path, entry=entry.model_copy(update={"sha256": sha256(path)}), classes=classes)
         with tempfile.TemporaryDirectory() as empty:
             files = tuned.files(subject_of(stored).metadata, Path(empty))
-        exports = {kind: _write_export(path.with_suffix(_SUFFIXES[kind]), data) for kind, data in files.items()}
+        exports: dict[str, Export] = {}
+        for kind, data in files.items():
+            exports[kind] = _write_export(path.with_suffix(_SUFFIXES[kind]), data)
         stored = _with_exports(stored, exports)
         if "int8" in exports:
             right = open_stored(stored, "int8").logits(shown.pixels[held]).argmax(axis=1) == shown.labels[held]
@@ -151,8 +153,8 @@ def _write_export(path: Path, data: bytes) -> Export:
     return Export(file=path.name, sha256=sha256(path))
 
 
-def _with_exports(stored: Stored, exports: Mapping[Format, Export]) -> Stored:
-    return stored.model_copy(update={"entry": stored.entry.model_copy(update=dict(exports))})
+def _with_exports(stored: Stored, exports: Mapping[str, Export]) -> Stored:
+    return stored.model_copy(update={"entry": stored.entry.model_copy(update=exports)})
 
 
 def _write_examples(shown: LabelledPictures, held: NDArray[np.bool_], folder: Path) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(FINISH_SECONDS, self.service.limits.end)
         await super().shutdown(sockets)
         if signal.SIGTERM in self._captured_signals and self.service.workers.are_busy():
+            print("frugalnet: interrupted", file=sys.stderr, flush=True)
             os._exit(128 + signal.SIGTERM)  # Python would wait for what nobody waits for any more: a huge picture
 
 
