@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
+from frugalnet import jpeg
 from frugalnet.errors import UserError
 from frugalnet.files import read_regular
 
@@ -88,7 +89,8 @@ class LeftOut:
 
 def is_systems(name: str) -> bool:
     """Whether a relative path with "/" is hidden, or is what a system adds to folders: __MACOSX, @eaDir, Thumbs.db …"""
-    return any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in PurePosixPath(name).parts)
+    parts = PurePosixPath(name).parts if "/" in name else (name,)
+    return any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in parts)
 
 
 def picture_format(head: bytes) -> str | None:
@@ -110,14 +112,14 @@ def why_no_picture(head: bytes) -> str | None:
     return None if kind else "not a picture"
 
 
-def walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+def walk(folder: Path, left_out: LeftOut) -> Iterator[str]:
     """The files below a folder, sorted, whatever they hold, and the empty folders.
 
     Links are followed, but no folder is entered twice. Raises OSError for a folder that can't be read.
     """
     entered: set[tuple[int, int]] = set()
     for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        status = Path(root).stat()
+        status = os.stat(root)  # noqa: PTH116  # no Path of each file: they would take half of the time
         if (status.st_dev, status.st_ino) in entered:
             left_out.add(root, "a link to a folder that is read already")
             folders.clear()
@@ -125,13 +127,13 @@ def walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
         entered.add((status.st_dev, status.st_ino))
         hidden = {name for name in (*folders, *files) if is_systems(name)}
         for name in sorted(hidden):
-            left_out.add(os.path.join(root, name), "hidden, or a system's")  # noqa: PTH118  # faster
+            left_out.add(os.path.join(root, name), "hidden, or a system's")  # noqa: PTH118
         folders[:] = sorted(name for name in folders if name not in hidden)
         taken = sorted(name for name in files if name not in hidden)
         if not folders and not taken:
-            yield Path(root)
+            yield root
         for name in taken:
-            yield Path(root, name)
+            yield os.path.join(root, name)  # noqa: PTH118
 
 
 def _raise(error: OSError) -> None:
@@ -152,11 +154,11 @@ def find_pictures(names: list[str], left_out: LeftOut) -> Iterator[str | UserErr
                 yield name
                 continue
             for file in walk(path, left_out):
-                if reason := why_not_file(file):
-                    left_out.add(str(file), reason)
+                if reason := why_not_file(Path(file)):
+                    left_out.add(file, reason)
                 else:
                     found = True
-                    yield str(file)
+                    yield file
         except OSError as error:
             yield UserError(f"{error.filename or name}: {error.strerror}")
             continue
@@ -201,12 +203,17 @@ def why_not_whole(data: bytes) -> str | None:
     """Why these bytes of a file are no picture, as far as that is seen without decoding; None if they are one."""
     if reason := why_no_picture(data[:HEAD_BYTES]):
         return reason
+    is_jpeg = data.startswith(jpeg.START)
+    shape = jpeg.shape(data) if is_jpeg and jpeg.has_end(data) else None
     try:
-        with _opened(data, ""):
-            pass
+        if shape:  # in a tenth of the time that Pillow takes to open it
+            _check_size(shape[1], shape[0], "")
+        else:
+            with _opened(data, ""):
+                pass
     except UserError as error:
         return str(error).removeprefix(": ")
-    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+    if is_jpeg and not jpeg.has_end(data):
         return "truncated JPEG picture"
     return "truncated PNG picture" if data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0 else None
 
