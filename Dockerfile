@@ -15,15 +15,17 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc git libc6-dev make tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
-# The project: what git tracks, new Python and YAML, and of the history the present commit alone. No stash, no earlier
-# commit, no settings of the clone, no secret that lies about.
+# The project: what git tracks, new code and parameters, and of the history the present commit alone. No stash, no
+# earlier commit, no settings of the clone, no secret that lies about, nothing that .gitignore names.
 FROM base AS source
 WORKDIR /source
 COPY . .
 RUN git clone --quiet --depth 1 --no-checkout "file://$PWD" /clone \
     && git -C /clone remote remove origin \
     && rm -rf .git && mv /clone/.git . && git reset --quiet \
-    && git clean -dx --force --quiet --exclude '*.py' --exclude '*.yaml' --exclude dvc.lock
+    && git clean -dX --force --quiet \
+    && git clean -d --force --quiet --exclude '/src/frugalnet/**/*.py' --exclude '/pipeline/*.py' \
+        --exclude '/conf/*/*.yaml' --exclude /dvc.lock
 
 FROM base
 RUN useradd --create-home --uid 1000 frugal

@@ -24,6 +24,11 @@ ROOT = Path(__file__).parents[1]
             ["teacher=alexnet", "train=distilled", "teacher.weights=nowhere"],
             r"teacher\.weights: nowhere: .* no such file",
         ),
+        (["distributed=ddp", "launch.backend=nccl"], r"launch\.backend: 'nccl' is not available for cpu"),
+        (
+            ["distributed=ddp", "distributed.workers=2", "train.batch_size=3"],
+            r"distributed\.workers: 2 workers are too",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_its_key(tmp_path, monkeypatch, overrides, reason):

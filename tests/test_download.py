@@ -273,6 +273,7 @@ def test_an_address_with_a_password_is_refused_since_parameters_reach_git_and_ml
             "https://host/a.zip?token=x",
             "https://host/a.zip?d=1&X-Amz-Signature=x",
             "https://host/a.zip#access_token=x",
+            "https://host/a.zip;token=x",
         ),
     ):
         with pytest.raises(ValidationError, match=r"would reach git and MLflow: put user and password in ~/\.netrc"):
@@ -288,12 +289,13 @@ def test_an_address_with_a_password_is_refused_since_parameters_reach_git_and_ml
 
 def test_the_password_of_an_address_is_not_shown_with_wrong_parameters(tmp_path: Path) -> None:
     text = (Path(__file__).parents[1] / "params.yaml").read_text()
-    url = "url: https://me:" + "secret" * 20 + "@host/archive.zip"
-    for wrong in ("size_bytes: null", "size_bytes: -1", "sizes_bytes: 1"):
-        (tmp_path / "params.yaml").write_text(re.sub("size_bytes:.*", wrong, re.sub("url: .*", url, text)))
-        with pytest.raises(UserError, match=r"params\.yaml: data") as error:
-            read_params(tmp_path / "params.yaml")
-        assert "secret" not in str(error.value)
+    for url in ("https://me:" + "secret" * 20 + "@host/archive.zip", "me:secret@host/archive.zip"):
+        for wrong in ("size_bytes: null", "size_bytes: -1", "sizes_bytes: 1"):
+            changed = re.sub("size_bytes:.*", wrong, re.sub("url: .*", f"url: {url}", text))
+            (tmp_path / "params.yaml").write_text(changed)
+            with pytest.raises(UserError, match=r"params\.yaml: data") as error:
+                read_params(tmp_path / "params.yaml")
+            assert "secret" not in str(error.value)
 
 
 def test_a_server_that_stays_in_trouble_is_given_up_and_what_came_is_kept(server: Server, place: Path) -> None:

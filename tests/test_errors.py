@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,10 +15,19 @@ import psutil
 import pytest
 
 from frugalnet.distributed import launch
-from frugalnet.errors import UserError
+from frugalnet.errors import ENDING, UserError
 from frugalnet.stage import run_stage
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """What a stage that runs in this process does to signals is undone."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def stage(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -116,7 +126,7 @@ def test_a_message_is_one_line_without_escapes_and_without_the_password_of_a_url
     assert str(UserError("ftp://me:p'a@host, http://me:p\"a ss@host")) == "ftp://***@host, http://***@host"
     for odd in ("//me:p@host", "http:me:p@host", "HTTP:/me:p@host", "http://me:p/w@host", "x+y:me:p@host"):
         assert re.fullmatch(r"found '[\w+]*:?/{0,2}\*\*\*@host'", str(UserError(f"found '{odd}'"))), odd
-    for key in ("token", "X-Amz-Signature", "access_key", "sig", "password"):
+    for key in ("token", "X-Amz-Signature", "access_key", "sig", "password", "pw", "jwt", "session_id", "Policy"):
         assert str(UserError(f"url: /a?b=1&{key}=s%2Fx&c=2 is")) == f"url: /a?b=1&{key}=***&c=2 is"
     plain = "dvc.yaml:train@depthwise-0 file:///me@lab/a.zip me@host /me@lab?download=1"
     assert str(UserError(plain)) == plain
@@ -234,11 +244,55 @@ def interrupted_while_importing(tmp_path, main: str) -> subprocess.Popen:
 
 
 # numpy, albumentations and torch take seconds to import, within `main` and in each worker.
-@pytest.mark.parametrize("main", [IN_A_WORKER, "import slow"])
+@pytest.mark.parametrize("main", [IN_A_WORKER, "import slow, time; time.sleep(60)"])
 def test_ctrl_c_while_modules_are_imported_ends_a_stage_in_one_line_with_130(tmp_path, main):
     process = interrupted_while_importing(tmp_path, main)
     assert process.communicate(timeout=10)[1] == "stage: interrupted\n"
     assert process.returncode == 130
+
+
+LEAVING = """
+import sys, tempfile, time
+from frugalnet.processes import temporary_folder
+from frugalnet.stage import run_stage
+
+@temporary_folder()
+def main() -> None:
+    tempfile.mkdtemp()  # as libraries do
+    {main}
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv.pop())
+    run_stage(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "main"),
+    [
+        (signal.SIGINT, "import slow; time.sleep(60)"),
+        (signal.SIGTERM, "print(1, flush=True); time.sleep(60)"),
+        (signal.SIGHUP, "print(1, flush=True); time.sleep(60)"),
+    ],
+)
+def test_a_stage_that_a_signal_ends_leaves_no_temporary_folder_of_a_library(tmp_path, number, main):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    (tmp_path / "stage.py").write_text(LEAVING.format(main=main))
+    (tmp_path / "slow.py").write_text("print(1, flush=True); import time; time.sleep(0.5)")
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "stage.py"), str(tmp_path)],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "1\n"
+        assert list(temporary.glob("frugalnet-*/tmp*"))
+        process.send_signal(number)
+        assert process.communicate(timeout=10)[1] == "stage: interrupted\n"
+    assert process.returncode == 128 + number
+    assert not list(temporary.iterdir())
 
 
 def test_ctrl_c_while_torchruns_workers_import_modules_ends_a_stage_without_traceback(tmp_path):

@@ -1,6 +1,8 @@
 """The lock files, as the oldest supported pip reads them."""
 
 import re
+import subprocess
+import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -50,3 +52,12 @@ def test_the_base_is_a_part_of_what_make_install_installs_and_holds_nothing_of_t
     assert {name: requirement.specifier for name, requirement in base.items() if name not in study} == {}
     assert all(requirement.specifier == study[name].specifier for name, requirement in base.items())
     assert base.keys().isdisjoint({"torch", "torchvision", "mlflow", "dvc", "scipy", "matplotlib", "pandas"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements*.lock")), ids=lambda lock: lock.stem)
+def test_a_lock_can_be_installed_with_this_python(lock: Path) -> None:
+    """A resolver may lock a release that is for older Pythons alone; pip says so before it installs anything."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--require-hashes"]
+    done = subprocess.run([*command, "-r", str(lock)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

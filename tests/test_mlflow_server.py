@@ -40,6 +40,8 @@ def test_the_pages_of_a_project_that_never_logged_anything_are_served_by_one_wor
         named = {"experiment_name": "frugalnet"}
         url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name"
         assert requests.get(url, params=named, timeout=30).ok
+        for host, status in (("localhost", 200), ("evil.example", 403)):  # a page whose name leads here
+            assert requests.get(f"http://127.0.0.1:{port}/", headers={"Host": host}, timeout=30).status_code == status
         workers = [" ".join(child.cmdline()) for child in psutil.Process(server.pid).children(recursive=True)]
         assert len([words for words in workers if "uvicorn" in words]) == 1
         assert not [words for words in workers if "huey" in words or "jobs" in words]
@@ -62,10 +64,11 @@ def test_a_port_that_cannot_be_used_is_said_in_one_line(tmp_path, port):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("odd", ["u:pass@", "u:pass/word@", "u@", ""])
-@pytest.mark.parametrize("end", ["", "/", "?token=secret"])
+@pytest.mark.parametrize("odd", ["//u:pass@", "//u:pass/word@", "//u:pa?ss@", "//u@", "//", "u:pass@", "/u:pass@"])
+@pytest.mark.parametrize("end", ["", "/", "?token=secret", "#token=secret", ";token=secret"])
 def test_the_password_of_a_server_is_not_printed(odd, end):
-    assert without_password(f"http://{odd}host:5000{end}") == "http://host:5000"
+    slashes = odd[: len(odd) - len(odd.lstrip("/"))]
+    assert without_password(f"http:{odd}host:5000{end}") == f"http:{slashes}host:5000"
 
 
 def test_a_database_that_does_not_answer_is_said_in_one_line(tmp_path):

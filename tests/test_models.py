@@ -208,6 +208,18 @@ POOLED = """from torch import nn
 def build(num_classes):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), {})
 """
+NET = """import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.fc = nn.Linear(3, classes)
+    def forward(self, x):
+        x = x.mean((2, 3))
+        return {}
+def build(num_classes):
+    return Net(num_classes)
+"""
 
 
 @pytest.mark.parametrize("name", models.available())
@@ -232,6 +244,18 @@ def test_every_architecture_passes_the_check_that_comes_before_any_work(name):
             "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, num_classes))\n",
             r"fails on images of 32×32 pixels \(RuntimeError",
         ),
+        (
+            NET.format("x.sum(1, True).expand(-1, 7)"),
+            r"in training mode, .* depend on parameters, found float32 \(3, 7\)",
+        ),
+        (NET.format("self.fc(x).detach()"), r"in training mode, expected logits .* depend on parameters"),
+        (
+            NET.format("self.fc(x) if not self.training else 1 / 0"),
+            r"fails in training mode .*\(ZeroDivisionError: .*, l",
+        ),
+        (NET.format("(self.fc(x), x) if self.training else self.fc(x)"), r"in training mode, .* found tuple"),
+        (NET.format("self.fc(x) / 0"), "logits that are not finite numbers"),
+        (NET.format("self.fc(x * 1e30) * 1e30"), "logits that are not finite numbers"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused_by_file_and_reason_in_one_line(architecture, source, reason):
@@ -251,12 +275,7 @@ def test_a_file_name_that_cannot_be_imported_is_refused_and_not_listed(architect
 
 @pytest.mark.parametrize("of_batch", ["x - x.mean(0)", "x / x.abs().max()", "x.flip(0)", "x + torch.rand(1)"])
 def test_a_network_whose_logits_depend_on_the_other_images_or_on_chance_is_refused(architecture, of_batch):
-    architecture(
-        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
-        "    def __init__(self, classes):\n        super().__init__()\n        self.fc = nn.Linear(3, classes)\n"
-        f"    def forward(self, x):\n        x = self.fc(x.mean((2, 3)))\n        return {of_batch}\n"
-        "def build(num_classes):\n    return Net(num_classes)\n"
-    )
+    architecture(NET.format(re.sub(r"\bx\b", "self.fc(x)", of_batch)))
     with pytest.raises(UserError, match="other logits alone than among others"):
         check_architecture("tried")
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import tarfile
+import tracemalloc
 import unicodedata
 import zipfile
 from collections import Counter
@@ -580,6 +581,59 @@ def test_a_bomb_is_refused_unread(tmp_path: Path) -> None:
         assert "the bound data.max_unpacked_bytes is 10,000,000" in refused(path)
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_table_in_an_archive_that_is_a_bomb_is_refused_in_bounded_memory(name: str, tmp_path: Path) -> None:
+    line = b"x,y\n" if name.endswith("csv") else b'{"file": "x", "label": "y"}\n'
+    table = (b"file,label\n" if name.endswith("csv") else b"") + line * (8_000_000 // len(line))
+    path = zipped(tmp_path / "a.zip", FLAT | {name: table})
+    tracemalloc.start()
+    assert f"{name}, line 1043: more lines than there are files, 21" in refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(table)
+    tracemalloc.stop()
+
+
+def test_a_tar_that_was_cut_or_has_a_damaged_header_is_refused_wherever_that_is(tmp_path: Path) -> None:
+    whole = tarred(tmp_path / "a.tar", class_folders())
+    data = whole.read_bytes()
+    with tarfile.open(whole) as tar:
+        headers = [member.offset for member in tar]
+        end = tar.offset
+    assert sum(map(sum, counts(layout(whole)).values())) == 20
+    cuts = [data[:size] for size in range(tarfile.BLOCKSIZE, end + 1, tarfile.BLOCKSIZE)]
+    flips = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in headers[1:]]
+    (tmp_path / "damaged").mkdir()
+    for damaged in (*cuts, *flips):
+        (tmp_path / "damaged/a.tar").write_bytes(damaged)
+        assert "damaged or truncated tar (" in refused(tmp_path / "damaged/a.tar")
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+def test_a_tar_whose_headers_are_a_bomb_is_refused_in_bounded_memory(kind: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+        bomb = tarfile.TarInfo("bomb")
+        bomb.type, bomb.size = kind, 50_000_000
+        archive.addfile(bomb, io.BytesIO(bytes(bomb.size)))
+    tracemalloc.start()
+    assert "damaged or truncated tar (a name or header of 50,000,000 bytes)" in refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_tar_with_a_sparse_file_whose_map_may_be_a_bomb_is_refused(kind: bytes, tmp_path: Path) -> None:
+    sparse = tarfile.TarInfo("bolt/sparse.png")
+    sparse.type = kind
+    if kind == tarfile.REGTYPE:
+        sparse.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "512"}
+    sparse.size = 1024
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+        archive.addfile(sparse, io.BytesIO(b"1\n0\n512\n".ljust(1024, b"\0")))
+    assert "holds a sparse file" in refused(tmp_path / "a.tar")
+
+
 def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     mine = write(tmp_path / "mine", class_folders())
     (mine / os.fsdecode(b"caf\xe9")).mkdir()
@@ -689,3 +743,26 @@ def test_no_near_copy_is_missed_by_the_coarse_comparison(side: int) -> None:
     found = {(i, j) for i, j, _ in copies_between(images[:150], images[150:])}
     assert {i for i, _ in found} == {i for i, _ in pairs}
     assert found <= pairs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train/x.png": b"x"}, "train/x.png is unexpected beside pictures.json: images lie in train/<class>/"),
+        ({"train//x.png": b"x"}, "train//x.png is unexpected beside pictures.json"),
+        ({"other/nut/x.png": b"x"}, "other/nut/x.png is unexpected beside pictures.json"),
+        ({"x.png": b"x"}, "x.png is unexpected beside pictures.json"),
+        ({"train/washer/x.png": b"x"}, "class washer has images in one of train/ and val/ only"),
+        ({"val/washer/x.png": b"x"}, "class washer has images in one of train/ and val/ only"),
+        ({"pictures.json": b"{"}, "pictures.json does not say what the validation images are"),
+        ({"pictures.json": b"[]"}, "pictures.json does not say what the validation images are"),
+        ({"pictures.json": b"[" * 100_000}, "pictures.json does not say what the validation images are"),
+    ],
+    ids=range(9),
+)
+def test_an_archive_of_packed_pictures_that_somebody_has_changed_is_refused(
+    changes: Files, message: str, tmp_path: Path
+) -> None:
+    files = contents(packed(write(tmp_path / "pictures", split_folders())))
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        read_layout(zipped(tmp_path / "changed.zip", files | changes), BOUND)

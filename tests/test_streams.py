@@ -10,13 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STAGE = """
-import os, sys
+import os, subprocess, sys
 from frugalnet.stage import run_stage
 
 def main() -> None:
     with open("written", "w") as file:
         assert file.fileno() > 2, "what C libraries print would end up in it"
         os.write(2, b"printed by a library\\n")
+        subprocess.run([sys.executable, "-Sc", "import os; [os.fstat(number) for number in range(3)]"], check=True)
         print("41.5\\u00a0% ± 0.2, 64×64 …", "\\u65e5", sys.stdin.read())
     print("done", file=sys.stderr)
 

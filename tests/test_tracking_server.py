@@ -1,5 +1,6 @@
 """The team's server, a real process: the database's password, which it is given, is in no file that it leaves."""
 
+import json
 import os
 import signal
 import subprocess
@@ -55,7 +56,10 @@ def assert_nobody_chooses_where_files_are(server: str, elsewhere: Path) -> None:
         answer = requests.post(create, json={"name": key, key: str(elsewhere)}, auth=alice, timeout=30)
         assert answer.status_code == 400
         assert answer.text == "artifact_location: this server chooses where files are; leave it out"
-    assert requests.post(create, json={"name": "plain"}, auth=alice, timeout=30).ok
+    twice = json.dumps({"name": "twice", "artifact_location": str(elsewhere)})  # as MLflow takes it from old clients
+    assert requests.post(create, json=twice, auth=alice, timeout=30).status_code == 400
+    for name, asked in (("plain", {}), ("empty", {"artifact_location": ""})):  # as the page sends it
+        assert requests.post(create, json={"name": name, **asked}, auth=alice, timeout=30).ok
 
 
 def files_with_the_password(folder: Path) -> list[Path]:

@@ -45,7 +45,7 @@ def publish_results(root: Path, evidence: Evidence, folder: Path) -> Path:
     root: the folder of results. Raises UserError for sample data, or for networks of several recipes.
     """
     comparison = replace(evidence.comparison, images=None)
-    if comparison.first.run["is_sample"]:
+    if comparison.first.run.is_sample:
         raise UserError(f"{root} holds results on sample data, which do not belong in {folder}")
     recipes = sorted({row.recipe for row in comparison.rows})
     if len(recipes) > 1:

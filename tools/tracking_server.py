@@ -75,7 +75,9 @@ def login() -> "Authorization | Response":
 
     if "experiments/create" in request.path:
         asked = request.get_json(force=True, silent=True)
-        if isinstance(asked, dict) and any(key.replace("_", "").lower() == "artifactlocation" for key in asked):
+        if not isinstance(asked, dict):  # MLflow would decode a JSON string once more, as old clients sent it
+            return make_response("expected a JSON object", 400)
+        if any(value for key, value in asked.items() if key.replace("_", "").lower() == "artifactlocation"):
             return make_response("artifact_location: this server chooses where files are; leave it out", 400)
     sender: Authorization | Response = authenticate_request_basic_auth()
     return sender

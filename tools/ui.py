@@ -14,18 +14,19 @@ import webbrowser
 from pathlib import Path
 
 from frugalnet import mlflow_store, runs_page
-from frugalnet.errors import in_one_line
+from frugalnet.errors import in_one_line, without_secrets
 from tools.mlflow_server import become_server, check_address
 
 
 def main() -> None:
-    host, port = os.environ.get("LISTEN") or "127.0.0.1", os.environ.get("PORT") or "5000"
+    host = os.environ.get("LISTEN") or "127.0.0.1"
+    port = os.environ.get("PORT") or "5000"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     is_remote = server.startswith("http")
     if is_remote:
         address = without_password(server)
     else:
-        address = f"http://{host}:{port}"
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         check_address(host, port)
     _, experiment_id = mlflow_store.connect(Path())
     page = f"{address}/{runs_page.page(experiment_id)}"
@@ -42,8 +43,8 @@ def main() -> None:
 
 
 def without_password(server: str) -> str:
-    """The address of a server, as it may be printed; a password may hold slashes."""
-    return re.sub("//.*@", "//", server.partition("?")[0]).rstrip("/")
+    """The address of a server, as it may be printed."""
+    return re.split("[?#;]", without_secrets(server).replace("***@", ""))[0].rstrip("/")
 
 
 def open_page(health: str, page: str, server: str) -> None:

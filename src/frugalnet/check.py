@@ -16,7 +16,13 @@ def check(params: config.Params) -> None:
     from frugalnet import compute  # they import torch: what is wrong before needs none of it
     from frugalnet.models.check import check_architecture
 
-    compute.compile_mode(compute.setup(params.compute), params.compute)
+    device = compute.setup(params.compute)
+    compute.compile_mode(device, params.compute)
+    if params.distributed.kind != "none" and device.type != "cuda":  # other hosts may have more GPUs
+        from frugalnet.distributed.launch import check_workers
+
+        batch = params.distributed.recipe(params.train).batch_size  # no data set makes larger ones
+        check_workers(params.distributed, params.launch, params.train, device, batch)
     for key, name in config.named_networks(params):
         with config.naming(key):
             check_architecture(name, {params.data.side, *params.train.resolutions})

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
@@ -23,6 +23,9 @@ from frugalnet.recommendation import Budget
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
 from frugalnet.training.config import TeacherConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 _MAX_TOLD = 10  # errors in one message
@@ -114,10 +117,26 @@ def _json(path: Path) -> str:
     """The YAML file as JSON: so pydantic is strict about types. As YAML 1.2, like DVC: 5e-5 is a number."""
     text = path.read_bytes()
     try:
-        return json.dumps(YAML(typ="safe").load(text.decode()))
+        values = YAML(typ="safe").load(text.decode())
+        _check_numbers(values)
+        return json.dumps(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except Exception as error:  # beside its own errors, whatever the types named in the file raise: `!!int many`
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not readable as YAML ({reason})") from error
+
+
+def _check_numbers(value: object, key: str = "") -> None:
+    """Raises UserError for a whole number that nothing computes with: most would end in an overflow, far from here."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            _check_numbers(inner, f"{key}.{position}")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{key}: a whole number of {value.bit_length()} bits; at most 63")
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
@@ -128,10 +147,7 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     try:
         params = Params.model_validate_json(_json(path))
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200} (found: {printable(repr(e['input'])):.80})"
-            for e in error.errors()
-        ]
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']:.200}{_found(e)}" for e in error.errors()]
         more = f"; and {len(wrong) - _MAX_TOLD} more" if len(wrong) > _MAX_TOLD else ""
         raise UserError(f"{path}: " + "; ".join(wrong[:_MAX_TOLD]) + more) from error
     if missing := list(_left_to_defaults(params)):
@@ -140,6 +156,12 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         with naming(f"{path}: {key}"):
             models.find(name)
     return params
+
+
+def _found(error: "ErrorDetails") -> str:
+    """What the file holds, but no address: it may hold a password that looks like other text."""
+    holds_address = error["loc"][-1:] == ("url",) or error["type"] == "missing"  # there, the found is all the section
+    return "" if holds_address else f" (found: {printable(repr(error['input'])):.80})"
 
 
 def _left_to_defaults(values: Config, prefix: str = "") -> Iterator[str]:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from frugalnet import streams
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # signals that ask a process to end
 # The last kind is a URL without slashes, scheme:user:password@host. A password may hold slashes or spaces, not both.
 _BEFORE_HOST = re.compile(r"(\w(?<!file)://|(?<![\w:/])//|\bhttps?:/*|\w:(?=\S*:\S*@))(\S*|[^/]*)@", re.IGNORECASE)
 _SECRET_IN_QUERY = re.compile(
-    r"([?&;#][^\s=&;]*(?:token|key|secret|sig|pass|pwd|auth|cred)[^\s=&;]*=)[^\s&;'\"]*", re.IGNORECASE
+    r"([?&;#][^\s=&;]*(?:token|key|secret|sig|pass|pw|auth|cred|jwt|session|policy)[^\s=&;]*=)[^\s&;'\"]*",
+    re.IGNORECASE,
 )
 
 
@@ -64,12 +66,20 @@ class Interrupted(Exception):
         self.exit_code = 128 + number
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal ended the process as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 @contextmanager
 def in_one_line(name: str) -> Iterator[None]:
     """End the process with one line, which `name` begins, and a non-zero exit code if the block raises.
 
-    UserError and OSError end with exit code 1, Ctrl-C with 130, Interrupted with its own; anything else is a defect and
-    keeps its traceback. In the block, no character is lost for want of an encoding.
+    UserError and OSError end with exit code 1, Ctrl-C with 130, Interrupted and Stopped with their own; anything else
+    is a defect and keeps its traceback. In the block, no character is lost for want of an encoding.
     """
     streams.make_usable()
     try:
@@ -81,10 +91,11 @@ def in_one_line(name: str) -> Iterator[None]:
         sys.exit(stop.exit_code)
     except OSError as error:
         sys.exit(f"{name}: {printable(_describe(error))}")
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the exit
+    except KeyboardInterrupt as stop:
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the exit
         print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(stop.exit_code if isinstance(stop, Stopped) else 128 + signal.SIGINT)
 
 
 def _describe(error: OSError) -> str:

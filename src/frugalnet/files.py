@@ -117,7 +117,7 @@ def read_json(path: Path) -> Any:
     """Read what `write_json` wrote. Raises UserError if the file is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, RecursionError) as error:
         raise unreadable(path, error) from error
 
 

@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -144,6 +145,21 @@ def ctrl_c_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A temporary folder for the block. What libraries and child processes put into one meanwhile goes with it.
+
+    Some leave theirs behind where a signal ends them.
+    """
+    outer = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(prefix="frugalnet-") as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ["TMPDIR"] = tempfile.tempdir = outer
 
 
 def init_worker() -> None:

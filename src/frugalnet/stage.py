@@ -1,4 +1,4 @@
-"""How a stage of the pipeline is called, and how Ctrl-C ends it."""
+"""How a stage of the pipeline is called, and how a signal ends it."""
 
 import gc
 import inspect
@@ -10,7 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, get_type_hints
 
-from frugalnet.errors import in_one_line
+from frugalnet.errors import ENDING, Stopped, in_one_line
+
+_LOOK_SECONDS = 0.05  # between two looks at whether an import is done
 
 
 def run_stage(stage: Callable[..., None]) -> None:
@@ -22,7 +24,7 @@ def run_stage(stage: Callable[..., None]) -> None:
     """
     name = Path(sys.argv[0]).stem
     arguments = _arguments(stage, name)
-    signal.signal(signal.SIGINT, interrupt)
+    end_in_order()
     gc.freeze()  # what is imported stays
     gc.enable()
     with in_one_line(name):
@@ -31,16 +33,33 @@ def run_stage(stage: Callable[..., None]) -> None:
 
             tell_of_lost_results(os.environ["DVC_STAGE"])
         stage(*arguments)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)  # in Python's own exit, an exception would be a traceback
 
 
-def interrupt(_: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; within an import exit at once: extension modules abort if theirs is interrupted."""
+def end_in_order() -> None:
+    """Let the signals that end a process interrupt it, so that what it has begun is undone. `nohup` still works."""
+    for number in ENDING:
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise Stopped; within an import, when that is done: extension modules abort if theirs is interrupted."""
+    if _is_importing(frame):
+        signal.signal(signal.SIGALRM, lambda _, frame: interrupt(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS)
+    else:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise Stopped(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            os.write(2, f"{Path(sys.argv[0]).stem}: interrupted\n".encode())
-            os._exit(128 + signal.SIGINT)
+            return True
         frame = frame.f_back
-    raise KeyboardInterrupt
+    return False
 
 
 def _arguments(stage: Callable[..., None], name: str) -> list[Any]:

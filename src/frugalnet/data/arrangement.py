@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from frugalnet.data.container import TABLES, Container, File
-from frugalnet.data.table import has_columns, read_table
+from frugalnet.data.table import MAX_TABLE_BYTES, has_columns, read_table
 from frugalnet.errors import UserError
 
 Split = Literal["train", "val", "test"]
@@ -167,8 +167,10 @@ def _of_table(container: Container, table: str, prefix: str, split: Split | None
     file = container.files[table]
     labels: dict[str, str] = {}
     missing: list[str] = []
-    for row in read_table(table, file.read(file.size_bytes)):
+    for row in read_table(table, file.read(MAX_TABLE_BYTES + 1)):
         where = f"{table}, line {row.number}"
+        if not container.table and row.number > 1000 + 2 * len(container.files):
+            raise UserError(f"{where}: more lines than there are files, {len(container.files):,}")
         name = row.file if container.table else f"{prefix}{row.file}"
         label = unicodedata.normalize("NFC", row.label)
         if name in labels:

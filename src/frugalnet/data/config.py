@@ -21,8 +21,8 @@ def _holds_secret(url: str) -> bool:
     is_path = parts.scheme == "file" or not (parts.scheme or parts.netloc)
     # A password with an unencoded slash: http://user:pass/word@host
     is_odd = not parts.netloc or ":" in parts.netloc
-    query = f"?{parts.query}#{parts.fragment}"
-    return not is_path and ("@" in (url if is_odd else parts.netloc) or without_secrets(query) != query)
+    rest = f"{parts.path}?{parts.query}#{parts.fragment}"
+    return not is_path and ("@" in (url if is_odd else parts.netloc) or without_secrets(rest) != rest)
 
 
 class DownloadConfig(Config):

@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from frugalnet.data.members import DAMAGED, natural, open_archive, read_member
 from frugalnet.errors import UserError
 from frugalnet.files import naming
-from frugalnet.pictures import HEAD_BYTES, MAX_BYTES, LeftOut, is_systems, walk, why_no_picture
+from frugalnet.picture_files import LeftOut, is_systems, walk
+from frugalnet.pictures import HEAD_BYTES, MAX_BYTES, why_no_picture
 
 TABLES = (".csv", ".jsonl", ".tsv")  # what a file that names pictures is called
 UNPACKED = "unpacked.partial."  # how the file is called that a tar is unpacked to
+_READ_WHOLE = (b"L", b"K", b"x", b"g", b"X")  # a tar's long names and extended headers
+_MAX_HEADER_BYTES = 2**20
+_SPARSE = "holds a sparse file; pack it without --sparse"
 
 
 @dataclass(frozen=True)
@@ -184,11 +188,33 @@ def _bound(path: Path, unpacked_bytes: int, max_unpacked_bytes: int) -> None:
         )
 
 
+class _Header(tarfile.TarInfo):
+    """A header in a tar. Alone, tarfile takes a damaged one for the end, and reads a long one of any size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf == bytes(tarfile.BLOCKSIZE):  # the end mark
+                raise
+            raise tarfile.ReadError(f"{error}, and no end mark") from error
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(_SPARSE)
+        if header.type in _READ_WHOLE and header.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a name or header of {header.size:,} bytes")
+        return header
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.ReadError(_SPARSE)
+
+
 def _is_tar(path: Path) -> bool:
     try:
-        return tarfile.is_tarfile(path)
-    except (*DAMAGED, OSError):
+        tarfile.open(path, tarinfo=_Header).close()
+    except (tarfile.TarError, *DAMAGED, OSError):
         return False
+    return True
 
 
 def _unpack(container: Container, unpacked: IO[bytes], max_unpacked_bytes: int) -> None:
@@ -196,15 +222,15 @@ def _unpack(container: Container, unpacked: IO[bytes], max_unpacked_bytes: int) 
     path = container.path
     unpacked_bytes = 0
     try:
-        with tarfile.open(path) as tar, zipfile.ZipFile(unpacked, "w") as target:
+        with tarfile.open(path, tarinfo=_Header) as tar, zipfile.ZipFile(unpacked, "w") as target:
             for member in tar:
+                unpacked_bytes += tarfile.BLOCKSIZE + member.size
+                _bound(path, unpacked_bytes, max_unpacked_bytes)
                 file = tar.extractfile(member) if member.isreg() or member.islnk() else None
                 if file is None:
                     if not member.isdir():
                         container.left_out.add(member.name, "a link or a device in the archive")
                     continue
-                unpacked_bytes += member.size
-                _bound(path, unpacked_bytes, max_unpacked_bytes)
                 with target.open(zipfile.ZipInfo(member.name), "w", force_zip64=True) as copy:
                     while piece := file.read(1 << 20):
                         copy.write(piece)

@@ -3,7 +3,6 @@
 import hashlib
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from tqdm import tqdm
 from frugalnet.data.container import File
 from frugalnet.errors import UserError
 from frugalnet.pictures import MAX_BYTES, why_not_whole
-from frugalnet.processes import cores, init_worker, starting_workers
+from frugalnet.processes import cores, init_worker, starting_workers, worker_pool
 
 CHUNK = 1000  # files of a task; fewer are not worth a second process
 
@@ -31,7 +30,7 @@ def examine(files: Sequence[File], processes: int) -> list[Examined]:
     workers = min(processes or cores(), len(chunks))
     if workers < 2:
         return _examine(files)
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), init_worker)
+    executor = worker_pool(workers, multiprocessing.get_context("spawn"), init_worker)
     examined: list[Examined] = []
     try:
         with starting_workers():

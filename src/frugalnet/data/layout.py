@@ -59,13 +59,25 @@ def _packed_layout(zip_file: zipfile.ZipFile, files: Iterable[str]) -> Layout:
     """`train/<class>/<file>` and `val/<class>/<file>`, each part `quoted`."""
     members: dict[str, dict[str, list[str]]] = {"train": {}, "val": {}}
     for file in sorted(files, key=natural):
-        if file != DESCRIPTION:
-            split, label, _ = file.split("/", 2)
+        split, _, inner = file.partition("/")
+        label, _, name = inner.partition("/")
+        if split in members and label and name:
             members[split].setdefault(unquote(label), []).append(file)
+        elif file != DESCRIPTION:
+            raise UserError(f"{file} is unexpected beside {DESCRIPTION}: images lie in train/<class>/ and val/<class>/")
+    if odd := members["train"].keys() ^ members["val"].keys():
+        raise UserError(f"class {min(odd)} has images in one of train/ and val/ only")
     labels = sorted(members["train"], key=natural)
     train, validation = ([of_split[label] for label in labels] for of_split in members.values())
-    validated_on = json.loads(read_member(zip_file, DESCRIPTION))["validated_on"]
-    return Layout(labels, labels, train, validation, validated_on, is_packed=True)
+    return Layout(labels, labels, train, validation, _validated_on(zip_file), is_packed=True)
+
+
+def _validated_on(zip_file: zipfile.ZipFile) -> str:
+    try:
+        validated_on = json.loads(read_member(zip_file, DESCRIPTION))["validated_on"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{DESCRIPTION} does not say what the validation images are; pack them again") from error
+    return str(validated_on)
 
 
 def quoted(part: str) -> str:

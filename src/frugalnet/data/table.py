@@ -2,10 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from frugalnet.errors import UserError
 
@@ -25,30 +26,31 @@ class Row:
     group: str | None
 
 
-def read_table(name: str, data: bytes) -> list[Row]:
-    """The rows of a table. Raises UserError, with `name`, if it has other columns or a row lacks a value."""
+def read_table(name: str, data: bytes) -> Iterator[Row]:
+    """The rows of a table, one at a time. Raises UserError, with `name`, for other columns or a row without a value."""
     if len(data) > MAX_TABLE_BYTES:
         raise UserError(f"{name}: larger than {MAX_TABLE_BYTES // 2**20} MiB")
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     try:
-        text = data.decode("utf-8-sig")
-        records = list(_json_lines(text) if name.lower().endswith(".jsonl") else _csv_rows(text))
+        for number, record in _json_lines(text) if name.lower().endswith(".jsonl") else _csv_rows(text):
+            yield _row(name, number, record)
     except (ValueError, csv.Error, RecursionError) as error:
         raise UserError(f"{name}: not readable as a table in UTF-8 ({error})") from error
-    return [_row(name, number, record) for number, record in records]
 
 
 def has_columns(name: str, data: bytes) -> bool:
     """Whether a file is a table with a file and a label in its first row."""
     try:
-        return bool(read_table(name, data.partition(b"\n")[0] + b"\n" + data.partition(b"\n")[2].partition(b"\n")[0]))
+        lines = data.split(b"\n", 2)[:2]
+        return next(read_table(name, b"\n".join(lines)), None) is not None
     except UserError:
         return False
 
 
-def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    header = text.partition("\n")[0]
+def _csv_rows(text: IO[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    header = text.readline()
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(itertools.chain([header], text), delimiter=delimiter, strict=True)
     reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
     for record in reader:
         if None in record:
@@ -56,8 +58,8 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield reader.line_num, record
 
 
-def _json_lines(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _json_lines(text: IO[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text, 1):
         if line.strip():
             record = json.loads(line)
             if not isinstance(record, dict):

@@ -39,13 +39,17 @@ def check_architecture(name: str, sizes: Iterable[int] = (64,)) -> None:
     network = _attempt(f"{file}: {call} failed", path, lambda: function(*arguments))
     if not isinstance(network, nn.Module):
         raise UserError(f"{file}: build has to return a torch.nn.Module, found {_described(network)}")
-    network.eval()
     for size in sorted(sizes):
-        _check_logits(network, size, file, path)
+        _check_logits(network.eval(), size, file, path)
+        _check_gradients(network.train(), size, file, path)
+
+
+def _images(size: int) -> Tensor:
+    return torch.rand(_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)) - 0.5
 
 
 def _check_logits(network: nn.Module, size: int, file: str, path: Path) -> None:
-    images = torch.rand(_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)) - 0.5
+    images = _images(size)
     what = f"{file}: fails on images of {size}×{size} pixels"
     with torch.inference_mode():
         logits = _attempt(what, path, partial(network, images))
@@ -54,6 +58,8 @@ def _check_logits(network: nn.Module, size: int, file: str, path: Path) -> None:
                 f"{file}: for {_CLASSES} classes and an input of {tuple(images.shape)}, expected logits "
                 f"({_IMAGES}, {_CLASSES}) of floats, found {_described(logits)}; is num_classes used?"
             )
+        if not logits.isfinite().all():
+            raise UserError(f"{file}: gives logits that are not finite numbers, with the weights that it begins with")
         alone = torch.cat([_attempt(what, path, partial(network, image[None])) for image in images])
     largest = max(float(logits.abs().max()), 1e-6)
     if not _are_logits(alone, _IMAGES) or float((alone - logits).abs().max()) > _TOLERANCE * largest:
@@ -61,6 +67,20 @@ def _check_logits(network: nn.Module, size: int, file: str, path: Path) -> None:
             f"{file}: gives an image other logits alone than among others, in evaluation mode; nothing may be computed "
             "over the batch (dimension 0), nor at random"
         )
+
+
+def _check_gradients(network: nn.Module, size: int, file: str, path: Path) -> None:
+    """One step in training mode, in which a network may compute something else."""
+    images = _images(size)
+    logits = _attempt(
+        f"{file}: fails in training mode on images of {size}×{size} pixels", path, partial(network, images)
+    )
+    if not _are_logits(logits, _IMAGES) or not logits.requires_grad:
+        raise UserError(
+            f"{file}: in training mode, expected logits ({_IMAGES}, {_CLASSES}) of floats that depend on parameters, "
+            f"found {_described(logits)}"
+        )
+    _attempt(f"{file}: has no gradients", path, logits.sum().backward)
 
 
 def _are_logits(value: object, images: int) -> bool:

@@ -60,6 +60,12 @@ def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = Non
     shown = read_pictures(folder, stored.entry.side)
     for note in shown.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
+    with atomic(out, is_new=True) as partial:
+        partial.mkdir()  # where it cannot be, that is said before the training
+        return _train_and_write(folder, shown, stored, partial, options)
+
+
+def _train_and_write(folder: Path, shown: LabelledPictures, stored: Stored, out: Path, options: Options) -> Outcome:
     held = hold_out(shown.labels, shown.groups, options.seed)
     tuned = _tune(stored, shown.pixels[~held], shown.labels[~held], options)
     predicted = tuned.run(shown.pixels[held]).argmax(axis=1)
@@ -88,12 +94,11 @@ def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = Non
         macs=tuned.macs,
         side=stored.entry.side,
     )
-    with atomic(out, is_new=True) as partial:
-        adapted = _write_network(tuned, entry, shown.classes, partial)
-        write_json(partial / "adapt.json", {"part": options.part, "from": stored.name, **outcome.model_dump()})
-        draw_confusion(shown.classes, outcome.confusion, partial / "confusion.png")
-        _write_examples(shown, held, partial / "examples")
-        (partial / "README.md").write_text(_card(adapted, shown, stored, outcome), encoding="utf-8")
+    adapted = _write_network(tuned, entry, shown.classes, out)
+    write_json(out / "adapt.json", {"part": options.part, "from": stored.name, **outcome.model_dump()})
+    draw_confusion(shown.classes, outcome.confusion, out / "confusion.png")
+    _write_examples(shown, held, out / "examples")
+    (out / "README.md").write_text(_card(adapted, shown, stored, outcome), encoding="utf-8")
     return outcome
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from frugalnet import pictures
 from frugalnet.errors import UserError
 from frugalnet.export.formats import Format
-from frugalnet.use.weights import Classes, Stored, check_exports, choose_network
+from frugalnet.use.weights import LARGEST_SIDE, SMALLEST_SIDE, Classes, Stored, check_exports, choose_network
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, side, side, 3) RGB → (N, classes) logits
 EXPORTED = "model.onnx"  # in a folder that `frugalnet export` wrote
@@ -129,14 +129,17 @@ def open_exported(path: Path) -> Network:
     session = open_session(path)
     try:
         described = _description(session.get_modelmeta().custom_metadata_map)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: does not name its classes; export the network again, or use --weights") from error
     return Network(*described, path, partial(_run, session))
 
 
 def _description(metadata: Mapping[str, str]) -> tuple[str, Classes, int]:
     classes = Classes(ids=json.loads(metadata["class_ids"]), names=json.loads(metadata["classes"]))
-    return metadata["name"], classes, int(metadata["side"])
+    side = int(metadata["side"])
+    if not SMALLEST_SIDE <= side <= LARGEST_SIDE:
+        raise ValueError(f"pictures of {side} pixels a side")
+    return metadata["name"], classes, side
 
 
 def open_onnx(path: Path) -> Run:
@@ -163,6 +166,19 @@ def _run(session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _warm(network: Network) -> Network:
-    """The network after its first call, which is slower. Raises UserError unless its answers are numbers."""
-    network.logits(np.zeros((1, network.side, network.side, 3), np.uint8))
+    """The network after its first call, which is slower. Raises UserError unless it gives a number for each class."""
+    side = network.side
+    try:
+        found = network.logits(np.zeros((1, side, side, 3), np.uint8)).shape[1]
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{network.path}: does not take pictures of {side}×{side} pixels ({reason}); restore it"
+        ) from error
+    if found != len(network.classes.ids):
+        raise UserError(
+            f"{network.path}: tells {found:,} classes apart, but {len(network.classes.ids):,} are named; restore both"
+        )
     return network

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field, model_validator
 
+from frugalnet.data import arrays
+from frugalnet.data.sizes import unequal_sizes
 from frugalnet.errors import UserError
 from frugalnet.export.formats import Format
 from frugalnet.files import atomic, read_json, read_regular, sha256, sha256_of, write_json
+from frugalnet.run import read_run
 from frugalnet.schema import Config
 
 if TYPE_CHECKING:
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
     from frugalnet.training.batches import Normaliser
 
 C = TypeVar("C", bound=Config)
-_PLAIN = Field(pattern=r"^\w[\w.-]*$")  # of a name in the same folder: no path
+_PLAIN = Field(pattern=r"^\w[\w.-]*$", max_length=200)  # of a name in the same folder: no path
 _MOST_BYTES = 2**24  # of a description
+SMALLEST_SIDE, LARGEST_SIDE = 8, 4096  # of pictures, in pixels
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Channels = Field(min_length=3, max_length=3)  # R, G, B
 _Mean = Annotated[list[Annotated[float, Field(ge=0, le=255)]], _Channels]
 _Deviation = Annotated[list[Annotated[float, Field(ge=0.01, le=255)]], _Channels]
@@ -52,20 +58,20 @@ class Export(Config):
 
     file: Annotated[str, _PLAIN]
     sha256: str
-    top1: float | None = None  # where it was measured on its own
+    top1: _Share | None = None  # where it was measured on its own
 
 
 class Entry(Config):
     """A network in weights.json. mean, std: R, G, B in 0..255; top1: on the `n` images of `validated_on` of `data`.
 
-    side: of the pictures, in pixels. onnx, int8: the network's files for ONNX Runtime; None: there are none. What has
-    its default is not written.
+    macro_accuracy: None where classes are of like size. side: of the pictures, in pixels. onnx, int8: the network's
+    files for ONNX Runtime; None: there are none. What has its default is not written.
     """
 
     file: Annotated[str, _PLAIN]
     sha256: str
-    model: str
-    seed: int
+    model: Annotated[str, _PLAIN]
+    seed: _Count
     classes: Annotated[str, _PLAIN]  # a file in the same folder
     mean: _Mean
     std: _Deviation
@@ -73,10 +79,11 @@ class Entry(Config):
     data: str
     data_sha256: str
     validated_on: str
-    top1: float
-    n: int
-    macs: int
-    side: int = Field(default=64, ge=8, le=4096)
+    top1: _Share
+    n: Annotated[_Count, Field(ge=1)]
+    macs: _Count
+    macro_accuracy: _Share | None = None
+    side: int = Field(default=64, ge=SMALLEST_SIDE, le=LARGEST_SIDE)
     onnx: Export | None = None
     int8: Export | None = None
 
@@ -127,21 +134,22 @@ def of_folder(folder: Path) -> list[Stored]:
     """The networks in a folder of weights. Raises UserError if there are none, or if their description is damaged."""
     if not (folder / "weights.json").is_file():
         raise UserError(f"{folder}: no weights here (no weights.json); train first, or name a file with --weights")
-    entries = _parse(_Listed, folder / "weights.json").networks
+    entries = read_description(_Listed, folder / "weights.json").networks
     if not entries:
         raise UserError(f"{folder / 'weights.json'}: lists no network; run `python -m tools.publish weights`")
-    classes = {name: _parse(Classes, folder / name) for name in {entry.classes for entry in entries}}
+    classes = {name: read_description(Classes, folder / name) for name in {entry.classes for entry in entries}}
     return [Stored(path=folder / entry.file, entry=entry, classes=classes[entry.classes]) for entry in entries]
 
 
-def _parse(kind: type[C], path: Path) -> C:
+def read_description(kind: type[C], path: Path) -> C:
+    """What a JSON file in a folder of weights says. Raises UserError if it is missing or damaged."""
     try:
         data = read_regular(path, _MOST_BYTES)
         if len(data) > _MOST_BYTES:
             raise ValueError(f"larger than {_MOST_BYTES // 2**20} MiB")
         json.loads(data, parse_constant=_refuse)
         return kind.model_validate_json(data)
-    except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+    except (OSError, ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: missing or damaged ({reason}); restore it, for example with git checkout") from error
 
@@ -170,29 +178,30 @@ def of_file(path: Path) -> Stored:
 
 def of_run(project: Path, name: str) -> Stored:
     """A network that the project has trained and evaluated. Raises UserError if it has not, or on other data."""
-    run = read_json(project / "results/train" / name / "run.json")
+    run = read_run(project / "results/train" / name / "run.json")
     metrics = read_json(project / "results/evaluate" / name / "metrics.json")
-    data = read_json(project / "data/arrays/dataset.json")
-    if run["data_sha256"] != sha256_of(data["sha256"]):
+    data = arrays.read_dataset(project / "data/arrays")
+    if run.data_sha256 != sha256_of(data.sha256):
         raise UserError(f"{name} was trained on other data than those in data/arrays; run `dvc repro`")
     entry = Entry(
         file=f"{name}.safetensors",
-        sha256=run["weights_sha256"],
-        model=run["model"],
-        seed=run["seed"],
-        classes=f"{data['name']}.json",
-        mean=data["mean"],
-        std=data["std"],
-        recipe=run["train"],
-        data=data["name"],
-        data_sha256=run["data_sha256"],
-        validated_on=run["validated_on"],
+        sha256=run.weights_sha256,
+        model=run.model,
+        seed=run.seed,
+        classes=f"{data.name}.json",
+        mean=data.mean,
+        std=data.std,
+        recipe=run.train,
+        data=data.name,
+        data_sha256=run.data_sha256,
+        validated_on=run.validated_on,
         top1=metrics["top1"],
         n=metrics["n"],
         macs=metrics["macs"],
-        side=run.get("side", 64),
+        macro_accuracy=metrics["macro_accuracy"] if unequal_sizes(data) else None,
+        side=run.side,
     )
-    classes = Classes(ids=data["class_ids"], names=data["class_names"])
+    classes = Classes(ids=data.class_ids, names=data.class_names)
     return Stored(path=project / "models" / entry.file, entry=entry, classes=classes)
 
 
@@ -258,7 +267,7 @@ def write_weights(folder: Path, networks: Sequence[Stored]) -> None:
                     _check(stored.path.with_name(export.file), export.sha256, stored.name)
                     shutil.copyfile(stored.path.with_name(export.file), partial / export.file)
             classes = partial / stored.entry.classes
-            if classes.exists() and _parse(Classes, classes) != stored.classes:
+            if classes.exists() and read_description(Classes, classes) != stored.classes:
                 raise UserError(f"{folder}: two data sets named {stored.entry.data} with other classes")
             write_json(classes, stored.classes.model_dump())
         entries = [stored.entry.model_dump(mode="json", exclude_defaults=True) for stored in networks]
