@@ -22,14 +22,15 @@ STUB = """
 import json, os, sys, time
 sys.path.insert(0, "src")
 from pathlib import Path
-from frugalnet import tracking
+from frugalnet import project, tracking
+from frugalnet.run import Run
 name = os.environ["DVC_STAGE"].partition("@")[2]
 print(f"epoch 1/1: loss 1.0, top-1 50.00% (validation 1.0, 50.00%), 1 images a second", flush=True)
-root, run = tracking.project_root(), dict(
+root, run = project.project_root(), Run(
     model="depthwise", seed=int(name.split("-")[1]), num_classes=10, n_train=1000, n_validation=200, data="sample",
     is_sample=True, validated_on="validation split", data_sha256="d", views_sha256="v", source_sha256="s",
     train=dict(epochs=1, recipe="stub"), fingerprint=name)
-with tracking.training_run(root, run, tracking.provenance()) as tracked:
+with tracking.training_run(root, run, project.provenance()) as tracked:
     time.sleep(1)
     tracked.log_history([dict(epoch=1, train_loss=1.0, validation_top1=0.5)])
     tracked.identify("weights_sha256", name)
@@ -84,7 +85,7 @@ def _task() -> int:
 
 def start() -> None:
     """Print what starting and ending a cluster of this machine takes."""
-    from frugalnet.cluster.schedule import connected, ray
+    from frugalnet.cluster.ray_cluster import connected, ray
 
     took: dict[str, list[float]] = {"start": [], "task": [], "end": []}
     for _ in range(3):

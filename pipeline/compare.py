@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frugalnet import runs_page, tracking
+from frugalnet import project, runs_page, tracking
 from frugalnet.config import read_params
 from frugalnet.data import arrays, copies
 from frugalnet.files import sha256_of, write_json
@@ -16,14 +16,14 @@ from frugalnet.study.report import compose, write_report
 def main() -> None:
     params = read_params()
     data = arrays.read_dataset(Path("data/arrays"))
-    root = tracking.project_root()
+    root = project.project_root()
     out = Path("results/compare")
     findings = conclude(gather(Path("results"), data, copies.read_near_copies(Path("data/arrays"))), params.budget)
     compared = findings.comparison
     write_report(compose(findings), out)
     write_json(Path("results/summary.json"), summary.summary(compared))
 
-    runs = sorted(record.run["fingerprint"] for record in compared.records)
+    runs = sorted(record.run.fingerprint for record in compared.records)
     names = [row.model for row in compared.rows]
     with tracking.comparison_run(root, names, data.name, sha256_of(runs)) as tracked:
         tracked.log_results(tracking.section("top1", {row.model: row.top1.mean for row in compared.rows}), [out])

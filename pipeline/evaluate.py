@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from frugalnet import compute, config, models, tracking
+from frugalnet import compute, config, models, project, tracking
 from frugalnet.data import arrays
 from frugalnet.files import atomic, read_history, read_json, write_json, write_table
 from frugalnet.metrics import accuracy, classes, counts
+from frugalnet.run import read_run
 from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.batches import Normaliser
@@ -18,11 +19,11 @@ from frugalnet.training.inference import infer, load_weights
 def main(model: str, seed: int) -> None:
     device = compute.setup(config.read_params().compute)
     data = arrays.read_dataset(Path("data/arrays"))
-    root = tracking.project_root()
+    root = project.project_root()
     name = f"{model}-{seed}"
     trained = Path("results/train") / name
     out = Path("results/evaluate") / name
-    run = read_json(trained / "run.json")
+    run = read_run(trained / "run.json")
     timing = read_json(trained / "timing.json")
     network = load_weights(models.build(model, len(data.class_ids)), Path("models") / f"{name}.safetensors")
     network.to(device).to(memory_format=torch.channels_last)

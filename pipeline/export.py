@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 
-from frugalnet import config, tracking
+from frugalnet import config, project, tracking
 from frugalnet.data import arrays
 from frugalnet.export.measure import measure_accuracy, measure_costs
 from frugalnet.export.result import figures
 from frugalnet.files import atomic, read_json, write_json
 from frugalnet.processes import temporary_folder
+from frugalnet.run import read_run
 from frugalnet.stage import run_stage
 from frugalnet.use import weights
 from frugalnet.use.exported import describe_stored, runnables, write_stored
@@ -32,8 +33,10 @@ def main(model: str, seed: int) -> None:
     costs = measure_costs(runnables(stored, out), written.arenas, params.measure)
     write_json(Path("results/export_timing") / name / "timing.json", costs.model_dump())
 
-    run, timing = (read_json(Path("results/train") / name / f"{part}.json") for part in ("run", "timing"))
-    with tracking.training_run(tracking.project_root(), run, timing) as tracked:
+    trained = Path("results/train") / name
+    run = read_run(trained / "run.json")
+    timing = read_json(trained / "timing.json")
+    with tracking.training_run(project.project_root(), run, timing) as tracked:
         tracked.log_results(tracking.section("export", figures(result, costs)))
         register(tracked, stored, run, data, out, [kind for kind in result.formats if result.accepts(kind)])
     print(result.in_words(name))

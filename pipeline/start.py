@@ -1,8 +1,9 @@
 """The committed weights that networks start from, if the recipe says so; else none."""
 
 from frugalnet import config
+from frugalnet.run import Start
 from frugalnet.stage import run_stage
-from frugalnet.training.starts import FOLDER, Start, write_starts
+from frugalnet.training.starts import FOLDER, write_starts
 from frugalnet.use import weights
 
 

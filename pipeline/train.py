@@ -2,7 +2,7 @@
 
 import json
 
-from frugalnet import compute, config, tracking
+from frugalnet import compute, config, project, tracking
 from frugalnet.stage import run_stage
 from frugalnet.training import recorded, runs
 
@@ -18,17 +18,17 @@ def main(model: str, seed: int) -> None:
     job = runs.job(model, seed, params.train, taught=bool(params.teacher.model))
     environment = compute.bits_depend_on(device, params.compute)
     run = runs.describe(job, environment, teacher=params.teacher.model_dump())
-    print(f"{runs.name(run)} on {job.data.name}; its bits depend on {json.dumps(environment)}")
+    print(f"{run.name} on {job.data.name}; its bits depend on {json.dumps(environment)}")
     if params.train.start == "committed":
-        start = run.get("start")
-        found = f"{start['file']}, trained on {start['data']}" if start else "random weights: weights/ has none of it"
-        print(f"{runs.name(run)} starts from {found}")
-    if record := recorded.choose(run, params.compute.records):
+        start = run.start
+        begun = f"{start.file}, trained on {start.data}" if start else "random weights: weights/ has none of it"
+        print(f"{run.name} starts from {begun}")
+    if record := recorded.find_record(run, params.compute.records):
         return record.copy()  # the stage `evaluate` logs it
-    root = tracking.project_root()
+    root = project.project_root()
     runs.tell_of_other_checkpoints(root, run)
     checkpoints = runs.checkpoints(root, run)
-    provenance = tracking.provenance()
+    provenance = project.provenance()
     trainer = job.trainer(device, compute.compile_mode(device, params.compute))
     with checkpoints.locked(), tracking.training_run(root, run, provenance) as tracked:
         minutes = params.compute.checkpoint_minutes

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from pydantic import BaseModel, Field
-from test_training import RECIPE, TRAIN, VALIDATION, images_of
+from tiny import RECIPE, TRAIN, VALIDATION, images_of
 from torch import nn
 
 from frugalnet import models

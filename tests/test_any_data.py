@@ -1,7 +1,5 @@
 """The report of data that are not Tiny ImageNet: of 2 to 1,000 classes, of unequal size, with or without a start."""
 
-import base64
-import io
 import json
 import re
 from dataclasses import replace
@@ -11,7 +9,6 @@ from typing import Any
 import fake_results
 import numpy as np
 import pytest
-from PIL import Image
 
 from frugalnet.adaptation.result import read_lacking, read_result, write_network
 from frugalnet.comparison.compare import Comparison, Evidence, compare
@@ -19,14 +16,18 @@ from frugalnet.comparison.networks import MILESTONES
 from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.data.copies import NearCopies, NearCopy, read_near_copies
-from frugalnet.document.blocks import Fold, Heatmap, Pictures
-from frugalnet.document.drawing import MOST_SQUARES, data_url, plotly, png
+from frugalnet.data.sizes import unequal_sizes
+from frugalnet.document.blocks import Fold, Heatmap, Pairs
+from frugalnet.document.plotly_figures import plotly_figure
+from frugalnet.document.png_figures import MOST_SQUARES, write_png
+from frugalnet.document.write import example_url
 from frugalnet.files import write_json
 from frugalnet.metrics import statistics
 from frugalnet.metrics.accuracy import macro_accuracy
 from frugalnet.robustness import section as robustness
+from frugalnet.run import Start
 from frugalnet.study import starts, summary
-from frugalnet.study.experiments import gather, unequal_sizes
+from frugalnet.study.experiments import gather
 from frugalnet.study.findings import conclude
 from frugalnet.study.report import compose, describe, write_report
 
@@ -111,7 +112,7 @@ def test_networks_are_ranked_by_the_accuracy_that_leads(two: Comparison) -> None
             "macro_accuracy": macro_accuracy(logits, labels),
         }
         return replace(
-            record, model=name, run=record.run | {"model": name}, labels=labels, predicted=predicted, metrics=metrics
+            record, model=name, run=record.run.changed(model=name), labels=labels, predicted=predicted, metrics=metrics
         )
 
     records = [evaluated("alexnet", frequent), evaluated("depthwise", fair)]
@@ -158,18 +159,18 @@ def heatmap(classes: int) -> Heatmap:
 
 
 def test_few_classes_have_their_percentages_in_the_squares_and_their_own_scale() -> None:
-    drawn = plotly(heatmap(2))
+    drawn = plotly_figure(heatmap(2))
     assert sorted(note["text"] for note in drawn["layout"]["annotations"])[-2:] == ["75 %", "75 %"]
     assert len(drawn["layout"]["annotations"]) == 4
     (trace,) = drawn["data"]
     assert (trace["zmin"], trace["zmax"]) == (0, pytest.approx(float(np.nanmax(heatmap(2).percent))))
-    assert "annotations" not in plotly(heatmap(10))["layout"]
+    assert "annotations" not in plotly_figure(heatmap(10))["layout"]
 
 
 def test_names_in_any_script_are_drawn_without_a_warning(tmp_path: Path) -> None:
     names = ["部品", "деталь", "قطعة"]
-    png(Heatmap("c", "", names, np.full((3, 3), 1, np.float32)), tmp_path / "c.png")
-    assert plotly(Heatmap("c", "", names, np.full((3, 3), 1, np.float32)))["data"][0]["x"] == names
+    write_png(Heatmap("c", "", names, np.full((3, 3), 1, np.float32)), tmp_path / "c.png")
+    assert plotly_figure(Heatmap("c", "", names, np.full((3, 3), 1, np.float32)))["data"][0]["x"] == names
 
 
 def test_a_heatmap_of_very_many_classes_shows_every_mistake(tmp_path: Path) -> None:
@@ -178,8 +179,8 @@ def test_a_heatmap_of_very_many_classes_shows_every_mistake(tmp_path: Path) -> N
     classes = 2 * MOST_SQUARES + 1
     percent = np.zeros((classes, classes), np.float32)
     percent[590, 7] = 100
-    png(Heatmap("c", "", ["x"] * classes, percent), tmp_path / "one.png")
-    png(Heatmap("c", "", ["x"] * classes, np.zeros_like(percent)), tmp_path / "none.png")
+    write_png(Heatmap("c", "", ["x"] * classes, percent), tmp_path / "one.png")
+    write_png(Heatmap("c", "", ["x"] * classes, np.zeros_like(percent)), tmp_path / "none.png")
     one, none = (cv2.imread(str(tmp_path / f"{name}.png")).astype(int) for name in ("one", "none"))
     changed = np.argwhere(np.abs(one - none)[:, :620].max(axis=2) > 60)  # left of the colours' scale
     assert len(changed) >= 4
@@ -243,8 +244,8 @@ def test_networks_that_began_alike_are_compared_with_each_other(tmp_path: Path) 
     )
     for row in compared.rows:
         if row.model in ("depthwise", "residual"):
-            for record in row.records:
-                record.run["start"] = {"file": f"{row.model}-0.safetensors", "sha256": "s", "data": "tiny-imagenet"}
+            start = Start(file=f"{row.model}-0.safetensors", sha256="s", data="tiny-imagenet")
+            row.records[:] = [replace(record, run=record.run.changed(start=start)) for record in row.records]
     said = starts.sentences(compared)
     assert said[0] == (
         "Networks began from different weights, which alone makes a difference: random weights: resnet18 and alexnet; "
@@ -266,10 +267,8 @@ def test_of_a_large_picture_the_detail_around_the_changed_pixel_is_shown(tmp_pat
     result = fake_results.robustness(["depthwise"])
     compared = comparison(tmp_path, models=("depthwise",), num_classes=12)
     section = robustness.section(result, replace(compared, images=images))
-    (pictures,) = [block for block in section.blocks if isinstance(block, Pictures)]
-    for before, after, _ in pictures.pictures:
-        for url in (before, after):
-            shown = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
-            assert shown.size == (3 * 64, 3 * 64)
-        assert before != after
-    assert len(data_url(images[0])) < 40_000  # an example of a class
+    (block,) = [block for block in section.blocks if isinstance(block, Pairs)]
+    for pair in block.pairs:
+        assert pair.before.shape == pair.after.shape == (3 * 64, 3 * 64, 3)
+        assert (pair.before != pair.after).any()
+    assert len(example_url(images[0])) < 40_000  # an example of a class

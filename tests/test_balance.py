@@ -1,6 +1,5 @@
 """Classes of unequal size, and few pictures: weights of the loss, drawn epochs, committed starting weights."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
-from test_training import RECIPE, coloured_noise
+from tiny import RECIPE, coloured_noise
 from torch.nn.functional import cross_entropy
 
 from frugalnet import models
@@ -17,12 +16,13 @@ from frugalnet.comparison.records import Record
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
 from frugalnet.files import sha256, write_json
+from frugalnet.run import Start
 from frugalnet.training import runs
 from frugalnet.training.balance import class_weights, draw_balanced
 from frugalnet.training.batches import Views
 from frugalnet.training.inference import save_weights
 from frugalnet.training.job import Job
-from frugalnet.training.starts import Start, read_start, start_path, write_starts
+from frugalnet.training.starts import read_start, start_path, write_starts
 
 CPU = torch.device("cpu")
 COUNTS = (50, 20, 5, 3)
@@ -90,11 +90,11 @@ def test_a_recipe_weighs_the_loss_by_class(unequal):
 
 
 def test_a_record_of_a_run_without_balance_and_start_is_what_it_was_before_there_were_any(unequal):
-    assert not {"balance", "start", "side"} & runs.describe(unequal, {})["train"].keys()
+    assert not {"balance", "start", "side"} & runs.describe(unequal, {}).train.keys()
     chosen = replace(unequal, recipe=RECIPE.model_copy(update={"balance": "weights"}))
     described = runs.describe(chosen, {})
-    assert described["train"]["balance"] == "weights"
-    assert described["side"] == 32  # 64 is not said
+    assert described.train["balance"] == "weights"
+    assert described.side == 32
 
 
 @pytest.fixture
@@ -124,8 +124,8 @@ def test_what_a_network_started_from_is_part_of_its_run_and_of_its_recipe_in_the
     begun = replace(unequal, recipe=COMMITTED, start=start_path("depthwise", COMMITTED, starts))
     without = replace(unequal, recipe=COMMITTED, model="residual", start=start_path("residual", COMMITTED, starts))
     described, other = runs.describe(begun, {}), runs.describe(without, {})
-    assert described["start"] == json.loads(json.dumps(read_start("depthwise", starts).model_dump()))
-    assert "start" not in other
+    assert described.start == read_start("depthwise", starts)
+    assert other.start is None
     assert start_path("depthwise", RECIPE, starts) is None
     told = [recipe(Record("m", 0, run, {}, [], {}, {}, [], [], [], None, None))["start"] for run in (described, other)]
     assert told == ["weights trained on tiny-imagenet", "random weights"]

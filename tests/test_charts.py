@@ -14,9 +14,11 @@ from plotly.io.json import to_json_plotly
 
 from frugalnet.comparison import curves
 from frugalnet.comparison.compare import Comparison
-from frugalnet.document import blocks, charts, drawing
+from frugalnet.document import blocks, charts
 from frugalnet.document.blocks import Chart
 from frugalnet.document.charts import colours
+from frugalnet.document.plotly_figures import plotly_figure
+from frugalnet.document.png_figures import write_png
 from frugalnet.metrics import classes
 from frugalnet.metrics.statistics import Quantiles
 from frugalnet.study import cost, training
@@ -37,12 +39,12 @@ def test_plotly_accepts_every_figure(rows, heatmap):
     """The figures are plain dictionaries; plotly's own validation finds a misspelt key or a wrong value."""
     costs = [cost.cost_chart(rows, key) for key in cost.COST_AXES]
     for chart in (*costs, *curves.charts(rows), heatmap):
-        go.Figure(json.loads(re.sub(r'"@\w+"', '"#445566"', to_json_plotly(drawing.plotly(chart)))))
+        go.Figure(json.loads(re.sub(r'"@\w+"', '"#445566"', to_json_plotly(plotly_figure(chart)))))
 
 
 def test_class_names_are_neither_tags_nor_formulas_for_plotly_nor_colours_for_the_page():
     chart = blocks.Heatmap("confusion", "Confusion", ["<b>a</b>", "price of $x$", "@home"], np.zeros((3, 3)))
-    names = drawing.plotly(chart)["data"][0]["x"]
+    names = plotly_figure(chart)["data"][0]["x"]
     assert names == ["&lt;b&gt;a&lt;/b&gt;", "price of &#36;x&#36;", "&#64;home"]
 
 
@@ -180,18 +182,18 @@ def texts(monkeypatch) -> list[str]:
 
 
 def test_a_png_of_a_heatmap_names_few_classes_and_not_many(tmp_path, heatmap, texts):
-    drawing.png(heatmap, tmp_path / "few.png")
+    write_png(heatmap, tmp_path / "few.png")
     assert "dugong" in texts
     assert "price of $\\frac$ | salt" in texts
     texts.clear()
     many = blocks.Heatmap("c", "c", ["name"] * 60, np.random.default_rng(0).uniform(0, 5, (60, 60)))
-    drawing.png(many, tmp_path / "many.png")
+    write_png(many, tmp_path / "many.png")
     assert "name" not in texts
 
 
 def test_a_png_of_a_chart_is_drawn_whole_with_its_labels(tmp_path, rows, texts):
     for chart in (cost.cost_chart(rows, "macs"), curves.charts(rows)[-1]):
-        drawing.png(chart, tmp_path / "chart.png")
+        write_png(chart, tmp_path / "chart.png")
         assert {"alexnet", "depthwise", "residual"} <= set(texts)
         picture = cv2.imread(str(tmp_path / "chart.png"), cv2.IMREAD_GRAYSCALE)
         assert picture[:, -1].min() > 250, "something is cut at the right edge"
@@ -207,7 +209,7 @@ def gallery_of(comparison: Comparison) -> blocks.Gallery:
 def test_best_and_worst_shows_each_class_with_its_figures(tmp_path, sample_findings, texts):
     record = sample_findings.comparison.first
     accuracies = classes.per_class(record.confusion, record.class_ids, record.class_names)
-    drawing.png(gallery_of(sample_findings.comparison), tmp_path / "one.png")
+    write_png(gallery_of(sample_findings.comparison), tmp_path / "one.png")
     best, worst = classes.best_and_worst([one.accuracy for one in accuracies])
     headings = [text for text in texts if " of 50)" in text]
     assert [text.splitlines()[-1] for text in headings] == ["easiest"] * 5 + ["hardest"] * 5
@@ -221,7 +223,7 @@ def test_best_and_worst_draws_few_classes_and_no_mistakes(tmp_path, sample_findi
     first, names, ids = sample_findings.comparison.rows[0], ["$\\frac$\nant", "bee"], ["n0", "n1"]
     record = replace(first.records[0], labels=labels, predicted=labels, class_names=names, class_ids=ids)
     few = replace(sample_findings.comparison, rows=[replace(first, records=[record], confusion=record.confusion)])
-    drawing.png(gallery_of(few), tmp_path / "few.png")
+    write_png(gallery_of(few), tmp_path / "few.png")
     assert [text.splitlines()[0] for text in texts if "of 2" in text] == ["$\\frac$ ant", "bee"]
     assert texts.count("right") == 4
 

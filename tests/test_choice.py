@@ -43,7 +43,7 @@ def options(tmp_path) -> list[choice.Option]:
     machine = {"cpu": "A processor", "threads": 1}
     times = {"large-0": {"onnx": 2.0}, "small-0": {"onnx": 0.5, "int8": 0.6}}
     measured = choice.Latencies(machine=machine, latency_ms=times)
-    return choice.options([stored(tmp_path, *network) for network in NETWORKS], measured)
+    return choice.list_options([stored(tmp_path, *network) for network in NETWORKS], measured)
 
 
 def names(found: list[choice.Option]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import io
 import json
 import os
 import shutil
@@ -16,19 +15,18 @@ from typing import Any
 
 import psutil
 import pytest
+from disks import small_disk
 from dvc.utils.hydra import compose_and_dump
-from rich.console import Console
+from servers import free_port
 from torture import clone, hashes
 
-from frugalnet.cluster.items import TOKEN, Epoch, Failed, Finished, Item, Job, Line, Refused, Stage, read_epoch
+from frugalnet.cluster.items import TOKEN, Failed, Finished, Item, Job, Line, Refused, Stage
 from frugalnet.cluster.node import run_item
-from frugalnet.cluster.resources import choose_threads
-from frugalnet.cluster.stages import Pipeline
-from frugalnet.cluster.view import View
+from frugalnet.cluster.stages import Committer, Pipeline
+from frugalnet.errors import UserError
 from frugalnet.mlflow_store import connect
 from frugalnet.run_cache import tell_of_lost_results
 from frugalnet.sources import weights_sha256
-from frugalnet.training.loop import epoch_line
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("depthwise-0", "residual-0")
@@ -95,20 +93,21 @@ def training_runs(project: Path) -> list[Any]:
 # A node's part, without Ray
 
 
+COMPUTE = {
+    "device": "cpu",
+    "threads": 1,
+    "processes": 1,
+    "compile": "off",
+    "deterministic": False,
+    "checkpoint_minutes": 5.0,
+    "records": "none",
+}
+
+
 def job(root: Path, **changes: Any) -> Job:
-    compute = json.dumps(
-        {
-            "device": "cpu",
-            "threads": 1,
-            "processes": 1,
-            "compile": "off",
-            "deterministic": False,
-            "checkpoint_minutes": 5.0,
-            "records": "none",
-        }
-    )
     files = {name: (root / name).read_bytes() for name in ("params.yaml", "dvc.yaml", "dvc.lock")}
-    settings = {"root": root, "token": "here", "files": files, "remote": None, "compute": compute, "variables": {}}
+    settings = {"root": root, "token": "here", "files": files, "remote": None, "variables": {}}
+    settings["compute"] = json.dumps(COMPUTE)
     return Job(**(settings | changes))
 
 
@@ -180,44 +179,6 @@ def test_a_node_with_another_environment_or_other_code_is_refused_in_one_line(st
     assert refused.reason.endswith("for depthwise-0; check out the same commit")
 
 
-def test_an_epoch_is_read_from_the_line_that_a_training_prints():
-    row = {"epoch": 3, "train_loss": 1.2, "train_top1": 0.5, "validation_loss": float("nan"), "validation_top1": 0.345}
-    assert read_epoch(f"{epoch_line(row, 30)}, 1,234 images a second") == Epoch(3, 30, 34.5, 1234.0)
-    assert read_epoch(f"{epoch_line(row, 30)}, 2 workers, 3.4 s") == Epoch(3, 30, 34.5, None)
-    assert read_epoch("resuming from the checkpoint: epoch 2, step 1") is None
-
-
-@pytest.mark.parametrize(
-    ("nodes", "gpus", "workers", "items", "threads"),
-    [
-        ([{"CPU": 2}], 0, 1, 3, 1),  # fewer cores than trainings
-        ([{"CPU": 16}], 0, 1, 3, 5),
-        ([{"CPU": 16}], 0, 2, 3, 2),  # two workers each
-        ([{"CPU": 8}, {"CPU": 4}], 0, 1, 3, 4),  # no training on two nodes
-        ([{"CPU": 16, "GPU": 4}, {"CPU": 8}], 1, 1, 3, 4),
-        ([{"CPU": 16, "GPU": 4}, {"CPU": 6, "GPU": 2}], 0.5, 1, 9, 1),
-        ([{"CPU": 1, "GPU": 2}], 1, 1, 9, 1),
-    ],
-)
-def test_cores_are_divided_among_trainings(nodes, gpus, workers, items, threads):
-    assert choose_threads(nodes, gpus, workers, items) == threads
-
-
-def test_without_a_terminal_each_event_is_a_line_and_the_log_has_all(tmp_path, capsys):
-    with View(["depthwise-0"], tmp_path / "logs") as view:
-        view.place("depthwise-0", "the-node")
-        view.write("depthwise-0", "what a stage prints")
-        view.rows["depthwise-0"].started -= 90
-        view.finish_epoch("depthwise-0", Epoch(1, 3, 34.5, 1234.0))
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["depthwise-0: on the-node", "depthwise-0: epoch 1/3, top-1 34.5 %, 1,234 images/s, 3 min left"]
-    assert view.log("depthwise-0").read_text() == "--- on the-node\nwhat a stage prints\n"
-    with Console(width=100, record=True, file=io.StringIO()) as console:
-        console.print(view._table())
-    row = console.export_text().splitlines()[-1].split()
-    assert row == ["depthwise-0", "the-node", "training", "1/3", "34.5", "%", "1,234", "3", "min"]
-
-
 # On Ray
 
 
@@ -244,16 +205,21 @@ class Nodes:
     def variables(self) -> dict[str, str]:
         return {"RAY_ADDRESS": self.cluster.address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
-    def start(self, project: Path, **more: str) -> "subprocess.Popen[str]":
-        with (project / "said.txt").open("w") as said:
-            return subprocess.Popen(
-                [sys.executable, "-m", "frugalnet.train_all"],
-                cwd=project,
-                env=variables(**self.variables, **more),
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+    def start(self, project: Path) -> "subprocess.Popen[str]":
+        return start(project, **self.variables)
+
+
+def start(project: Path, **more: str) -> "subprocess.Popen[str]":
+    """Start the command; what it prints is in said.txt."""
+    with (project / "said.txt").open("w") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "frugalnet.train_all"],
+            cwd=project,
+            env=variables(**more),
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
 
 @pytest.fixture
@@ -267,12 +233,12 @@ def nodes(monkeypatch) -> Iterator[Nodes]:
         started.cluster.shutdown()
 
 
-def trainings(project: Path) -> list[psutil.Process]:
-    """The stages `train` that run for a project."""
+def trainings(project: Path, stage: str = "train") -> list[psutil.Process]:
+    """The stages `train`, or others, that run for a project."""
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         with contextlib.suppress(psutil.Error):
-            if "pipeline.train" in (process.info["cmdline"] or []) and str(project) in (process.info["cwd"] or ""):
+            if f"pipeline.{stage}" in (process.info["cmdline"] or []) and str(project) in (process.info["cwd"] or ""):
                 found.append(process)
     return found
 
@@ -387,13 +353,7 @@ def test_a_node_with_other_code_is_left_out_and_the_others_do_its_work(project, 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_commands_end_leaves_checkpoints_and_nothing_running(project, serial, sent):
-    command = subprocess.Popen(
-        [sys.executable, "-m", "frugalnet.train_all"],
-        cwd=project,
-        env=variables(),
-        stdout=(project / "said.txt").open("w"),
-        stderr=subprocess.STDOUT,
-    )
+    command = start(project)
     wait_for(lambda: epochs(project) and trainings(project), command, project)
     below = psutil.Process(command.pid).children(recursive=True)
     listening = {address.laddr.ip for process in below for address in listeners(process)}
@@ -407,6 +367,41 @@ def test_the_commands_end_leaves_checkpoints_and_nothing_running(project, serial
     assert list(project.glob(".checkpoints/train/*/*.ckpt"))
     again = run(project, sys.executable, "-m", "frugalnet.train_all")
     assert "all 2 are trained and evaluated" in again
+    assert hashes(project) == serial
+
+
+@on_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_trainings_ends_dvc_and_what_it_runs(project, sent):
+    params = [*SMALL, "augment.views=60"]  # which are not there
+    compose_and_dump(project / "params.yaml", str(ROOT / "conf"), None, "config", "", params)
+    command = start(project)
+    wait_for(lambda: trainings(project, "augment"), command, project)
+    below = psutil.Process(command.pid).children(recursive=True)
+    assert "pipeline.augment" in str([process.cmdline() for process in below])
+    command.send_signal(sent)
+    said = said_by(command, project, 128 + sent)
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(below, timeout=60)
+    assert [process.name() for process in alive] == []
+    assert trainings(project, "augment") == []
+
+
+@on_ray
+@pytest.mark.slow
+def test_a_full_disk_and_a_lost_mlflow_server_are_those_of_a_serial_run(project, nodes, serial):
+    nodes.add()
+    nodes.add()
+    lost = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    with small_disk(project / "models", 4):
+        said = nodes.train_all(project, code=1, **lost)
+    assert "Traceback" not in said
+    for name in NAMES:
+        assert f"{name}: train@{name} failed: train: No space left on device: " in said
+    said = nodes.train_all(project, **lost)
+    assert {line.split()[1] for line in said.splitlines() if line.startswith("tracking: ")} == {"depthwise", "residual"}
+    assert "resuming from the checkpoint" in (project / f"logs/train_all/{NAMES[0]}.log").read_text()
     assert hashes(project) == serial
 
 
@@ -443,45 +438,140 @@ def test_nodes_with_a_clone_of_their_own_get_data_from_a_shared_cache_or_a_remot
         assert "Running stage" not in run(third, "dvc", "repro", "--pull", *(f"train@{name}" for name in NAMES))
 
 
-def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_is_said(stub, capsys, monkeypatch):
-    project = stub
-    monkeypatch.chdir(project)
+TIMING = "results/train/depthwise-0/timing.json"
+OUTS = (
+    "models/depthwise-0.safetensors",
+    *(f"results/train/depthwise-0/{name}" for name in ("history.csv", "run.json")),
+)
+
+
+def train_stub(project: Path, seconds: str) -> None:
+    """Commit results of train@depthwise-0 that took so long; neither they nor their entry in dvc.lock stay."""
     lock = (project / "dvc.lock").read_bytes()
     for path in Pipeline(project, None).needs("train@depthwise-0"):
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_text(path)
-    weights = project / "models/depthwise-0.safetensors"
-    timing = project / "results/train/depthwise-0/timing.json"
-    for seconds in ("1", "2"):  # trained twice, with the same weights and other times
-        timing.parent.mkdir(parents=True)
-        weights.parent.mkdir(exist_ok=True)
-        weights.write_text("weights")
-        for name in ("history.csv", "run.json"):
-            (timing.parent / name).write_text(name)
-        timing.write_text(seconds)
-        Pipeline(project, None).commit("train@depthwise-0")
-        (project / "dvc.lock").write_bytes(lock)
-        shutil.rmtree(timing.parent)
-        weights.unlink()
-
-    def lose(seconds: str) -> None:
-        for path in (project / ".dvc/cache/files/md5").glob("*/*"):
-            if path.is_file() and path.read_bytes() == seconds.encode():
-                path.unlink()
-
-    lose("2")  # the newest
-    assert Pipeline(project, None).is_done("train@depthwise-0")
-    assert (weights.read_text(), timing.read_text()) == ("weights", "1")
+    for path, content in {**dict.fromkeys(OUTS, "the same each time"), TIMING: seconds}.items():
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(content)
+    Pipeline(project, None).commit("train@depthwise-0")
     (project / "dvc.lock").write_bytes(lock)
+    for path in (*OUTS, TIMING):
+        (project / path).unlink()
+
+
+def lose(project: Path, content: str) -> None:
+    """Remove the files with this content from DVC's cache."""
+    for path in (project / ".dvc/cache/files/md5").glob("*/*"):
+        if path.is_file() and path.read_bytes() == content.encode():
+            path.unlink()
+
+
+def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_is_said(stub, capsys, monkeypatch):
+    monkeypatch.chdir(stub)
+    lock = (stub / "dvc.lock").read_bytes()
+    train_stub(stub, "1")
+    train_stub(stub, "2")
+    lose(stub, "2")  # the newest
+    assert Pipeline(stub, None).is_done("train@depthwise-0")
+    assert (stub / TIMING).read_text() == "1"
+    assert {(stub / path).read_text() for path in OUTS} == {"the same each time"}
+    (stub / "dvc.lock").write_bytes(lock)
     tell_of_lost_results("train@depthwise-0")
-    assert "results of this training (2), but files of the newest" not in capsys.readouterr().err  # a forced rerun
-    timing.unlink()
-    lose("1")
-    tell_of_lost_results("train@depthwise-0")
-    tell_of_lost_results("train@residual-0")
-    assert capsys.readouterr().err.count("train@depthwise-0: DVC's run cache lists results of this training (2)") == 1
-    assert not Pipeline(project, None).is_done("train@depthwise-0")
+    assert "DVC's run cache" not in capsys.readouterr().err  # a forced rerun
+    (stub / TIMING).unlink()
+    lose(stub, "1")
+    for stage in ("train@depthwise-0", "train@residual-0", "evaluate@depthwise-0"):
+        tell_of_lost_results(stage)
+    said = capsys.readouterr().err
+    assert said.startswith("train@depthwise-0: DVC's run cache lists results of this stage and these inputs (2), but")
+    assert said.count("DVC's run cache") == 1
+    assert not Pipeline(stub, None).is_done("train@depthwise-0")
     assert "train@depthwise-0: DVC's run cache lists results whose files are missing" in capsys.readouterr().err
+
+
+def test_what_was_trained_before_an_edit_is_refused_and_what_a_clone_sends_is_committed(stub, monkeypatch):
+    monkeypatch.chdir(stub)
+    train = Stage("train@depthwise-0", (*OUTS, TIMING))
+    trained = Item("depthwise-0", (train,), "", (), {})
+    finished = Finished((train,), dict.fromkeys(train.outs, b"sent"))
+    train_stub(stub, "1")  # what it reads is there
+    committer = Committer(Pipeline(stub, None), [trained])
+    params = (stub / "params.yaml").read_text()
+    (stub / "params.yaml").write_text(params.replace("epochs: 2", "epochs: 3"))
+    with pytest.raises(UserError, match=r"^train@depthwise-0 was run, but its parameters or data have changed mean"):
+        committer(trained, finished)
+    assert not (stub / TIMING).exists()
+    (stub / "params.yaml").write_text(params)
+    committer(trained, finished)
+    assert {(stub / path).read_bytes() for path in train.outs} == {b"sent"}
+    assert not Pipeline(stub, None).repo.status(["train@depthwise-0"])
+
+
+@pytest.mark.slow
+def test_dvc_repro_says_that_results_are_lost_before_it_trains_again(project):
+    lock = (project / "dvc.lock").read_bytes()
+    command = ("dvc", "repro", "train@depthwise-0")
+    lost = "train@depthwise-0: DVC's run cache lists results of this stage and these inputs (1), but"
+    assert lost not in run(project, *command)
+    lose(project, (project / TIMING).read_text())
+    (project / TIMING).unlink()
+    (project / "dvc.lock").write_bytes(lock)
+    said = run(project, *command)
+    assert "Running stage 'train@depthwise-0'" in said
+    assert lost in said
+
+
+def test_results_come_from_the_remote_that_is_named_and_one_that_fails_is_said_in_one_line(stub, tmp_path, monkeypatch):
+    monkeypatch.chdir(stub)
+    (stub / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {tmp_path / 'store'}\n")  # not default
+    lock = (stub / "dvc.lock").read_bytes()
+    train_stub(stub, "1")
+    assert Pipeline(stub, None).is_done("train@depthwise-0")
+    recorded = (stub / "dvc.lock").read_bytes()
+    Pipeline(stub, "store").push(["train@depthwise-0"])
+    for present in (recorded, lock):  # what dvc.lock names, then what the run cache does
+        (stub / "dvc.lock").write_bytes(present)
+        (stub / TIMING).unlink()
+        lose(stub, "1")
+        assert Pipeline(stub, "store").is_done("train@depthwise-0")
+        assert (stub / TIMING).read_text() == "1"
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "store").touch()  # no folder
+    with pytest.raises(UserError, match=r"^cluster.remote: 'store' could not be pushed to \("):
+        Pipeline(stub, "store").push(["train@depthwise-0"])
+
+
+@pytest.fixture
+def started(tmp_path) -> Iterator[dict[str, str]]:
+    """Two nodes, started as docs/cluster.md says, but on loopback; the variables for the command."""
+    shared = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    run(tmp_path, "ray", "get-auth-token", "--generate", **shared)
+    address = f"127.0.0.1:{free_port()}"
+    size = ("--num-cpus=1", "--node-ip-address=127.0.0.1", "--block")
+    head = ("ray", "start", "--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", *size)
+    processes = []
+    try:
+        for command in (head, ("ray", "start", f"--address={address}", *size)):
+            with (tmp_path / "ray.log").open("a") as log:
+                processes.append(subprocess.Popen(command, env=variables(**shared), stdout=log, stderr=log))
+            wait_for(lambda: (tmp_path / "ray.log").read_text().count("Ray runtime started.") == len(processes))
+        yield shared | {"RAY_ADDRESS": address}
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(timeout=120)
+
+
+@on_ray
+@pytest.mark.slow
+def test_a_cluster_that_is_started_as_documented_trains_and_one_without_its_token_is_said(project, serial, started):
+    command = (sys.executable, "-m", "frugalnet.train_all")
+    missing = run(project, *command, code=1, **{key: value for key, value in started.items() if "AUTH" not in key})
+    assert missing.splitlines()[-1].startswith(f"train_all: no Ray cluster at {started['RAY_ADDRESS']} (RAY_ADDRESS): ")
+    assert missing.endswith("; set RAY_AUTH_MODE=token if it asks for a token\n")
+    run(project, *command, **started)
+    assert_as_serial(project, serial)
 
 
 SBATCH = """#!/bin/bash

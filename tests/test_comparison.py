@@ -81,7 +81,7 @@ def test_only_networks_evaluated_on_the_same_data_are_compared(tmp_path, records
 
 
 def test_a_seed_trained_differently_is_not_averaged_with_the_first(records):
-    other = replace(records[1], run=records[1].run | {"train": records[1].run["train"] | {"epochs": 5}})
+    other = replace(records[1], run=records[1].run.changed(train=records[1].run.train | {"epochs": 5}))
     kept, left_out = comparable([records[0], other, *records[2:]], SHA, SPLIT)
     assert len(kept) == 5
     assert left_out[0].reason == "trained differently from alexnet-0, so the two cannot be averaged (epochs 8 and 5)"
@@ -89,7 +89,7 @@ def test_a_seed_trained_differently_is_not_averaged_with_the_first(records):
 
 def test_what_taught_a_network_belongs_to_its_recipe(records):
     taught = [
-        replace(record, run=record.run | {"teacher": {"model": "alexnet", "sha256": digit * 64}})
+        replace(record, run=record.run.changed(teacher={"model": "alexnet", "sha256": digit * 64}))
         for record, digit in zip(records, "1211", strict=False)
     ]
     kept, left_out = comparable(taught, SHA, SPLIT)
@@ -101,7 +101,7 @@ def test_what_taught_a_network_belongs_to_its_recipe(records):
 
 def test_models_trained_differently_are_noted(records):
     changed = [
-        replace(r, run=r.run | {"train": r.run["train"] | {"epochs": 5}}) if r.model == "residual" else r
+        replace(r, run=r.run.changed(train=r.run.train | {"epochs": 5})) if r.model == "residual" else r
         for r in records
     ]
     notes = comparison.compare(changed, SHA, SPLIT).notes
@@ -158,7 +158,7 @@ def test_a_measurement_that_serves_several_seeds_counts_once(compared):
 
 
 def test_times_from_different_machines_are_noted(records):
-    other = replace(records[-1], run=records[-1].run | {"environment": {"device": "cuda"}})
+    other = replace(records[-1], run=records[-1].run.changed(environment={"device": "cuda"}))
     notes = comparison.compare([*records[:-1], other], SHA, SPLIT).notes
     assert [note for note in notes if "their epoch times are not comparable" in note]
 

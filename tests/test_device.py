@@ -1,6 +1,5 @@
 """The report's section "On a device"."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import fake_results
@@ -70,11 +69,9 @@ def test_a_file_for_microcontrollers_is_shown_with_its_arena_and_judged(result):
     lossy = network.result.formats["int8"].model_copy(update={"loss_points": Interval(2.5, 2.0, 3.0)})
     formats = {**network.result.formats, "tflite": lossy}
     cost = network.costs.formats["executorch"].model_copy(update={"arena_bytes": 73_728})
-    micro = replace(
-        network,
-        result=network.result.model_copy(update={"formats": formats}),
-        costs=network.costs.model_copy(update={"formats": {**network.costs.formats, "tflite": cost}}),
-    )
+    result = network.result.model_copy(update={"formats": formats})
+    costs = network.costs.model_copy(update={"formats": {**network.costs.formats, "tflite": cost}})
+    micro = network.model_copy(update={"result": result, "costs": costs})
     cells = row(export.table([micro]), "alexnet", "TFLite, int8")
     assert cells[2][1] == ("−2.5 points (−3.0 to −2.0)", "not registered: loses more than 2 points")
     assert cells[6][1] == ("arena 73.7 kB",)

@@ -25,7 +25,7 @@ import torch
 from distributed_worker import EVEN, UNEVEN, Fault, Training, Trainings, new_trainer, work
 from dvc.utils.hydra import compose_and_dump
 from ruamel.yaml import YAML
-from test_training import RECIPE, TRAIN, VALIDATION, bits, images_of
+from tiny import RECIPE, TRAIN, VALIDATION, bits, images_of
 
 from frugalnet import config
 from frugalnet.distributed import launch

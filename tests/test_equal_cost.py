@@ -9,7 +9,7 @@ import pytest
 
 from frugalnet.comparison import families
 from frugalnet.comparison.compare import Comparison, Evidence
-from frugalnet.document.drawing import plotly
+from frugalnet.document.plotly_figures import plotly_figure
 from frugalnet.metrics import curve
 from frugalnet.study import equal_cost
 from frugalnet.study.findings import conclude
@@ -98,7 +98,7 @@ def test_the_report_has_the_curves_and_json_the_figures(compared):
     (grid,) = [block for block in section.blocks if isinstance(block, equal_cost.Grid)]
     assert [chart.name for chart in grid.charts] == ["equal_macs", "equal_latency_ms"]
     assert "depthwise_x0_5" in {point.network for point in grid.charts[0].points}  # which a budget may grey out
-    drawn = plotly(grid.charts[0])["data"]
+    drawn = plotly_figure(grid.charts[0])["data"]
     assert [trace.get("fill") for trace in drawn].count("toself") == 3
     bands = json.loads(json.dumps(drawn[0]))
     row = compared.row("alexnet_x0_25")
@@ -121,6 +121,6 @@ def test_families_whose_macs_do_not_overlap_have_curves_but_no_gains(tmp_path):
     models = ("alexnet", "alexnet_x0_5", "depthwise", "depthwise_x0_5")
     compared = fake_results.comparison(tmp_path, models=models, seeds=(0,))
     assert families.pairs(compared) == []
-    section = equal_cost.section(compared)
+    section = equal_cost.section(compared, [])
     assert section is not None
     assert not [block for block in section.blocks if isinstance(block, equal_cost.Table)]

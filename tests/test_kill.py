@@ -21,7 +21,6 @@ from dvc.utils.hydra import compose_and_dump
 from frugalnet.data.augment import write_views
 from frugalnet.data.config import NormaliseConfig
 from frugalnet.data.normalise import normalise
-from frugalnet.data.sample import write_sample
 from frugalnet.mlflow_store import connect
 
 ROOT = Path(__file__).parents[1]
@@ -40,13 +39,12 @@ def compose(folder: Path, *overrides: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
+def data(tmp_path_factory, sample_archive) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    write_sample(folder / "archive.zip")
     config = NormaliseConfig(
         name="sample", classes=None, train_per_class=20, holdout=0, side=64, max_unpacked_bytes=10**9
     )
-    normalise(folder / "archive.zip", folder / "arrays", config, is_sample=True, processes=1)
+    normalise(sample_archive, folder / "arrays", config, is_sample=True, processes=1)
     write_views(folder / "arrays" / "train_images.npy", folder / "views", augmentation(views=2), processes=1)
     connect(folder)  # an empty database, that each project gets a copy of: making one takes seconds
     del os.environ["MLFLOW_TRACKING_URI"]  # which mlflow sets
@@ -200,12 +198,30 @@ def test_a_corrupted_view_is_refused_by_name(project, data):
     assert not (project / "models").exists()
 
 
-def test_a_training_without_a_server_and_an_evaluation_with_one_make_the_complete_run(project, data, monkeypatch):
+@pytest.fixture(scope="module")
+def untracked(tmp_path_factory, finished, data) -> tuple[Path, str]:
+    """A run without a server, beside the checkpoints of one with other parameters; and what it said."""
+    folder = tmp_path_factory.mktemp("untracked")
+    prepare(folder, data)
+    shutil.copytree(finished / ".checkpoints", folder / ".checkpoints")
+    compose(folder, "train.momentum=0.8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
+        return folder, train(folder)
+
+
+def test_checkpoints_of_other_parameters_are_not_used(untracked):
+    project, said = untracked
+    assert "resuming" not in said
+    assert "checkpoints of depthwise-0 with other parameters, data, code or machine are not used" in said
+    assert np.isfinite(np.loadtxt(project / RESULTS[1], delimiter=",", skiprows=1)).all()
+
+
+def test_a_training_without_a_server_and_an_evaluation_with_one_make_the_complete_run(untracked, data):
+    project, said = untracked
     (data / "contact_sheet.png").touch()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
-    (line,) = [line for line in train(project).splitlines() if line.startswith("tracking: ")]
+    (line,) = [line for line in said.splitlines() if line.startswith("tracking: ")]
     assert "its curves could not be logged" in line
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     evaluation = start(project, "evaluate")
     said = evaluation.communicate(timeout=600)[1]
     assert evaluation.returncode == 0, said
@@ -234,16 +250,6 @@ def test_a_locked_database_costs_no_training(project, uninterrupted):
     lock.rollback()
     assert process.returncode == 0, said
     assert results(project) == uninterrupted
-
-
-def test_checkpoints_of_other_parameters_are_not_used(project, finished):
-    shutil.copytree(finished / ".checkpoints", project / ".checkpoints")
-    assert checkpoints(project)
-    compose(project, "train.epochs=2")
-    said = train(project)
-    assert "resuming" not in said
-    assert "checkpoints of depthwise-0 with other parameters, data, code or machine are not used" in said
-    assert np.isfinite(np.loadtxt(project / RESULTS[1], delimiter=",", skiprows=1)).all()
 
 
 @pytest.mark.slow  # files and data stages on a full disk are tested by default

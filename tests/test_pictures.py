@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from frugalnet import pictures
+from frugalnet import picture_files, pictures
 from frugalnet.data.decode import decode
 from frugalnet.errors import UserError
 
@@ -133,11 +133,11 @@ def test_a_folders_pictures_are_found_below_it_and_what_is_left_out_is_counted(t
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(jpeg if name.endswith("jpg") else b"text")
-    left_out = pictures.LeftOut()
-    found = list(pictures.find_pictures([str(tmp_path)], left_out))
+    left_out = picture_files.LeftOut()
+    found = list(picture_files.find_pictures([str(tmp_path)], left_out))
     assert found == [str(tmp_path / name) for name in ("a.jfif", "b.jpe", "c", "sub/D.JPG", "sub/sub/e.jpg")]
     assert str(left_out) == (
         f"left out: 5 files: hidden, or a system's ({tmp_path}/._a.jpg, …); "
         f"2 files: not a picture ({tmp_path}/notes.txt, …)"
     )
-    assert not pictures.LeftOut()
+    assert not picture_files.LeftOut()

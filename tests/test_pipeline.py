@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.utils.hydra import compose_and_dump
 from torture import STAGES, Plan, Whole, clone, hashes, play
 
 import frugalnet
@@ -22,8 +23,8 @@ from frugalnet.mlflow_store import connect
 ROOT = Path(__file__).parents[1]
 SMALL = [
     *("data=sample", "train=demo", "train.epochs=2", "model=depthwise", "augment.views=2"),
-    *("robustness=demo", "adapt=demo"),
-    *("measure.rounds=2", "measure.batch_size=32", "compute.threads=1"),
+    *("robustness=demo", "robustness.pictures=4", "robustness.corrupted=5", "adapt=demo"),
+    *("measure.rounds=2", "measure.batch_size=32", "compute.threads=1", "export.calibration_images=100"),
 ]
 
 
@@ -247,6 +248,7 @@ def test_a_second_project_from_nothing_has_the_same_hashes(project, tmp_path):
     assert len(hashes(project)) > 10
 
 
+@pytest.mark.slow  # by default, test_kill.py evaluates a training that no server knows
 def test_an_evaluation_writes_the_run_of_a_training_that_came_from_the_cache(project, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'empty.db'}")
     run(project, sys.executable, "-m", "pipeline.evaluate", "depthwise", "0")
@@ -256,16 +258,12 @@ def test_an_evaluation_writes_the_run_of_a_training_that_came_from_the_cache(pro
     assert tracked.data.metrics["final/top1"] == metrics["top1"]
 
 
-def test_an_archive_that_is_not_the_one_expected_ends_the_pipeline_in_words(project, tmp_path):
-    (tmp_path / "archive.zip").write_bytes(b"not it")
-    said = experiment(
-        project,
-        "data=subset",
-        f"data.url={tmp_path / 'archive.zip'}",
-        "data.size_bytes=6",
-        options=("--temp",),
-        code=255,
-    )
+def test_an_archive_that_is_not_the_one_expected_ends_the_pipeline_in_words(tmp_path):
+    other = clone(tmp_path)
+    (other / "archive.zip").write_bytes(b"not it")
+    overrides = ["data=subset", f"data.url={other}/archive.zip", "data.size_bytes=6"]
+    compose_and_dump(other / "params.yaml", str(ROOT / "conf"), None, "config", "", overrides)
+    said = run(other, "dvc", "repro", "download", code=255)
     assert "90528d7ca1a48142e341f4ef8d21d0de" in said
     assert "Traceback" not in said
 
@@ -313,6 +311,7 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     assert not (other / "struck").exists()
 
 
+@pytest.mark.slow  # by default, test_widths.py runs the stages without DVC
 def test_networks_of_several_widths_are_trained_and_compared_at_equal_cost(project, tmp_path):
     shape = ("model=curve_small", "robustness=none", "adapt=none")
     said = experiment(project, *shape, options=("--temp", "--name", "curve"))
@@ -381,7 +380,10 @@ def test_a_run_is_trained_again_from_its_record_to_the_same_bits(project, tmp_pa
     monkeypatch.chdir(project)
     with pytest.raises(UserError, match="run '0123'"):
         reproduce.main("0123")
-    with pytest.raises(UserError, match="not the record of a finished run"):
+    with pytest.raises(
+        UserError,
+        match=r"metrics\.json: not the record of a run \(model, seed, data, .* missing or wrong\); give a run.json",
+    ):
         reproduce.main("results/evaluate/depthwise-0/metrics.json")
     with pytest.raises(
         UserError, match=r"nowhere\.json: there is no such file; give a run.json or the id of an MLflow"

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from frugalnet import reproduce
-from frugalnet.files import sha256
+from frugalnet.files import sha256, write_json
+from frugalnet.run import Run, read_run
 from frugalnet.sources import weights_sha256
 from frugalnet.training import recorded
 
@@ -16,12 +16,12 @@ RECORD = "docs/results/paper/depthwise-0"
 
 
 @pytest.fixture
-def run() -> dict[str, Any]:
+def run() -> Run:
     """The recorded run as `describe` returns it here and now, on the machine of the record."""
-    run = json.loads((ROOT / RECORD / "run.json").read_text(encoding="utf-8"))
-    del run["weights_sha256"]
-    run["train"]["resolutions"] = tuple(run["train"]["resolutions"])
-    return run | {"source_sha256": weights_sha256("depthwise"), "fingerprint": "of another code"}
+    stored = json.loads((ROOT / RECORD / "run.json").read_text(encoding="utf-8"))
+    del stored["weights_sha256"]
+    stored["train"]["resolutions"] = tuple(stored["train"]["resolutions"])
+    return Run(**stored | {"source_sha256": weights_sha256("depthwise"), "fingerprint": "of another code"})
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_run_of_the_same_environment_is_copied_whole_and_says_so(run, project, capsys):
-    record = recorded.choose(run, "same")
+    record = recorded.find_record(run, "same")
     assert record is not None
     record.copy()
     said = capsys.readouterr().out
@@ -42,20 +42,20 @@ def test_a_run_of_the_same_environment_is_copied_whole_and_says_so(run, project,
     assert "AMD EPYC, AVX512, 1 threads); compute.records=none trains it again" in said
     for name in ("run.json", "history.csv", "timing.json"):
         assert (project / "results/train/depthwise-0" / name).read_bytes() == (ROOT / RECORD / name).read_bytes()
-    assert sha256(project / "models/depthwise-0.safetensors") == record.run["weights_sha256"]
+    assert sha256(project / "models/depthwise-0.safetensors") == record.run.weights_sha256
 
 
 def test_a_run_of_another_environment_is_copied_only_if_any_may_be(run, capsys):
-    run["environment"] = run["environment"] | {"threads": 2}
-    assert recorded.choose(run, "same") is None
+    run = run.changed(environment=run.environment | {"threads": 2})
+    assert recorded.find_record(run, "same") is None
     assert f"{RECORD} is this run on another machine (" in capsys.readouterr().out
-    record = recorded.choose(run, "any")
+    record = recorded.find_record(run, "any")
     assert record is not None
     assert record.folder == Path(RECORD)
 
 
 def test_no_run_is_copied_if_none_may_be(run, capsys):
-    assert recorded.choose(run, "none") is None
+    assert recorded.find_record(run, "none") is None
     assert capsys.readouterr().out == ""
 
 
@@ -73,13 +73,13 @@ def test_no_run_is_copied_if_none_may_be(run, capsys):
     ids=lambda change: next(iter(change)),
 )
 def test_another_run_is_trained(run, change, capsys):
-    assert recorded.choose(run | change, "any") is None
+    assert recorded.find_record(run.changed(**change), "any") is None
     assert capsys.readouterr().out == ""
 
 
 def test_another_recipe_is_trained(run):
-    run["train"]["learning_rate"] *= 2
-    assert recorded.choose(run, "any") is None
+    run.train["learning_rate"] *= 2
+    assert recorded.find_record(run, "any") is None
 
 
 def test_a_record_whose_weights_are_not_there_or_are_others_is_no_record(run, project):
@@ -88,19 +88,31 @@ def test_a_record_whose_weights_are_not_there_or_are_others_is_no_record(run, pr
     results.mkdir(parents=True)
     for name in ("../../sources.json", "run.json"):
         (results / name).write_bytes((ROOT / RECORD / name).read_bytes())
-    assert recorded.choose(run, "any") is None  # weights/ holds depthwise-0 of another recipe
+    assert recorded.find_record(run, "any") is None  # weights/ holds depthwise-0 of another recipe
     stored = results.parent / "weights/depthwise-0.safetensors"
     stored.parent.mkdir()
     stored.write_bytes(b"other")
-    assert recorded.choose(run, "any") is None
+    assert recorded.find_record(run, "any") is None
 
 
 def test_a_record_of_the_same_code_may_be_trained_again_here(run):
-    record = json.loads((ROOT / RECORD / "run.json").read_text(encoding="utf-8"))
-    assert record["source_sha256"] != run["source_sha256"]
+    record = read_run(ROOT / RECORD / "run.json")
+    assert record.source_sha256 != run.source_sha256
     assert reproduce.differences(record, run) == ([], [])
-    (difference,), _ = reproduce.differences(record | {"source_sha256": "0" * 64}, run)
+    (difference,), _ = reproduce.differences(record.changed(source_sha256="0" * 64), run)
     assert difference.startswith("training code: SHA-256 0000")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/results/*/*/run.json")), ids=lambda path: path.parent.name)
+def test_a_record_that_is_read_is_written_with_the_same_bytes(path, tmp_path):
+    write_json(tmp_path / "run.json", read_run(path).stored())
+    assert (tmp_path / "run.json").read_bytes() == path.read_bytes()
+
+
+def test_what_a_run_does_not_state_is_left_out_and_none_is_a_value(run):
+    stored = run.changed(environment={"compiled": None}).stored()
+    assert stored["environment"] == {"compiled": None}
+    assert not {"start", "side", "distributed", "left_out", "weights_sha256"} & stored.keys()
 
 
 def test_hashes_mean_the_same_code_only_if_both_stand_in_the_networks_column():

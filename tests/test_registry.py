@@ -20,12 +20,13 @@ import trained
 
 import frugalnet
 from frugalnet import mlflow_store, pictures, registry, tracking
+from frugalnet.aliases import Version, choose_versions
 from frugalnet.comparison.compare import Evidence
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.export.config import ExportConfig
 from frugalnet.files import read_json
-from frugalnet.registry import Version, choose_versions
+from frugalnet.run import read_run
 from frugalnet.study.findings import conclude
 from frugalnet.use import cli, registered, weights
 from frugalnet.use.exported import write_stored
@@ -37,7 +38,8 @@ NAMES = ("depthwise-0", "alexnet-0")
 
 
 def version(model: str, seed: int, top1: float, macs: int, **others: Any) -> Version:
-    known = {"name": f"frugalnet-{model}", "number": 1, "trained": "t", "data": "real", "images": "r", "created": 1}
+    known = {"name": f"frugalnet-{model}", "number": 1, "created": 1, "trained_sha256": "t", "data": "real"}
+    known |= {"data_sha256": "r", "validated_on": "validation split"}
     given = {"model": model, "seed": seed, "top1": top1, "macs": macs, "is_sample": False}
     return Version(**(known | given | others))
 
@@ -49,6 +51,14 @@ def test_the_champion_has_the_highest_mean_over_seeds_and_the_alias_goes_to_the_
     assert chosen["frugal"].version == versions[3]
     assert chosen["champion"].why == "mean top-1 45.00% over 2 seeds, 0.00 M MACs; the highest top-1 of 3 on real"
     assert "the fewest MACs of 2 within 5 points of 45.00%" in chosen["frugal"].why
+
+
+def test_macro_accuracy_ranks_where_classes_differ_in_size():
+    common = version("a", 0, 0.90, 9, macro_accuracy=0.50)
+    even = version("b", 0, 0.80, 9, macro_accuracy=0.60)
+    champion = choose_versions([common, even])["champion"]
+    assert champion.version == even
+    assert champion.why.startswith("mean macro accuracy 60.00% over 1 seed, ")
 
 
 def test_frugal_has_the_fewest_macs_within_five_points():
@@ -84,13 +94,13 @@ def test_a_newer_version_of_a_seed_replaces_the_older_and_other_recipes_are_not_
     old, new = version("a", 0, 0.5, 9), version("a", 0, 0.3, 9, number=2, created=2)
     other = version("b", 0, 0.4, 9)
     assert choose_versions([old, new, other])["champion"].version == other
-    longer = version("b", 1, 0.1, 9, trained="longer")
+    longer = version("b", 1, 0.1, 9, trained_sha256="longer")
     assert choose_versions([new, other, longer])["champion"].version == other
 
 
 def test_networks_on_other_images_are_not_compared_and_sample_data_only_where_there_are_no_others():
-    sample = version("a", 0, 0.9, 1, is_sample=True, images="s", data="sample", created=9)
-    real, newer = version("b", 0, 0.4, 9), version("c", 0, 0.3, 9, images="r2", created=2)
+    sample = version("a", 0, 0.9, 1, is_sample=True, data_sha256="s", data="sample", created=9)
+    real, newer = version("b", 0, 0.4, 9), version("c", 0, 0.3, 9, data_sha256="r2", created=2)
     assert choose_versions([sample, real])["champion"].version == real
     assert choose_versions([sample, real, newer])["champion"].version == newer
     assert choose_versions([sample])["frugal"].version == sample
@@ -111,7 +121,7 @@ def project(tmp_path_factory, sample_archive) -> Path:
 
 
 def register(folder: Path, name: str, **changes: Any) -> None:
-    run = read_json(folder / "results/train" / name / "run.json") | changes
+    run = read_run(folder / "results/train" / name / "run.json").changed(**changes)
     stored, data = weights.of_run(folder, name), arrays.read_dataset(folder / "data/arrays")
     out = folder / "results/export" / name
     if not out.exists():

@@ -383,5 +383,5 @@ def test_each_commit_is_named_once_with_all_files_that_differed_from_it(tmp_path
         path.write_text(json.dumps(json.loads(path.read_text()) | provenance))
     records = read_records(root)
     run = records[0].run
-    facts = concluded(compare(records, run["data_sha256"], run["validated_on"])).facts
+    facts = concluded(compare(records, run.data_sha256, run.validated_on)).facts
     assert facts["commit"] == "a with uncommitted changes: x, y, z; b"

@@ -44,6 +44,8 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
     root = fake_results.make(tmp_path / "results", num_classes=200, n=2000, epochs=30)
     fake_results.export(root, models=("alexnet",))
     further(root)
+    timing = root / "train/alexnet-0/timing.json"  # of a network that `make train-all` placed
+    write_json(timing, {**read_json(timing), "node": "a-host"})
     folder = records.publish_results(root, gathered(root), tmp_path / "docs")
     markdown = (folder / "report.md").read_text()
     for title in ("On a device", "Training on the device", "One changed pixel fools"):
@@ -61,6 +63,10 @@ def test_the_published_report_is_small_and_holds_no_photograph(tmp_path):
         kept = {*sum(records.KEPT.values(), ()), records.PREDICTIONS}
         assert {path.name for path in (folder / name).iterdir()} == kept
     assert (folder / "alexnet-0/run.json").read_bytes() == (root / "train/alexnet-0/run.json").read_bytes()
+    assert {**read_json(folder / "alexnet-0/timing.json"), "node": "a-host"} == read_json(timing)
+    assert not [path for path in folder.rglob("*.*") if b"a-host" in path.read_bytes()]
+    same = "residual-1/timing.json"
+    assert (folder / same).read_bytes() == (root / "train" / same).read_bytes()
 
 
 def test_the_papers_claims_are_judged_by_the_networks_of_the_papers_recipe(tmp_path):

@@ -14,6 +14,7 @@ from frugalnet import mlflow_store, project, runs_page, tracking
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.mlflow_store import connect
 from frugalnet.project import provenance
+from frugalnet.run import Run
 from frugalnet.tracking import TrackedRun, dotted_keys
 
 RUN = {
@@ -57,7 +58,7 @@ def trouble_forgotten(monkeypatch):
 
 
 def training_run(root, run=RUN, **trained):
-    return tracking.training_run(root, run, trained or provenance())
+    return tracking.training_run(root, Run.model_validate(run), trained or provenance())
 
 
 def end_with(error, tracked):

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import RECIPE, TRAIN, VALIDATION, bits, coloured_noise, images_of
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from frugalnet import models
 from frugalnet.compute import setup
 from frugalnet.compute_config import ComputeConfig
-from frugalnet.data.arrays import Split
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
 from frugalnet.metrics import counts, energy
 from frugalnet.metrics.accuracy import cross_entropy, top_k
 from frugalnet.metrics.counts import macs
+from frugalnet.run import Run
 from frugalnet.training import runs
 from frugalnet.training.batches import Examples, Normaliser
 from frugalnet.training.checkpoint import Checkpoints
@@ -29,43 +30,6 @@ from frugalnet.training.config import TrainConfig
 from frugalnet.training.inference import infer, load_weights, save_weights
 from frugalnet.training.loop import Interrupted, _Progress, fit
 from frugalnet.training.trainer import Trainer, resolution
-
-RECIPE = TrainConfig(
-    recipe="test",
-    epochs=3,
-    batch_size=32,
-    optimiser="sgd",
-    muon_learning_rate=0.03,
-    muon_weight_decay=0.1,
-    learning_rate=0.05,
-    momentum=0.9,
-    weight_decay=5e-5,
-    schedule="one_cycle",
-    warmup=0.2,
-    label_smoothing=0.1,
-    ema_decay=0.0,
-    distillation=0.0,
-    temperature=4.0,
-    resolutions=[32],
-)
-
-
-def coloured_noise(count: int, seed: int) -> Split:
-    """Four classes that differ in the mean of their red and green channels."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count) % 4
-    images = generator.integers(0, 160, (count, 32, 32, 3))
-    images[..., 0] += 90 * (labels // 2)[:, None, None]
-    images[..., 1] += 90 * (labels % 2)[:, None, None]
-    return Split(images.astype(np.uint8), labels)
-
-
-TRAIN, VALIDATION = coloured_noise(160, 0), coloured_noise(80, 1)
-
-
-def images_of(epoch: int) -> np.ndarray:
-    return TRAIN.images[:, :, :: -1 if epoch % 2 else 1]
-
 
 EXAMPLES = Examples(images_of, TRAIN.labels)
 
@@ -78,10 +42,6 @@ def train(
     trainer = Trainer(model, 0, 4, len(TRAIN.labels), normalise, recipe)
     fit(trainer, examples, VALIDATION, Checkpoints(folder), on_epoch, checkpoint_minutes)
     return trainer
-
-
-def bits(trainer: Trainer) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in trainer.result.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +292,9 @@ def test_the_moving_average_is_evaluated_and_stored_while_the_latest_weights_tra
 def test_what_is_written_of_a_run_is_its_moving_average(tmp_path, monkeypatch):
     averaged = train(tmp_path / "run", RECIPE.model_copy(update={"ema_decay": 0.9}))
     monkeypatch.chdir(tmp_path)
-    written = runs.write_results({"model": "depthwise", "seed": 0}, averaged, {})
+    data = {"data": "sample", "is_sample": True, "validated_on": "validation split", "data_sha256": "d"}
+    run = Run(model="depthwise", seed=0, num_classes=4, n_train=160, n_validation=40, train={}, **data)
+    written = runs.write_results(run, averaged, {})
     stored = load_file("models/depthwise-0.safetensors")
     assert {name: tensor.numpy().tobytes() for name, tensor in stored.items()} == bits(averaged)
     assert written == sha256(Path("models/depthwise-0.safetensors"))

@@ -17,6 +17,7 @@ from test_report_browser import _FLAGS, EXECUTABLE
 from test_tracking import ROWS, RUN
 
 from frugalnet import tracking
+from frugalnet.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(EXECUTABLE is None, reason="no browser on the PATH")]
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 def page_of_two_trainings(tmp_path) -> Iterator[str]:
     """What tools.ui prints, with the server that it became."""
     for model, top1 in (("depthwise", 0.25), ("residual", 0.5)):
-        with tracking.training_run(tmp_path, {**RUN, "model": model, "fingerprint": model}, {}) as tracked:
+        with tracking.training_run(tmp_path, Run(**RUN | {"model": model, "fingerprint": model}), {}) as tracked:
             tracked.log_history([{**row, "train_top1": 0.1, "validation_loss": 1.0} for row in ROWS])
             tracked.log_results({"final/top1": top1, "final/macs": 1e6, "efficiency/latency_ms": 1.5})
     port = servers.free_port()

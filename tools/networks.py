@@ -25,6 +25,7 @@ from frugalnet.files import atomic, read_json, read_table, sha256, sha256_of, wr
 from frugalnet.metrics import accuracy, classes
 from frugalnet.metrics.statistics import Interval, wilson_interval
 from frugalnet.paper.claims import PAPER_RECIPE
+from frugalnet.run import read_run
 from frugalnet.use import choice, weights
 from frugalnet.use.exported import runnables, write_stored
 from frugalnet.use.pytorch import open_network
@@ -134,14 +135,14 @@ def _check_data(stored: Stored, data: Dataset) -> None:
 
 def write_latencies() -> None:
     """Time the ONNX files in weights/ on this machine, in alternating rounds."""
-    found, _ = choice.read_options(WEIGHTS)
-    write_json(WEIGHTS / choice.MEASURED, choice.measure(found).model_dump())
+    options, _ = choice.read_options(WEIGHTS)
+    write_json(WEIGHTS / choice.MEASURED, choice.time_options(options).model_dump())
 
 
 def record_of(stored: Stored, results: Path) -> Path:
     """The folder of results/RECIPE/NAME that holds the run of these weights. Raises UserError if there is none."""
     for path in sorted(results.glob(f"*/{stored.name}/run.json")):
-        if read_json(path)["weights_sha256"] == stored.entry.sha256:
+        if read_run(path).weights_sha256 == stored.entry.sha256:
             return path.parent
     raise UserError(f"{stored.path}: no record in {results}/*/{stored.name} is of these weights; commit both together")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from frugalnet import models
-from frugalnet.document import drawing, wording
+from frugalnet.document import wording
 from frugalnet.document.blocks import Chart, Label, Point
 from frugalnet.document.charts import PALETTE, scatter
+from frugalnet.document.png_figures import write_png
 from frugalnet.document.wording import COUNT, MILLISECONDS, markdown
 from frugalnet.errors import UserError
 from frugalnet.files import atomic
@@ -72,7 +73,7 @@ def write_readme(paths: Sequence[Path] = ()) -> None:
     devices = {"devices": devices_table(*read_options(None))}
     text = fill(README.read_text(encoding="utf-8"), tables(*comparisons) | devices)
     figure = chart(*comparisons)
-    drawing.png(figure, RESULTS / f"{figure.name}.png")
+    write_png(figure, RESULTS / f"{figure.name}.png")
     with atomic(README) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -14,7 +14,7 @@ from frugalnet.comparison.compare import Evidence
 from frugalnet.comparison.families import colours
 from frugalnet.data import arrays
 from frugalnet.errors import UserError
-from frugalnet.files import atomic, write_json
+from frugalnet.files import atomic, read_json, write_json
 from frugalnet.paper.claims import PAPER_RECIPE, tested_by
 from frugalnet.paper.experiment import read_experiment, section
 from frugalnet.study.experiments import gather
@@ -45,7 +45,7 @@ def publish_results(root: Path, evidence: Evidence, folder: Path) -> Path:
     root: the folder of results. Raises UserError for sample data, or for networks of several recipes.
     """
     comparison = replace(evidence.comparison, images=None)
-    if comparison.first.run["is_sample"]:
+    if comparison.first.run.is_sample:
         raise UserError(f"{root} holds results on sample data, which do not belong in {folder}")
     recipes = sorted({row.recipe for row in comparison.rows})
     if len(recipes) > 1:
@@ -59,6 +59,7 @@ def publish_results(root: Path, evidence: Evidence, folder: Path) -> Path:
             for stage, names in KEPT.items():
                 for name in names:
                     _copy(root / stage / record.name / name, partial / record.name / name)
+            _leave_out_host(partial / record.name / "timing.json")
             predicted = record.predicted.astype(np.uint16)
             labels = record.labels.astype(np.uint16)
             np.savez_compressed(partial / record.name / PREDICTIONS, predicted=predicted, labels=labels)
@@ -67,6 +68,13 @@ def publish_results(root: Path, evidence: Evidence, folder: Path) -> Path:
         if (published / "weights").is_dir():
             shutil.copytree(published / "weights", partial / "weights")
     return published
+
+
+def _leave_out_host(timing: Path) -> None:
+    """Remove the name of the machine that `make train-all` chose: it tells a reader nothing, and may be private."""
+    content = read_json(timing)
+    if content.pop("node", None):
+        write_json(timing, content)
 
 
 def _report(evidence: Evidence, published: Path) -> Report:

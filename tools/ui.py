@@ -19,7 +19,8 @@ from tools.mlflow_server import become_server, check_address
 
 
 def main() -> None:
-    host, port = os.environ.get("LISTEN") or "127.0.0.1", os.environ.get("PORT") or "5000"
+    host = os.environ.get("LISTEN") or "127.0.0.1"
+    port = os.environ.get("PORT") or "5000"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     is_remote = server.startswith("http")
     if is_remote:

@@ -57,8 +57,8 @@ def address(root: Path) -> str:
 
 def database(uri: str) -> Path | None:
     """The file of a SQLite address, or None: a server's."""
-    found = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
-    return Path(found[1]) if found else None
+    match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
+    return Path(match[1]) if match else None
 
 
 def connect(root: Path, name: str = EXPERIMENT) -> "tuple[MlflowClient, str]":

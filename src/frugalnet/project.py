@@ -21,14 +21,14 @@ def provenance() -> dict[str, str]:
     """Tags that lead back from what this process makes, with the keys `PROVENANCE`, as far as they are known."""
     # Untracked files count: one may be an architecture. dvc.lock does not: the run itself writes it.
     paths = [line[3:] for line in _git("status", "--porcelain", "--", ".", ":!dvc.lock").splitlines()]
-    found = (
+    values = (
         _git("rev-parse", "HEAD").strip(),
         ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""),
         os.environ.get("DVC_EXP_NAME", ""),
         os.environ.get("DVC_STAGE", ""),
         os.environ.get("FRUGALNET_NODE", ""),  # the machine of a training that `make train-all` placed
     )
-    return {key: value for key, value in zip(PROVENANCE, found, strict=True) if value}
+    return {key: value for key, value in zip(PROVENANCE, values, strict=True) if value}
 
 
 def _git(*arguments: str) -> str:

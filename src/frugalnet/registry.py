@@ -1,13 +1,7 @@
 """MLflow's model registry: every exported network is a version of a registered model.
 
-That is `frugalnet-<model>` on Tiny ImageNet and on the sample, and `frugalnet-<data>-<model>` on any other data. Two
-aliases name the networks to use, for each of these data. They are moved by `python -m frugalnet.promote` alone.
-
-- champion: the highest top-1, the mean over the seeds that were trained alike.
-- frugal: the network that the report recommends where computation matters (frugalnet.recommendation).
-
-Networks are compared only if they were evaluated on the same images, so none takes an alias from other data. An alias
-goes to the lowest seed: the best one on the validation images would flatter the network.
+That is `frugalnet-<model>` on Tiny ImageNet and on the sample, and `frugalnet-<data>-<model>` on any other data.
+`aliases.py` says which versions the aliases name; `python -m frugalnet.promote` alone moves them.
 """
 
 import os
@@ -26,19 +20,13 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
-from frugalnet import recommendation
-from frugalnet.datasets import is_tiny_imagenet
+from frugalnet.aliases import Version, choose_versions, family
 from frugalnet.errors import UserError
 from frugalnet.mlflow_store import connect_to_present, in_words
 from frugalnet.tracking import TrackedRun
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PREFIX = "frugalnet-"
-
-
-def family(data: str, is_sample: bool) -> str:
-    """The data that a registered model is of: empty for Tiny ImageNet, its subsets and the sample."""
-    return "" if is_sample or is_tiny_imagenet(data) else data
 
 
 # A picture is either an image file or its pixels, side × side × 3 integers in 0..255. MLflow's own check of a nested
@@ -102,91 +90,6 @@ def _model(folder: Path) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Version:
-    """A version of a registered model. trained: a hash of how, without the seed; created: milliseconds."""
-
-    name: str
-    number: int
-    model: str
-    seed: int
-    trained: str
-    data: str
-    images: str  # a hash of what it was evaluated on
-    is_sample: bool
-    top1: float
-    macs: int
-    created: int
-
-    @property
-    def family(self) -> str:
-        return family(self.data, self.is_sample)
-
-
-@dataclass(frozen=True)
-class Network:
-    """The newest version of each seed of a network trained alike."""
-
-    seeds: dict[int, Version]
-
-    @property
-    def top1(self) -> float:
-        return sum(version.top1 for version in self.seeds.values()) / len(self.seeds)
-
-    @property
-    def version(self) -> Version:
-        return self.seeds[min(self.seeds)]
-
-    @property
-    def candidate(self) -> recommendation.Candidate:
-        version = self.version
-        return recommendation.Candidate(f"{version.name} {version.number}", self.top1, version.macs)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The version that an alias should name, and why."""
-
-    version: Version
-    why: str
-
-
-def choose_versions(versions: Sequence[Version]) -> dict[str, Choice]:
-    """The version for each alias, of one family: see the module. Of several data sets in that it is the one of the
-    newest version, and sample data only if there are no others. Raises UserError if there are no versions."""
-    if not versions:
-        raise UserError("the registry holds no network: run `dvc repro` first")
-    newest = max(versions, key=lambda version: (not version.is_sample, version.created))
-    compared = [version for version in versions if version.images == newest.images]
-    networks = _networks(compared)
-    candidates = {network.candidate: network for network in networks}
-    best = recommendation.ranked(candidates)[0]
-    frugal = recommendation.frugal([*candidates])
-    near = recommendation.near(candidates)
-    within = f"within {100 * recommendation.NEAR:g} points of {best.top1:.2%}"
-    if frugal in near:
-        cheap = f"the fewest MACs of {len(near)} {within}"
-    else:
-        cheap = f"the highest top-1 with fewer MACs, none of them {within}"
-
-    def choice(network: Network, why: str) -> Choice:
-        seeds = f"{len(network.seeds)} seed{'s' if len(network.seeds) > 1 else ''}"
-        figures = f"mean top-1 {network.top1:.2%} over {seeds}, {network.version.macs / 1e6:.2f} M MACs"
-        return Choice(network.version, f"{figures}; {why} on {newest.data}")
-
-    return {
-        "champion": choice(candidates[best], f"the highest top-1 of {len(networks)}"),
-        "frugal": choice(candidates[frugal], cheap),
-    }
-
-
-def _networks(versions: Sequence[Version]) -> list[Network]:
-    networks: dict[tuple[str, str], dict[int, Version]] = {}
-    for version in sorted(versions, key=lambda version: version.created):
-        networks.setdefault((version.model, version.trained), {})[version.seed] = version
-    return [Network(seeds) for seeds in networks.values()]
-
-
 @in_words("MLflow")
 def versions(root: Path) -> list[Version]:
     """All versions that `register` made."""
@@ -200,20 +103,8 @@ def _registered(client: mlflow.MlflowClient) -> list[str]:
 
 
 def _version(stored: ModelVersion) -> Version:
-    tags: dict[str, Any] = stored.tags
-    return Version(
-        name=stored.name,
-        number=int(stored.version),
-        model=tags["model"],
-        seed=int(tags["seed"]),
-        trained=tags["trained_sha256"],
-        data=tags["data"],
-        images=f"{tags['data_sha256']} {tags['validated_on']}",
-        is_sample=tags["is_sample"] == "True",
-        top1=float(tags["top1"]),
-        macs=int(tags["macs"]),
-        created=stored.creation_timestamp,
-    )
+    about = {"name": stored.name, "number": stored.version, "created": stored.creation_timestamp}
+    return Version.model_validate({**stored.tags, **about})
 
 
 @in_words("MLflow")
@@ -223,20 +114,20 @@ def find_version(root: Path, alias: str, data: str | None = None) -> tuple[str, 
     data: may be None if the alias is given on one data set only. Raises UserError if no network has it, or several.
     """
     client, _ = connect_to_present(root)
-    found: dict[str, tuple[str, str]] = {}  # by the name of the data
+    aliased: dict[str, tuple[str, str]] = {}  # by the name of the data
     for name in _registered(client):
         if (version := client.get_registered_model(name).aliases.get(alias)) is not None:
-            found[client.get_model_version(name, version).tags.get("data", "")] = name, str(version)
+            aliased[client.get_model_version(name, version).tags.get("data", "")] = name, str(version)
     if data is not None:
-        found = {key: value for key, value in found.items() if key == data}
-    if not found:
+        aliased = {key: value for key, value in aliased.items() if key == data}
+    if not aliased:
         where = f"on {data} in {mlflow.get_tracking_uri()}" if data else f"in {mlflow.get_tracking_uri()}"
         raise UserError(
             f"no network has the alias {alias} {where}: run `dvc repro`, then `python -m frugalnet.promote`"
         )
-    if len(found) > 1:
-        raise UserError(f"networks on {', '.join(sorted(found))} have the alias {alias}: name one with --data")
-    return next(iter(found.values()))
+    if len(aliased) > 1:
+        raise UserError(f"networks on {', '.join(sorted(aliased))} have the alias {alias}: name one with --data")
+    return next(iter(aliased.values()))
 
 
 def download(root: Path, run_id: str, folder: Path) -> Path:
@@ -283,9 +174,9 @@ def promote(root: Path) -> list[str]:
     for of_data in families or [""]:
         of_family = [version for version in stored if version.family == of_data]
         names = {version.name for version in of_family} if of_data else {*_registered(client)} - others
-        for alias, choice in choose_versions(of_family).items():
+        for alias, chosen in choose_versions(of_family).items():
             shown = f"{alias} of {of_data}" if of_data else alias
-            lines.append(f"{shown}: {_move(client, alias, choice.version, sorted(names))}: {choice.why}")
+            lines.append(f"{shown}: {_move(client, alias, chosen.version, sorted(names))}: {chosen.why}")
     return lines
 
 

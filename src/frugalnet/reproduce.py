@@ -5,10 +5,8 @@ and trains nothing. A different environment (torch, CPU instructions, …) is re
 """
 
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +14,7 @@ from frugalnet import compute, mlflow_store, project
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256
+from frugalnet.run import Run, parse_run
 from frugalnet.stage import run_stage
 from frugalnet.training import runs
 from frugalnet.training.checkpoint import Checkpoints
@@ -31,39 +30,40 @@ _INPUTS = {
 }
 
 
-def differences(run: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def differences(run: Run, here: Run) -> tuple[list[str], list[str]]:
     """What differs between a recorded run and the same run described here: inputs, and the environment.
 
-    run, here: as `runs.describe` returns them. An input that differs makes other weights; an environment may.
+    An input that differs makes other weights; an environment may.
     """
-    inputs = [
-        f"{what}: SHA-256 {run[key][:12]} in the run, {here[key][:12]} here; {cure}"
-        for key, (what, cure) in _INPUTS.items()
-        if run[key] != here[key] and not (key == "source_sha256" and same_code(run["model"], run[key], here[key]))
-    ]
+    inputs = []
+    for key, (what, cure) in _INPUTS.items():
+        recorded, present = getattr(run, key), getattr(here, key)
+        is_same = recorded == present or (key == "source_sha256" and same_code(run.model, recorded, present))
+        if not is_same:
+            inputs.append(f"{what}: SHA-256 {recorded[:12]} in the run, {present[:12]} here; {cure}")
     environment = [
-        f"{key}: {run['environment'].get(key)} in the run, {here['environment'].get(key)} here"
-        for key in sorted({*run["environment"], *here["environment"]})
-        if run["environment"].get(key) != here["environment"].get(key)
+        f"{key}: {run.environment.get(key)} in the run, {here.environment.get(key)} here"
+        for key in sorted({*run.environment, *here.environment})
+        if run.environment.get(key) != here.environment.get(key)
     ]
     return inputs, environment
 
 
-def retrain(run: Mapping[str, Any], root: Path) -> str:
+def retrain(run: Run, root: Path) -> str:
     """Train the run again, on the data in `data/`, and return the SHA-256 of its weights.
 
-    run: as run.json holds it. It resumes after an interruption, but never from a checkpoint of the run itself. Raises
-    UserError, naming each, if inputs differ from the run's, and Interrupted after SIGINT or SIGTERM.
+    It resumes after an interruption, but never from a checkpoint of the run itself. Raises UserError, naming each, if
+    inputs differ from the run's, and Interrupted after SIGINT or SIGTERM.
     """
-    if missing := {"train", "environment", "weights_sha256", *_INPUTS} - run.keys():
-        raise UserError(f"not the record of a finished run: it has no {', '.join(sorted(missing))}; give a run.json")
-    if "distributed" in run:
-        raise UserError(f"{runs.name(run)} was trained by several workers, which is not supported: use `dvc repro`")
+    if missing := [key for key in ("environment", "weights_sha256", *_INPUTS) if not getattr(run, key)]:
+        raise UserError(f"not the record of a finished run: it has no {', '.join(missing)}; give a run.json")
+    if run.distributed:
+        raise UserError(f"{run.name} was trained by several workers, which is not supported: use `dvc repro`")
     try:
-        recipe = TrainConfig.model_validate(run["train"])
+        recipe = TrainConfig.model_validate(run.train)
     except ValidationError as error:
-        raise UserError(f"{runs.name(run)}: this version does not accept its recipe; check out its commit") from error
-    environment = run["environment"]
+        raise UserError(f"{run.name}: this version does not accept its recipe; check out its commit") from error
+    environment = run.environment
     on_gpu = environment["device"] not in ("cpu", "mps")
     settings = ComputeConfig(
         device="cuda" if on_gpu else environment["device"],
@@ -75,43 +75,39 @@ def retrain(run: Mapping[str, Any], root: Path) -> str:
         records="none",
     )
     device = compute.setup(settings)
-    teacher = run.get("teacher")
-    job = runs.job(run["model"], run["seed"], recipe, taught=bool(teacher))
-    here = runs.describe(job, compute.bits_depend_on(device, settings), teacher=teacher)
-    if here.get("teacher") != teacher:
+    job = runs.job(run.model, run.seed, recipe, taught=bool(run.teacher))
+    here = runs.describe(job, compute.bits_depend_on(device, settings), teacher=run.teacher)
+    if here.teacher != run.teacher:
         raise UserError("data/teacher: other logits than the run's; set its parameters teacher.*: dvc repro teach")
     inputs, surroundings = differences(run, here)
     if inputs:
-        raise UserError(f"{runs.name(run)} cannot be trained again here: " + "; ".join(inputs))
+        raise UserError(f"{run.name} cannot be trained again here: " + "; ".join(inputs))
     for difference in surroundings:
-        print(f"{runs.name(run)}: the bits may differ: {difference}")
-    checkpoints = Checkpoints(
-        project.checkpoints_folder(root) / "reproduce" / f"{runs.name(run)}-{here['fingerprint'][:16]}"
-    )
+        print(f"{run.name}: the bits may differ: {difference}")
+    checkpoints = Checkpoints(project.checkpoints_folder(root) / "reproduce" / f"{run.name}-{here.fingerprint[:16]}")
     trainer = job.trainer(device, compute.compile_mode(device, settings))
     with checkpoints.locked(), tempfile.TemporaryDirectory() as folder:
         job.fit(trainer, checkpoints, settings.checkpoint_minutes)
         weights = Path(folder) / "weights.safetensors"
         save_weights(trainer.result.state_dict(), weights)
-        found = sha256(weights)
+        trained = sha256(weights)
     checkpoints.remove()
-    return found
+    return trained
 
 
-def compare(run: Mapping[str, Any], found: str) -> None:
-    """Print that the weights are the run's. Raises UserError if they are not."""
-    if found != run["weights_sha256"]:
-        raise UserError(f"{runs.name(run)}: expected weights with SHA-256 {run['weights_sha256']}, trained {found}")
-    print(f"{runs.name(run)}: trained again to the same weights, SHA-256 {found}")
+def compare(run: Run, trained: str) -> None:
+    """Print that the weights, by their SHA-256, are the run's. Raises UserError if they are not."""
+    if trained != run.weights_sha256:
+        raise UserError(f"{run.name}: expected weights with SHA-256 {run.weights_sha256}, trained {trained}")
+    print(f"{run.name}: trained again to the same weights, SHA-256 {trained}")
 
 
 def main(run_id: str) -> None:
     root = project.project_root()
     if run_id.endswith(".json") and not Path(run_id).is_file():
         raise UserError(f"{run_id}: there is no such file; give a run.json or the id of an MLflow run")
-    run = read_json(Path(run_id)) if run_id.endswith(".json") else mlflow_store.artifact(root, run_id, "run.json")
-    if not isinstance(run, dict):
-        raise UserError(f"{run_id}: not the record of a run; give a run.json or the id of an MLflow run")
+    recorded = read_json(Path(run_id)) if run_id.endswith(".json") else mlflow_store.artifact(root, run_id, "run.json")
+    run = parse_run(recorded, run_id)
     with suppress(UserError):
         beside = Path(run_id).with_name("timing.json")
         timing = read_json(beside) if run_id.endswith(".json") else mlflow_store.artifact(root, run_id, "timing.json")

@@ -4,43 +4,50 @@ import configparser
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 
 def tell_of_lost_results(stage: str) -> None:
-    """Report on stderr that a training which runs was run before, with the same inputs, and its results are lost here.
+    """Report on stderr that a stage which runs was run before, with the same inputs, and its results are lost here.
 
     stage: its name in dvc.yaml, `train@residual-0`. Reads dvc.lock, params.yaml and DVC's cache below the working
     directory.
     """
-    results = sorted(_results(stage.partition("@")[2]), key=lambda path: path.stat().st_mtime)
+    results: list[Path] = []
+    # Another DVC process may be writing what is read here, and no stage should fail for that.
+    with suppress(OSError, YAMLError, LookupError, TypeError, AttributeError):
+        results = sorted(_results(*stage.split("@", 1)), key=lambda path: path.stat().st_mtime)
     if results and not all(_is_cached(out) for out in _read(results[-1])["outs"]):
         print(
-            f"{stage}: DVC's run cache lists results of this training ({len(results)}), but files of the newest are "
-            "missing here, so it is trained again: see docs/cluster.md",
+            f"{stage}: DVC's run cache lists results of this stage and these inputs ({len(results)}), but files of the "
+            "newest are missing here, so it runs again: see docs/cluster.md",
             file=sys.stderr,
         )
 
 
-def _results(name: str) -> Iterator[Path]:
-    """The entries of the run cache for a training with the present inputs."""
-    lock = Path("dvc.lock")
-    if not lock.is_file():
+def _results(name: str, item: str = "") -> Iterator[Path]:
+    """The entries of the run cache for a stage with the present inputs. item: of a matrix."""
+    command = f"python -m pipeline.{name}"
+    entries = _cache().glob("runs/??/*/[!.]*")  # DVC's partial files begin with a dot
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in entries}
+    candidates = [path for path, text in texts.items() if command in text and item in text]
+    if not candidates:
         return
-    made = {out["path"]: out["md5"] for each in _read(lock)["stages"].values() for out in each.get("outs", [])}
+    stages = _read(Path("dvc.lock"))["stages"].values()
+    made = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
     params = _read(Path("params.yaml"))
-    for path in _cache().glob("runs/??/*/*"):
-        if f"results/train/{name}/run.json" not in path.read_text(encoding="utf-8", errors="replace"):
-            continue
+    for path in candidates:
         entry = _read(path)
-        if f"results/train/{name}/run.json" not in [out["path"] for out in entry["outs"]]:  # it is a dependency
-            continue
+        parts = {part for out in entry["outs"] for part in Path(out["path"]).parts}
         recorded = entry.get("params", {}).get("params.yaml", {})
+        is_of_stage = entry["cmd"] == command and (not item or item in parts)
         same_params = all(_value(params, key) == value for key, value in recorded.items())
-        if same_params and all(_md5(dep["path"], made) == dep["md5"] for dep in entry["deps"]):
+        if is_of_stage and same_params and all(_md5(dep["path"], made) == dep["md5"] for dep in entry["deps"]):
             yield path
 
 
@@ -67,5 +74,5 @@ def _value(params: Any, key: str) -> Any:
 def _cache() -> Path:
     """The folder of DVC's cache that its configuration names."""
     settings = configparser.ConfigParser(interpolation=None)
-    settings.read([".dvc/config", ".dvc/config.local"])
+    settings.read([Path.home() / ".config/dvc/config", ".dvc/config", ".dvc/config.local"])
     return Path(".dvc") / settings.get("cache", "dir", fallback="cache").strip("'\"")

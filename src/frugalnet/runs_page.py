@@ -54,5 +54,5 @@ def view(created: int) -> str:
 
 def links(**pages: str) -> str:
     """Markdown's links to pages of the UI, by what each shows; those without an address are left out."""
-    found = [f"[{name.replace('_', ' ')}]({address})" for name, address in pages.items() if address]
-    return f"\n\nSee: {' · '.join(found)}" if found else ""
+    shown = [f"[{name.replace('_', ' ')}]({address})" for name, address in pages.items() if address]
+    return f"\n\nSee: {' · '.join(shown)}" if shown else ""

@@ -28,6 +28,10 @@ def run_stage(stage: Callable[..., None]) -> None:
     gc.freeze()  # what is imported stays
     gc.enable()
     with in_one_line(name):
+        if "DVC_STAGE" in os.environ:
+            from frugalnet.run_cache import tell_of_lost_results  # reads YAML
+
+            tell_of_lost_results(os.environ["DVC_STAGE"])
         stage(*arguments)
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)  # in Python's own exit, an exception would be a traceback

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from frugalnet.errors import Interrupted, UserError
 from frugalnet.mlflow_store import COMPARISONS, EXPERIMENT, connect
-from frugalnet.project import PROVENANCE
-from frugalnet.project import project_root as project_root  # for the stages
-from frugalnet.project import provenance as provenance
+from frugalnet.project import PROVENANCE, provenance
+from frugalnet.run import Run as TrainingRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -51,34 +50,33 @@ class Description:
     experiment: str = EXPERIMENT
 
 
-def training_run(root: Path, run: Mapping[str, Any], trained: Mapping[str, Any]) -> "TrackedRun":
+def training_run(root: Path, run: TrainingRun, trained: Mapping[str, Any]) -> "TrackedRun":
     """The MLflow run of a training, found by its fingerprint or its weights.
 
-    run: as `runs.describe` returns it, with `weights_sha256` once there are weights. trained: holds the provenance of
-    the training; an evaluation, perhaps at another commit, takes it from timing.json.
+    trained: holds the provenance of the training; an evaluation, perhaps at another commit, takes it from timing.json.
     """
-    recipe = run["train"]
+    recipe = run.train
     epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
-    workers = f" · {run['distributed']['kind']}" if "distributed" in run else ""
-    data = f"{run['data']} data" if run["is_sample"] else run["data"]  # "sample data": their accuracies say nothing
-    images = f"{run['n_train']:,} training and {run['n_validation']:,} validation images"
+    workers = f" · {run.distributed['kind']}" if run.distributed else ""
+    data = f"{run.data} data" if run.is_sample else run.data  # "sample data": their accuracies say nothing
+    images = f"{run.n_train:,} training and {run.n_validation:,} validation images"
     shown = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
     description = Description(
-        name=f"{run['model']} · {epochs} {recipe['recipe']}{workers} · seed {run['seed']} · {data}",
-        identity={key: run[key] for key in ("weights_sha256", "fingerprint") if key in run},
-        tags={key: str(run[key]) for key in shown} | _source("train"),
+        name=f"{run.model} · {epochs} {recipe['recipe']}{workers} · seed {run.seed} · {data}",
+        identity={key: value for key in ("weights_sha256", "fingerprint") if (value := getattr(run, key))},
+        tags={key: str(getattr(run, key)) for key in shown} | _source("train"),
         provenance={key: str(trained[key]) for key in PROVENANCE if key in trained},
         note=(
-            f"The network **{run['model']}**, trained for {epochs} with the recipe {recipe['recipe']} on "
-            f"{run['data']}: {run['num_classes']} classes, {images}. Accuracies are on the {run['validated_on']}."
+            f"The network **{run.model}**, trained for {epochs} with the recipe {recipe['recipe']} on "
+            f"{run.data}: {run.num_classes} classes, {images}. Accuracies are on the {run.validated_on}."
         ),
-        params=dotted_keys(run),
+        params=dotted_keys(run.stored()),
         data={
-            "name": run["data"],
-            "digest": run["data_sha256"][:12],
+            "name": run.data,
+            "digest": run.data_sha256[:12],
             "source_type": "dvc",
-            "source": json.dumps({"path": "data/arrays", "sha256": run["data_sha256"]}),
-            "profile": json.dumps({key: run[key] for key in ("num_classes", "n_train", "n_validation")}),
+            "source": json.dumps({"path": "data/arrays", "sha256": run.data_sha256}),
+            "profile": json.dumps({key: getattr(run, key) for key in ("num_classes", "n_train", "n_validation")}),
         },
     )
     return TrackedRun(root, description)

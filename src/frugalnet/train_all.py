@@ -14,19 +14,18 @@ from pathlib import Path
 from types import FrameType
 
 from frugalnet import config, project, tracking
-from frugalnet.cluster.items import TOKEN, Finished, Item, Job, Stage
-from frugalnet.cluster.resources import Resources, choose_threads
+from frugalnet.cluster.items import TOKEN, Item, Job, Stage
+from frugalnet.cluster.resources import Resources, choose_resources, describe_nodes
 from frugalnet.cluster.workspace import code_sha256
 from frugalnet.config import Params
 from frugalnet.errors import Interrupted, UserError
-from frugalnet.files import atomic
-from frugalnet.processes import asked_threads
 from frugalnet.stage import run_stage
 from frugalnet.training.loop import caught_signals
 
 try:
-    from frugalnet.cluster.schedule import Schedule, check_room, connected, nodes
-    from frugalnet.cluster.stages import Pipeline
+    from frugalnet.cluster.ray_cluster import RayCluster, connected, nodes
+    from frugalnet.cluster.schedule import Schedule
+    from frugalnet.cluster.stages import Committer, Pipeline
     from frugalnet.cluster.view import View
 except ModuleNotFoundError as error:
     sys.exit(f"train_all: {error}; run: make install EXTRAS=cluster")
@@ -47,18 +46,25 @@ def main() -> None:
     with _token(root) as token:
         pipeline = Pipeline(root, params.cluster.remote)
         pipeline.run_earlier_stages()
-        names = pipeline.items()
-        items = _missing(pipeline, names)
+        with pipeline.held():
+            names = pipeline.items()
+            items = _missing(pipeline, names)
+            committer = Committer(pipeline, items)
         if not items:
             print(f"all {len(names)} are trained and evaluated: nothing to do")
             return
-        with connected() as cluster, caught_signals() as signals:
-            resources = _resources(params, len(names))
-            check_room(resources)
-            print(f"{len(items)} of {len(names)} on {cluster}, each with {resources}", file=sys.stderr)
-            job = _job(root, token, params, resources)
+        with connected() as address, caught_signals() as signals:
+            workers = getattr(params.distributed, "workers", 1)
+            resources = choose_resources(params.compute, params.cluster, workers, nodes(), len(names))
+            cluster = RayCluster(_job(root, token, params, resources), resources)
+            if not cluster.nodes_with_room():
+                raise UserError(
+                    f"a training asks for {resources}, but nodes have {describe_nodes(nodes())}: see cluster and "
+                    "compute.threads"
+                )
+            print(f"{len(items)} of {len(names)} on {address}, each with {resources}", file=sys.stderr)
             with View([item.name for item in items], LOGS) as view:
-                schedule = Schedule(job, resources, view, Committer(pipeline, items))
+                schedule = Schedule(cluster, view, committer)
                 number = schedule.run(items, lambda: signals[0] if signals else 0)
     if number:
         raise Interrupted(number)
@@ -67,31 +73,6 @@ def main() -> None:
     if schedule.failures:
         raise UserError(f"{len(schedule.failures)} of {len(items)} failed; the same command runs only what is missing")
     print(f"all {len(names)} are trained and evaluated; `dvc repro` runs the rest")
-
-
-class Committer:
-    """Takes the outputs of finished items into the project, its DVC cache and dvc.lock."""
-
-    def __init__(self, pipeline: Pipeline, items: Sequence[Item]) -> None:
-        self._pipeline = pipeline
-        stages = [stage.name for item in items for stage in item.stages]
-        self._inputs = {name: pipeline.inputs(name) for name in stages}  # what is trained; edits meanwhile are not
-
-    def __call__(self, item: Item, finished: Finished) -> None:
-        """Raises UserError if the stage's inputs have changed since the command began."""
-        for stage in finished.stages:
-            if self._pipeline.inputs(stage.name) != self._inputs[stage.name]:
-                raise UserError(
-                    f"{stage.name} was run, but its parameters or data have changed meanwhile: run it again"
-                )
-        for name, content in finished.outs.items():
-            with atomic(self._pipeline.root / name) as partial:
-                partial.write_bytes(content)
-        names = [stage.name for stage in finished.stages]
-        for name in names:
-            self._pipeline.commit(name)
-        if self._pipeline.remote:
-            self._pipeline.push(names)
 
 
 def _missing(pipeline: Pipeline, names: Sequence[str]) -> list[Item]:
@@ -114,20 +95,6 @@ def _missing(pipeline: Pipeline, names: Sequence[str]) -> list[Item]:
             )
         )
     return items
-
-
-def _resources(params: Params, items: int) -> Resources:
-    """What each training asks for; `compute.threads` or OMP_NUM_THREADS, else cores divided by trainings."""
-    available = nodes()
-    has_gpus = params.compute.device != "cpu" and any(has.get("GPU", 0) for has in available)
-    if params.compute.device == "cuda" and not has_gpus:
-        raise UserError("compute.device: 'cuda' is not available: no node of the cluster has a GPU; use auto")
-    workers = getattr(params.distributed, "workers", 1)
-    gpus = params.cluster.gpus if has_gpus else 0.0
-    asked = params.compute.threads or asked_threads()
-    threads = asked or choose_threads(available, gpus * workers, workers, items)
-    whole_gpus = float(workers) if gpus and workers > 1 else gpus  # several workers need a GPU each
-    return Resources(threads * workers, whole_gpus, int(params.cluster.memory_gb * 1e9))
 
 
 def _job(root: Path, token: str, params: Params, resources: Resources) -> Job:

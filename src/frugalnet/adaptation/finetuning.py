@@ -1,6 +1,6 @@
 """Fine-tuning: which parts of a trained network go on learning, on a few pictures of a few classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from frugalnet import models
 from frugalnet.adaptation.config import Part, TuningConfig
 from frugalnet.errors import UserError
 from frugalnet.metrics.counts import named_layers
-from frugalnet.training.batches import Normaliser, batch_indices, steps_per_epoch
+from frugalnet.training.batches import Examples, Normaliser, batch_indices, steps_per_epoch
 from frugalnet.training.start import classifier
 
 BLOCKS = 2  # before the classifier, of the part "blocks"
@@ -25,7 +25,9 @@ def for_classes(network: nn.Module, model: str, seed: int, count: int, kept: Seq
     the classifier starts from random weights, which `seed` decides.
     """
     torch.manual_seed(seed)
-    copy, state, name = models.build(model, count), network.state_dict(), classifier(network)[0]
+    copy = models.build(model, count)
+    state = network.state_dict()
+    name, _ = classifier(network)
     for key in (key for key in state if key.rpartition(".")[0] == name):
         state[key] = copy.state_dict()[key] if kept is None else state[key][list(kept)]
     copy.load_state_dict(state)
@@ -61,11 +63,11 @@ def train_only(network: nn.Module, part: Part) -> None:
 
 def trained_tensors(network: nn.Module) -> dict[str, Tensor]:
     """What training changes, so what a device has to store: the trainable parameters, their norms' statistics."""
-    found: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    tensors: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm) and module.training:
-            found |= {f"{name}.{key}": value for key, value in module.named_buffers(recurse=False)}
-    return found
+            tensors |= {f"{name}.{key}": value for key, value in module.named_buffers(recurse=False)}
+    return tensors
 
 
 def step(network: nn.Module, optimiser: torch.optim.Optimizer, inputs: Tensor, labels: Tensor) -> float:
@@ -84,27 +86,26 @@ def build_optimiser(network: nn.Module, learning_rate: float) -> torch.optim.Opt
 def fine_tune(
     network: nn.Module,
     part: Part,
-    images_of: Callable[[int], np.ndarray],
-    labels: np.ndarray,
+    examples: Examples,
     normalise: Normaliser,
     config: TuningConfig,
     seed: int,
-    *,
-    learning_rate: float | None = None,
 ) -> None:
     """Train a part of the network, which is changed, for `config.steps` steps.
 
-    images_of: returns the (n, 64, 64, 3) uint8 pictures of an epoch (from 0), augmented as one likes; labels: (n,)
-    int64. Epochs follow each other as long as there are steps; their order is a function of (seed, epoch).
-    learning_rate: in place of the part's own. Raises UserError if a loss is not finite.
+    examples: all of their images are used, augmented as one likes. Epochs follow each other as long as there are steps;
+    their order is a function of (seed, epoch). Raises UserError if a loss is not finite.
     """
     train_only(network, part)
-    rate = getattr(config.learning_rate, part) if learning_rate is None else learning_rate
+    labels = examples.labels
+    rate = getattr(config.learning_rate, part)
     optimiser = build_optimiser(network, rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: max(1 - done / config.steps, 0.0))
-    per_epoch, done, epoch = steps_per_epoch(len(labels), config.batch_size), 0, 0
+    per_epoch = steps_per_epoch(len(labels), config.batch_size)
+    done = 0
+    epoch = 0
     while done < config.steps:
-        images = images_of(epoch)
+        images = examples.images_of(epoch)
         for chosen in batch_indices(seed, epoch, len(labels), per_epoch)[: config.steps - done]:
             inputs = normalise(torch.from_numpy(np.array(images[chosen])))
             loss = step(network, optimiser, inputs, torch.from_numpy(labels[chosen]).to(normalise.device))

@@ -32,7 +32,7 @@ from frugalnet.metrics.accuracy import predict
 from frugalnet.metrics.energy import EnergyMeter
 from frugalnet.metrics.timing import peak_allocated
 from frugalnet.training import runs
-from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.batches import Examples, Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.inference import infer
 from frugalnet.training.job import Job
@@ -71,7 +71,8 @@ def lacking(config: AdaptConfig, data: Dataset) -> str | None:
             f"{config.draws} draws of {config.classes} classes each are too many for {len(data.class_ids)} classes, of "
             "which two must remain undrawn; lower adapt.draws or adapt.classes"
         )
-    fewest, wanted = int(np.bincount(data.train.labels).min()), max(config.pictures)
+    fewest = int(np.bincount(data.train.labels).min())
+    wanted = max(config.pictures)
     if wanted > fewest:
         return f"{wanted} pictures of each class to train on, but one has only {fewest}; lower adapt.pictures"
     return None
@@ -97,7 +98,7 @@ def pretrain(job: Job, device: torch.device, environment: Mapping[str, Any], roo
     environment: what its bits depend on. Raises what `fit` raises.
     """
     run = runs.describe(job, environment)
-    checkpoints = Checkpoints(root / _CHECKPOINTS / f"{runs.name(run)}-{run['fingerprint'][:16]}")
+    checkpoints = Checkpoints(root / _CHECKPOINTS / f"{run.name}-{run.fingerprint[:16]}")
     trainer = job.trainer(device)
     with checkpoints.locked():
         job.fit(trainer, checkpoints, checkpoint_minutes=5.0)
@@ -181,19 +182,12 @@ def _train(experiment: Experiment, draw: _Draw, pictures: int, method: Trained) 
     chosen = choose_pictures(experiment.data.train.labels, draw.classes, pictures, config.seed)
     network, part, tuning = _start(experiment, draw, method)
     stored = [np.array(views.of_epoch(epoch, images)[chosen]) for epoch in range(max(len(views.sha256), 1))]
+    labels = np.repeat(np.arange(config.classes), pictures)
+    examples = Examples(lambda epoch: stored[epoch % len(stored)], labels)
     meter = EnergyMeter(CPU)
     began = time.perf_counter()
     try:
-        fine_tune(
-            network,
-            part,
-            lambda epoch: stored[epoch % len(stored)],
-            np.repeat(np.arange(config.classes), pictures),
-            experiment.normalise,
-            tuning,
-            config.seed + draw.number,
-            learning_rate=getattr(config.learning_rate, method),
-        )
+        fine_tune(network, part, examples, experiment.normalise, tuning, config.seed + draw.number)
     except UserError as error:
         raise UserError(f"params.yaml: adapt.learning_rate.{method}: {error}") from error
     seconds = time.perf_counter() - began
@@ -211,7 +205,8 @@ def _start(experiment: Experiment, draw: _Draw, method: Trained) -> tuple[nn.Mod
     if method == "scratch":
         torch.manual_seed(seed)
         fresh = models.build(experiment.model, config.classes).to(memory_format=torch.channels_last)
-        return fresh, "all", tuning.model_copy(update={"steps": config.scratch_steps})
+        rates = config.learning_rate.model_copy(update={"all": config.learning_rate.scratch})
+        return fresh, "all", tuning.model_copy(update={"steps": config.scratch_steps, "learning_rate": rates})
     kept = draw.classes if experiment.scenario == "seen" else None
     return for_classes(experiment.network, experiment.model, seed, config.classes, kept), method, tuning
 

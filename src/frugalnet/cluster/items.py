@@ -107,6 +107,32 @@ class Finished:
 Event = Placed | Accepted | Refused | Line | Failed | Finished
 
 
+# What becomes of the task that runs an item: it ends after its last event, or before it.
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The node has reported all."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The task itself failed on the node: its code is another version, or its installation is broken."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The worker or the node is gone. kind: the name of Ray's exception."""
+
+    kind: str
+    reason: str
+
+
+Reported = Event | Ended | Broken | Lost
+
+
 @dataclass(frozen=True)
 class Epoch:
     """A finished epoch, as a training prints it. top1: on the validation images, in percent."""

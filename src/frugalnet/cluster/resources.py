@@ -1,8 +1,14 @@
 """What a training asks for: cores, GPUs, memory."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from frugalnet.cluster.config import ClusterConfig
+from frugalnet.compute_config import ComputeConfig
+from frugalnet.errors import UserError
+from frugalnet.processes import asked_threads
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,37 @@ class Resources:
         return {"num_cpus": self.cores, "num_gpus": self.gpus, "memory": self.memory_bytes or None, "max_retries": 0}
 
 
-def choose_threads(available: Sequence[Mapping[str, float]], gpus: float, workers: int, items: int) -> int:
-    """The threads of one training: cores divided by trainings.
+def describe_nodes(available: Sequence[Mapping[str, float]]) -> str:
+    """What each node has, in words."""
+    return "; ".join(
+        f"{has.get('CPU', 0):g} cores, {has.get('GPU', 0):g} GPUs, {has.get('memory', 0) / 1e9:.1f} GB"
+        for has in available
+    )
 
-    available: what each node has, as Ray counts it: CPU, GPU. gpus: of one training; 0: on CPUs. workers: of one
-    training. items: all of the matrix, done or not, so that a later command for what is missing chooses the same.
+
+def choose_resources(
+    compute: ComputeConfig, config: ClusterConfig, workers: int, available: Sequence[Mapping[str, float]], items: int
+) -> Resources:
+    """What each training asks for; `compute.threads` or OMP_NUM_THREADS, else cores divided by trainings.
+
+    workers: of one training. available: what each node has, as Ray counts it: CPU, GPU. items: all of the matrix, done
+    or not, so that a later command for what is missing chooses the same. Raises UserError if there is no GPU and one is
+    asked for.
+    """
+    has_gpus = compute.device != "cpu" and any(has.get("GPU", 0) for has in available)
+    if compute.device == "cuda" and not has_gpus:
+        raise UserError("compute.device: 'cuda' is not available: no node of the cluster has a GPU; use auto")
+    gpus = config.gpus if workers == 1 else float(workers)  # several workers need a GPU each
+    gpus = gpus if has_gpus else 0.0
+    asked = asked_threads()
+    if compute.threads and asked and compute.threads != asked:
+        print(f"{compute.threads} threads (compute.threads), not the {asked} of OMP_NUM_THREADS", file=sys.stderr)
+    threads = compute.threads or asked or _divide_cores(available, gpus, workers, items)
+    return Resources(threads * workers, gpus, int(config.memory_gb * 1e9))
+
+
+def _divide_cores(available: Sequence[Mapping[str, float]], gpus: float, workers: int, items: int) -> int:
+    """The threads of one worker, where nothing says how many.
 
     With GPUs: the cores of a node divided by its trainings, on the node where that is least. Without: the most threads
     with which all items run at once, else one.

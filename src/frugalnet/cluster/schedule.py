@@ -1,82 +1,49 @@
-"""Items on Ray: placed where there is room, placed again when a worker or a node is lost, ended in order."""
+"""Items on a cluster: placed where there is room, placed again when a worker or a node is lost, ended in order."""
 
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from frugalnet.cluster import node
-from frugalnet.cluster.items import Accepted, Epoch, Failed, Finished, Item, Job, Line, Placed, Refused, read_epoch
-from frugalnet.cluster.resources import Resources
+from frugalnet.cluster.items import (
+    Accepted,
+    Broken,
+    Ended,
+    Epoch,
+    Failed,
+    Finished,
+    Item,
+    Line,
+    Lost,
+    Placed,
+    Refused,
+    Reported,
+    read_epoch,
+)
 from frugalnet.cluster.view import View
-from frugalnet.errors import UserError, printable
-from frugalnet.processes import cores
-
-# Ray is told before it is imported: no usage statistics, no metrics, and a cluster of this command's own listens on
-# loopback only (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER decides that on Linux, too).
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")  # all: of a lost node, Ray would print the end of its log
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-
-import ray
-from ray.exceptions import RayError, RayTaskError
+from frugalnet.errors import UserError
 
 _MAX_LOSSES = 3  # of an item's worker or node, with no epoch finished in between
-_STOP_SECONDS = 90  # in which all items have to end after a signal
 
 
-@contextmanager
-def connected() -> Iterator[str]:
-    """Ray for the block: the cluster at RAY_ADDRESS, else one of this machine's cores and GPUs. Yields its name."""
-    address = os.environ.get("RAY_ADDRESS")
-    own: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": cores()}
-    try:
-        if address:
-            _check_reachable(address)
-        ray.init(address=address or "local", log_to_driver=False, logging_level="critical", **own)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        reason = printable(" ".join(str(error).split()))[:200]
-        raise UserError(f"no Ray cluster at {address or 'this machine'} (RAY_ADDRESS): {reason}") from error
-    try:
-        yield address or "this machine"
-    finally:
-        ray.shutdown()
+class Cluster(Protocol):
+    """Where items run: `ray_cluster.RayCluster`."""
 
+    def nodes_with_room(self) -> set[str]:
+        """The ids of the nodes that have what an item asks for, whether it is free or not."""
 
-def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing answers at host:port: Ray itself tries for many minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), timeout=10).close()
+    def start(
+        self, item: Item, expected: Mapping[str, Any] | None, known: Container[str], refused: Sequence[str]
+    ) -> Any:
+        """Have a node run the item as soon as it has room; returns the task.
 
+        expected, known: see `node.run_task`. refused: the ids of nodes that are not used.
+        """
 
-def nodes() -> list[Mapping[str, float]]:
-    """What each node of the cluster has: CPU, GPU, memory (bytes)."""
-    return [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    def reports(self, tasks: Sequence[Any]) -> Iterable[tuple[Any, Reported]]:
+        """Of tasks that have reported, the task and its next report. Waits half a second for the first."""
 
-
-def nodes_with_room(resources: Resources) -> set[str]:
-    """The ids of the nodes that have what an item asks for, whether it is free or not."""
-    asked = {"CPU": resources.cores, "GPU": resources.gpus, "memory": resources.memory_bytes}
-    return {
-        one["NodeID"]
-        for one in ray.nodes()
-        if one["Alive"] and all(one["Resources"].get(kind, 0) >= amount for kind, amount in asked.items())
-    }
-
-
-def check_room(resources: Resources) -> None:
-    """Raise UserError if no node of the cluster has what an item asks for."""
-    if not nodes_with_room(resources):
-        found = "; ".join(
-            f"{has.get('CPU', 0):g} cores, {has.get('GPU', 0):g} GPUs, {has.get('memory', 0) / 1e9:.1f} GB"
-            for has in nodes()
-        )
-        raise UserError(f"a training asks for {resources}, but nodes have {found}: see cluster and compute.threads")
+    def end(self, tasks: Sequence[Any]) -> None:
+        """Ask tasks to write a checkpoint and end, and wait for them."""
 
 
 @dataclass
@@ -94,8 +61,7 @@ class Schedule:
     that failed for good, the reason.
     """
 
-    job: Job
-    resources: Resources
+    cluster: Cluster
     view: View
     on_finished: Callable[[Item, Finished], None]
     failures: dict[str, str] = field(default_factory=dict)
@@ -108,59 +74,33 @@ class Schedule:
         self._running: dict[Any, _Running] = {}
 
     def run(self, items: Sequence[Item], stop: Callable[[], int]) -> int:
-        """Run all items. Returns a signal's number if `stop` did, and all items have been asked to end then, else 0."""
-        self._job = ray.put(self.job)
+        """Run all items. Returns a signal's number if `stop` did, and all items have been asked to end then, else 0.
+
+        Raises UserError if no node can run items.
+        """
         waiting = list(items)
         while (waiting or self._running) and not stop():
             # Until one node has said what the bits depend on there, the others have nothing to be compared with.
             room = len(waiting) if self._environment else 1 - len(self._running)
             for item in waiting[:room]:
-                self._start(item)
-            waiting = [*self._turn(), *waiting[room:]]
+                task = self.cluster.start(item, self._environment, frozenset(self._known), sorted(self._refused))
+                self._running[task] = _Running(item)
+            again: list[Item] = []
+            for task, report in self.cluster.reports(list(self._running)):
+                again += self._handle(task, report)
+            waiting = [*again, *waiting[room:]]
         number = stop()
         if number:
-            self._end_all()
+            self.cluster.end(list(self._running))
         return number
 
-    def _start(self, item: Item) -> None:
-        options = self.resources.options()
-        if self._refused:
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"}
-        task = ray.remote(node.run_task).options(num_returns="streaming", **options)
-        stream = task.remote(self._job, item, self._environment, frozenset(self._known))
-        self._running[stream] = _Running(item)
-
-    def _turn(self) -> list[Item]:
-        """Handle what nodes have reported. Returns the items that have to be placed again."""
-        again: list[Item] = []
-        if not self._running:
-            return again
-        ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0.5, fetch_local=False)
-        for stream in ready:
-            running = self._running[stream]
-            try:
-                event = ray.get(next(stream))
-            except StopIteration:
-                del self._running[stream]
-                continue
-            except RayTaskError as error:  # our own code failed there: another version of it, or a broken installation
-                del self._running[stream]
-                reason = printable(str(error).strip().splitlines()[-1])[:300]
-                if running.node_id:
-                    again += self._refuse(running, reason)
-                else:  # not even the task could be loaded there
-                    self._fail(running.item.name, f"a node cannot run items: {reason}")
-                continue
-            except (RayError, OSError) as error:
-                del self._running[stream]
-                again += self._lose(running, error)
-                continue
-            again += self._handle(running, event)
-        return again
-
-    def _handle(self, running: _Running, event: object) -> list[Item]:
+    def _handle(self, task: Any, report: Reported) -> list[Item]:
+        """Take note of a report. Returns the items that have to be placed again."""
+        running = self._running[task]
         name = running.item.name
-        match event:
+        if isinstance(report, Ended | Broken | Lost):
+            del self._running[task]
+        match report:
             case Placed(node_id, host):
                 running.node_id = node_id
                 running.place = host
@@ -170,43 +110,51 @@ class Schedule:
                 self._known.add(running.node_id)
             case Refused(reason):
                 return self._refuse(running, reason)
+            case Broken(reason) if running.node_id:
+                return self._refuse(running, reason)
+            case Broken(reason):  # not even the task could be loaded there
+                self._fail(name, f"a node cannot run items: {reason}")
+            case Lost():
+                return self._lose(running, report)
             case Line(text):
-                self.view.write(name, text)
-                if isinstance(epoch := read_epoch(text), Epoch):
-                    self._losses.pop(name, None)
-                    self.view.finish_epoch(name, epoch)
+                self._show(name, text)
             case Failed(stage, reason):
                 self._fail(name, f"{stage} failed: {reason}")
             case Finished():
                 try:
-                    self.on_finished(running.item, event)
+                    self.on_finished(running.item, report)
                     self.view.set_state(name, "done")
                 except (UserError, OSError) as error:
                     self._fail(name, str(error))
         return []
+
+    def _show(self, name: str, text: str) -> None:
+        self.view.write(name, text)
+        if isinstance(epoch := read_epoch(text), Epoch):
+            self._losses.pop(name, None)
+            self.view.finish_epoch(name, epoch)
+        elif text.startswith("tracking: "):  # what MLflow lacks, which a serial run says, too
+            self.view.warn(text)
 
     def _refuse(self, running: _Running, reason: str) -> list[Item]:
         """Use a node no longer. Raises UserError if no node is left."""
         if running.node_id not in self._refused:
             self._refused[running.node_id] = reason
             self.view.warn(f"node {running.place or running.node_id[:8]} is not used: {reason}")
-        if nodes_with_room(self.resources) <= self._refused.keys():
+        if self.cluster.nodes_with_room() <= self._refused.keys():
             raise UserError(f"no node can run the items: {reason}")
         self.view.set_state(running.item.name, "waiting")
         return [running.item]
 
-    def _lose(self, running: _Running, error: Exception) -> list[Item]:
+    def _lose(self, running: _Running, lost: Lost) -> list[Item]:
         """Place an item again whose worker or node is gone, if it gets on."""
         name = running.item.name
         losses = self._losses[name] = self._losses.get(name, 0) + 1
-        reason = printable(" ".join(str(error).split()))[:200] or type(error).__name__
-        self.view.write(name, f"--- lost on {running.place}: {type(error).__name__}: {reason}")
+        self.view.write(name, f"--- lost on {running.place}: {lost.kind}: {lost.reason}")
         if losses > _MAX_LOSSES:
-            self._fail(name, f"its worker was lost {losses} times in a row ({type(error).__name__}: {reason})")
+            self._fail(name, f"its worker was lost {losses} times in a row ({lost.kind}: {lost.reason})")
             return []
-        self.view.warn(
-            f"{name}: its worker on {running.place or 'a node'} was lost ({type(error).__name__}); it resumes"
-        )
+        self.view.warn(f"{name}: its worker on {running.place or 'a node'} was lost ({lost.kind}); it resumes")
         self.view.set_state(name, "waiting")
         return [running.item]
 
@@ -214,10 +162,3 @@ class Schedule:
         self.failures[name] = reason
         self.view.write(name, f"--- {reason}")
         self.view.set_state(name, "failed")
-
-    def _end_all(self) -> None:
-        """Ask all items to write a checkpoint and end, and wait for them."""
-        for stream in self._running:
-            ray.cancel(stream)
-        ends = [stream.completed() for stream in self._running]
-        ray.wait(ends, num_returns=len(ends), timeout=_STOP_SECONDS, fetch_local=False)

@@ -4,17 +4,19 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.serialize import to_single_stage_lockfile
 
+from frugalnet.cluster.items import Finished, Item
 from frugalnet.errors import UserError
-from frugalnet.files import sha256_of
+from frugalnet.files import atomic, sha256_of
 
 PLACED = ("train", "evaluate")  # of the matrix; the other stages record times, or take moments
 
@@ -22,7 +24,8 @@ PLACED = ("train", "evaluate")  # of the matrix; the other stages record times, 
 class Pipeline:
     """The stages of dvc.yaml in the project's folder, `root`, which has to be the working directory: DVC assumes it.
 
-    All methods wait while another DVC process holds the project.
+    All methods wait while another DVC process holds the project. Each call reads dvc.yaml anew, which takes a second
+    with a hundred stages; in a block of `held`, they are read once.
     remote: where results that are missing here are looked for, and finished ones are put.
     """
 
@@ -30,9 +33,15 @@ class Pipeline:
         self.root = root
         self.remote = remote
         logging.getLogger("dvc").setLevel(logging.WARNING)
-        self.repo = Repo(str(root), _wait_for_lock=True)
+        self.repo = Repo(str(root), remote=remote, _wait_for_lock=True)
         if remote and remote not in self.repo.config["remote"]:
             raise UserError(f"cluster.remote: there is no DVC remote '{remote}'; `dvc remote list` names them")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the project for the block: no other DVC process works on it, and dvc.yaml is read once."""
+        with lock_repo(self.repo):
+            yield
 
     def items(self) -> list[str]:
         """The networks and seeds of the matrix, `depthwise-0`."""
@@ -55,9 +64,9 @@ class Pipeline:
             self.push(names)
 
     def is_done(self, name: str) -> bool:
-        """Whether a stage's outputs are there, if need be restored from DVC's cache or the remote."""
-        stage = self._stage(name)
-        with self.repo.lock:
+        """Whether a stage's outputs are there, if need be restored from DVC's cache or the remote. Raises UserError."""
+        with self.held(), self._remote_in_words("pulled from"):
+            stage = self._stage(name)
             if not stage.changed():
                 return True
             try:
@@ -75,8 +84,8 @@ class Pipeline:
                         file=sys.stderr,
                     )
                 return False
-        self.repo.commit(name, force=True)
-        return True
+            self.repo.commit(name, force=True)
+            return True
 
     def outs(self, name: str) -> tuple[str, ...]:
         """The paths of a stage's outputs, from the project's folder."""
@@ -89,11 +98,11 @@ class Pipeline:
 
     def inputs(self, name: str) -> str:
         """A hash of a stage's command and parameters and of what it reads, without other outputs of the same item."""
-        stage = self._stage(name)
-        with self.repo.lock:
+        with self.held():
+            stage = self._stage(name)
             stage.save_deps(allow_missing=True)
             recorded: dict[str, Any] = to_single_stage_lockfile(stage)
-        made = self._made_by_items()
+            made = self._made_by_items()
         deps = [dep for dep in recorded.get("deps", []) if dep["path"] not in made]
         return sha256_of([recorded["cmd"], recorded.get("params"), deps])
 
@@ -110,11 +119,19 @@ class Pipeline:
         Without the run cache: DVC would push all of its entries, but only these stages' files, and a clone that has an
         entry without its files trains again, and says nothing.
         """
+        with self._remote_in_words("pushed to"):
+            self.repo.push(list(names))
+
+    @contextmanager
+    def _remote_in_words(self, what: str) -> Iterator[None]:
+        """Turn whatever DVC or the remote's storage raise in the block into a UserError."""
         try:
-            self.repo.push(list(names), remote=self.remote)
-        except DvcException as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"cluster.remote: '{self.remote}' could not be pushed to ({reason})") from error
+            yield
+        except Exception as error:
+            if not self.remote or isinstance(error, UserError):
+                raise
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(f"cluster.remote: '{self.remote}' could not be {what} ({reason})") from error
 
     def _earlier_stages(self) -> list[str]:
         """The stages that trainings and evaluations need, directly or not."""
@@ -153,11 +170,35 @@ class Pipeline:
             stored = cache._create_stage(recorded, wdir=stage.wdir)
             if self.remote:
                 for objects in stored.get_used_objs().values():
-                    self.repo.cloud.pull(objects, remote=self.remote)
+                    self.repo.cloud.pull(objects)
             if stored.outs_cached():
                 entry.touch()  # DVC takes the newest
                 return False
         return bool(entries)
+
+
+class Committer:
+    """Takes the outputs of finished items into the project, its DVC cache and dvc.lock."""
+
+    def __init__(self, pipeline: Pipeline, items: Sequence[Item]) -> None:
+        self._pipeline = pipeline
+        stages = [stage.name for item in items for stage in item.stages]
+        self._inputs = {name: pipeline.inputs(name) for name in stages}  # what is trained; edits meanwhile are not
+
+    def __call__(self, item: Item, finished: Finished) -> None:
+        """Raises UserError if the stage's inputs have changed since the command began."""
+        names = [stage.name for stage in finished.stages]
+        with self._pipeline.held():
+            for name in names:
+                if self._pipeline.inputs(name) != self._inputs[name]:
+                    raise UserError(f"{name} was run, but its parameters or data have changed meanwhile: run it again")
+            for path, content in finished.outs.items():
+                with atomic(self._pipeline.root / path) as partial:
+                    partial.write_bytes(content)
+            for name in names:
+                self._pipeline.commit(name)
+            if self._pipeline.remote:
+                self._pipeline.push(names)
 
 
 def _is_placed(name: str) -> bool:

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from frugalnet.cluster.items import Epoch
 
+# In the table's order: a terminal cuts off what is below its last line.
+_STATES = ("training", "starting", "failed", "waiting", "done")
 _COLUMNS = ("item", "node", "state", "epoch", "top-1", "images/s", "left")
 
 
@@ -90,7 +92,7 @@ class View:
         self.say(", ".join([f"{name}: epoch {reached}, top-1 {top1}", *more]))
 
     def set_state(self, name: str, state: str) -> None:
-        """Show an item's state, one word or two."""
+        """Show an item's state, one of _STATES."""
         self.rows[name].state = state
         self.say(f"{name}: {state}")
 
@@ -107,10 +109,12 @@ class View:
             print(line, file=sys.stderr, flush=True)
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False)
+        rows = sorted(self.rows.values(), key=lambda row: _STATES.index(row.state))
+        counts = ", ".join(f"{n} {state}" for state in _STATES if (n := sum(row.state == state for row in rows)))
+        table = Table(box=None, pad_edge=False, title=counts, title_justify="left")
         for column in _COLUMNS:
             table.add_column(column, no_wrap=True, justify="left" if column in _COLUMNS[:3] else "right")
-        for row in self.rows.values():
+        for row in rows:
             table.add_row(*row.cells())
         return table
 

@@ -28,10 +28,10 @@ def comparable(records: Sequence[Record], data_sha256: str, validated_on: str) -
     left_out = []
     for record in records:
         first = next((other for other in kept if other.model == record.model), None)
-        if record.run["data_sha256"] != data_sha256:
-            reason = f"trained and evaluated on other data ({record.run['data']}, {record.run['data_sha256'][:12]})"
-        elif record.run["validated_on"] != validated_on:
-            reason = f"evaluated on the {record.run['validated_on']}, not on the {validated_on}"
+        if record.run.data_sha256 != data_sha256:
+            reason = f"trained and evaluated on other data ({record.run.data}, {record.run.data_sha256[:12]})"
+        elif record.run.validated_on != validated_on:
+            reason = f"evaluated on the {record.run.validated_on}, not on the {validated_on}"
         elif first and (different := differing(recipe_and_views(first), recipe_and_views(record))):
             reason = f"trained differently from {first.name}, so the two cannot be averaged ({different})"
         else:
@@ -49,21 +49,21 @@ def comparable(records: Sequence[Record], data_sha256: str, validated_on: str) -
 
 def recipe(record: Record) -> dict[str, Any]:
     """How a network was trained, but for its images: settings, teacher and workers."""
-    teacher = record.run.get("teacher")
+    run = record.run
+    teacher = run.teacher
     taught = {"teacher": f"{teacher['model']} {teacher['sha256'][:12]}"} if teacher else {}
     distributed = {
         f"distributed.{key}": sha256_of(value)[:12] if isinstance(value, dict) else value  # the hashes of its code
-        for key, value in record.run.get("distributed", {}).items()
+        for key, value in (run.distributed or {}).items()
     }
-    start = record.run.get("start")
-    began = {"start": f"weights trained on {start['data']}" if start else "random weights"}
-    began = began if "start" in record.run["train"] else {}
-    return {**record.run["train"], **began, **taught, **distributed}
+    began = {"start": f"weights trained on {run.start.data}" if run.start else "random weights"}
+    began = began if "start" in run.train else {}
+    return {**run.train, **began, **taught, **distributed}
 
 
 def recipe_and_views(record: Record) -> dict[str, Any]:
     """How a network was trained, with its images: recipe and views."""
-    return {**recipe(record), "views": record.run.get("views_sha256", "")[:12]}
+    return {**recipe(record), "views": record.run.views_sha256[:12]}
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ class Comparison:
     @property
     def is_of_the_paper(self) -> bool:
         """Whether the data are Tiny ImageNet, of which the paper speaks, or the sample, which stands for it."""
-        return bool(self.first.run["is_sample"]) or is_tiny_imagenet(self.first.run["data"])
+        return self.first.run.is_sample or is_tiny_imagenet(self.first.run.data)
 
     @cached_property
     def class_order(self) -> list[int]:
@@ -126,7 +126,7 @@ def compare(
         raise UserError(f"no network was evaluated on the present data (hash {data_sha256[:12]}); found: {others}")
     models = dict.fromkeys(record.model for record in kept)
     run = kept[0].run
-    milestones = MILESTONES if run["is_sample"] or is_tiny_imagenet(run["data"]) else own_milestones(kept)
+    milestones = MILESTONES if run.is_sample or is_tiny_imagenet(run.data) else own_milestones(kept)
     by_class = class_sizes is not None
     rows = [row([record for record in kept if record.model == m], milestones, by_class=by_class) for m in models]
     rows.sort(key=lambda row: (-row.lead.mean, row.macs, row.model))
@@ -137,7 +137,7 @@ def compare(
 
 def trained_alike(rows: Sequence[Row]) -> bool:
     """Whether all were trained on one kind of machine, with the same versions and threads."""
-    machines = [(r.run.get("environment"), r.timing.get("machine")) for row in rows for r in row.records]
+    machines = [(r.run.environment, r.timing.get("machine")) for row in rows for r in row.records]
     return len({json.dumps(machine, sort_keys=True) for machine in machines}) == 1
 
 

@@ -8,12 +8,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
 from frugalnet.errors import UserError
 from frugalnet.files import read_history, read_json, read_table, unreadable
 from frugalnet.metrics import accuracy, classes
+from frugalnet.run import Run, read_run
 
 T = TypeVar("T")
+
+
+class Layer(BaseModel):
+    """A row of layers.csv."""
+
+    layer: str
+    kind: str
+    output_shape: str
+    parameters_trainable: int
+    macs: int
 
 
 @dataclass(frozen=True)
@@ -22,12 +34,12 @@ class Record:
 
     model: str
     seed: int
-    run: dict[str, Any]  # run.json
+    run: Run
     metrics: dict[str, Any]  # metrics.json
     history: list[dict[str, float]]  # history.csv, one row per epoch
     timing: dict[str, Any]  # timing.json
     cost: dict[str, Any]  # the model's entry in cost.json; empty if it was not measured
-    layers: list[dict[str, str]]  # layers.csv
+    layers: list[Layer]
     class_ids: list[str]
     class_names: list[str]
     labels: NDArray[np.int64]  # (N,)
@@ -79,18 +91,18 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def _record(evaluated: Path, trained: Path, costs: Mapping[str, dict[str, Any]]) -> Record:
-    run = _read(trained / "run.json", read_json)
+    run = _read(trained / "run.json", read_run)
     classes = _read(evaluated / "per_class.csv", read_table)
     labels, predicted = _read(evaluated / "predictions.npz", read_predictions)
     record = Record(
-        model=run["model"],
-        seed=run["seed"],
+        model=run.model,
+        seed=run.seed,
         run=run,
         metrics=_read(evaluated / "metrics.json", read_json),
         history=_read(trained / "history.csv", read_history),
         timing=_read(trained / "timing.json", read_json),
-        cost=costs.get(run["model"], {}),
-        layers=_read(evaluated / "layers.csv", read_table),
+        cost=costs.get(run.model, {}),
+        layers=_read(evaluated / "layers.csv", _read_layers),
         class_ids=[row["class_id"] for row in classes],
         class_names=[row["name"] for row in classes],
         labels=labels,
@@ -109,6 +121,13 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T:
         return reader(path)
     except UserError as error:
         raise UserError(f"{error}, or remove {path.parent} to compare without it") from error
+
+
+def _read_layers(path: Path) -> list[Layer]:
+    try:
+        return [Layer.model_validate(row) for row in read_table(path)]
+    except ValidationError as error:
+        raise unreadable(path, error) from error
 
 
 def read_predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -17,7 +17,8 @@ from typing import IO, Self
 from frugalnet.data.members import DAMAGED, natural, open_archive, read_member
 from frugalnet.errors import UserError
 from frugalnet.files import naming
-from frugalnet.pictures import HEAD_BYTES, MAX_BYTES, LeftOut, is_systems, walk, why_no_picture
+from frugalnet.picture_files import LeftOut, is_systems, walk
+from frugalnet.pictures import HEAD_BYTES, MAX_BYTES, why_no_picture
 
 TABLES = (".csv", ".jsonl", ".tsv")  # what a file that names pictures is called
 UNPACKED = "unpacked.partial."  # how the file is called that a tar is unpacked to

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from frugalnet.errors import UserError
-from frugalnet.pictures import MAX_BYTES, is_systems
+from frugalnet.picture_files import is_systems
+from frugalnet.pictures import MAX_BYTES
 
 READ_BYTES = 4096  # decompressed at a time: of DEFLATE they inflate to at most 4 MB, of LZMA to 30
 MAX_TEXT_BYTES = 2**24  # of a text file; the official archive's largest has 2.6 MB

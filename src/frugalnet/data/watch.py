@@ -9,7 +9,7 @@ from frugalnet.data.container import TABLES
 from frugalnet.data.table import MAX_TABLE_BYTES, read_table
 from frugalnet.errors import UserError
 from frugalnet.files import read_regular
-from frugalnet.pictures import LeftOut, walk
+from frugalnet.picture_files import LeftOut, walk
 
 
 def state(path: Path) -> str:

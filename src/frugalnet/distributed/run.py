@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 
-from frugalnet import compute, tracking
+from frugalnet import compute, project, tracking
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.distributed import launch
 from frugalnet.distributed.config import LaunchConfig, Workers
@@ -45,7 +45,7 @@ class _Inputs:
         self.backend = launch.check_workers(task.workers, task.launch, task.train, self.device, n_train)
         environment = compute.bits_depend_on(self.device, config)
         self.run = runs.describe(self.job, environment, distributed=launch.identity(task.workers))
-        self.root = tracking.project_root()
+        self.root = project.project_root()
         self.checkpoints = runs.checkpoints(self.root, self.run)
 
     def refusal(self, task: Task, started: int) -> str | None:
@@ -93,7 +93,7 @@ def _work(task: Task) -> None:
     own = Checkpoints(inputs.checkpoints.folder / f"host-{os.environ['GROUP_RANK']}")
     with own.locked() if local_rank == 0 else nullcontext():
         peers = Peers(task.launch, inputs.backend)
-        peers.check_same_run(inputs.run["fingerprint"], inputs.refusal(task, peers.world))
+        peers.check_same_run(inputs.run.fingerprint, inputs.refusal(task, peers.world))
         shared = replace(job, recipe=task.workers.recipe(task.train))
         trainer = shared.trainer(device, compute.compile_mode(device, task.compute))
         labels = job.examples().labels
@@ -111,9 +111,9 @@ def _fit_and_write(inputs: _Inputs, worker: Worker, resumption: Resumption) -> N
     run = inputs.run
     root = inputs.root
     peers = worker.peers
-    provenance = tracking.provenance()
+    provenance = project.provenance()
     runs.tell_of_other_checkpoints(root, run)
-    print(f"{runs.name(run)} on {run['data']}, {peers.world} workers; its bits depend on {run['environment']}")
+    print(f"{run.name} on {run.data}, {peers.world} workers; its bits depend on {run.environment}")
     with tracking.training_run(root, run, provenance) as tracked:
         fit(worker, resumption, lambda history: tracked.log_history(history.rows))
         timing = {"exchange": peers.costs, **provenance, "machine": compute.describe_machine(inputs.device)}

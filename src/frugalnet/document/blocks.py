@@ -3,7 +3,7 @@
 A colour "@name" is one of the page's own, so that charts follow its colour scheme.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from frugalnet.document.wording import NOT_MEASURED, Units, scale
 
 MOST_INTERACTIVE = 200  # classes of a heatmap
+MOST_NAMES = 30  # more classes leave no room for their names
+MOST_NUMBERS = 9  # more classes leave no room for numbers within a heatmap
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,23 @@ class Heatmap:
         """Whether the page shows a picture of it, as an interactive one of so many classes would be too heavy."""
         return len(self.class_names) > MOST_INTERACTIVE
 
+    @property
+    def names_fit(self) -> bool:
+        return len(self.class_names) <= MOST_NAMES
+
+    @property
+    def numbers_fit(self) -> bool:
+        return len(self.class_names) <= MOST_NUMBERS
+
+    def numbers(self) -> Iterator[tuple[int, int, str]]:
+        """The row, column and percentage of every cell, where they fit; none of 0 % but on the diagonal."""
+        if self.right is None or not self.numbers_fit:
+            return
+        for (row, column), value in np.ndenumerate(self.percent):
+            percent = float(self.right[row] if row == column else value)
+            if row == column or percent > 0:
+                yield row, column, f"{percent:.0f} %"
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -149,10 +168,19 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pairs of pictures, before and after, as data URLs with a caption. The page shows them; Markdown does not."""
+class Pair:
+    """A picture before and after a change, each (H, W, 3) uint8 RGB."""
 
-    pictures: Sequence[tuple[str, str, str]]
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Changed pictures. The page shows them; Markdown does not."""
+
+    pairs: Sequence[Pair]
 
 
 @dataclass(frozen=True)
@@ -210,7 +238,7 @@ class Fold:
     blocks: Sequence["Block"]
 
 
-Block = str | Table | Chart | Heatmap | Grid | Gallery | Fold | Pictures  # a string is a note
+Block = str | Table | Chart | Heatmap | Grid | Gallery | Fold | Pairs  # a string is a note
 
 
 @dataclass(frozen=True)

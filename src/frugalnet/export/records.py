@@ -1,15 +1,14 @@
 """What the stage `export` left of a network, read again from a folder of results."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from frugalnet.export.description import Description
 from frugalnet.export.result import ExportCosts, ExportResult
 from frugalnet.files import read_json, read_record
+from frugalnet.schema import Config
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(Config):
     """A network with what was measured of its files."""
 
     model: str
@@ -30,7 +29,7 @@ def read_exported(results: Path, model: str, seed: int) -> Exported | None:
         return None
     result = read_accuracy(measured)
     costs = read_record(timed, ExportCosts)
-    return Exported(model, seed, result, costs) if result and costs else None
+    return Exported(model=model, seed=seed, result=result, costs=costs) if result and costs else None
 
 
 def read_accuracy(path: Path) -> ExportResult | None:

@@ -1,7 +1,7 @@
 """The report's section "On a device": every network's files for other runtimes, as the stage export left them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from frugalnet.export.formats import NAMES, QUANTISED, Format
 from frugalnet.export.records import Exported, read_exported
 from frugalnet.export.result import ExportResult
 from frugalnet.metrics.statistics import wilson_interval
+from frugalnet.schema import Config
 
 ID = "export"
 TITLE = "On a device"
@@ -24,8 +25,7 @@ CHOICE = "model=study"
 DRAWN: dict[Format, str] = {"onnx": "", "int8": " int8"}  # of the chart, and what is added to the network's name
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Config):
     """The first seed of each network, as far as it was exported."""
 
     networks: list[Exported]
@@ -35,7 +35,7 @@ def load(results: Path, comparison: Comparison) -> Result | None:
     """What was measured of the networks compared, in their order."""
     read = (read_exported(results, row.model, row.records[0].seed) for row in comparison.rows)
     networks = [network for network in read if network is not None]
-    return Result(networks) if networks else None
+    return Result(networks=networks) if networks else None
 
 
 def summary(result: Result, comparison: Comparison) -> dict[str, Any]:

@@ -134,10 +134,10 @@ def _claim(statement: Statement, judgement: Judgement) -> Claim:
 def _judgement(statement: Statement, evidence: Evidence) -> Judgement:
     comparison = evidence.comparison
     run = comparison.first.run
-    if run["is_sample"]:
+    if run.is_sample:
         return Judgement("sample data", "not measured")
-    if run["num_classes"] != PAPER_CLASSES:
-        return Judgement(f"{run['num_classes']} of {PAPER_CLASSES} classes", "not measured")
+    if run.num_classes != PAPER_CLASSES:
+        return Judgement(f"{run.num_classes} of {PAPER_CLASSES} classes", "not measured")
     if absent := [model for model in statement.models if not comparison.row(model)]:
         return Judgement(f"{' and '.join(absent)} not evaluated", "not measured")
     rows = [row for model in statement.models if (row := comparison.row(model))]

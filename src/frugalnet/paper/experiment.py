@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from frugalnet.comparison import curves
 from frugalnet.document.blocks import Cell, Chart, Grid, Line, Section, Table
 from frugalnet.document.wording import percent
 from frugalnet.files import read_history, read_json
 from frugalnet.paper.claims import PAPER_EPOCHS, PAPER_RECIPE, Claim
+from frugalnet.run import Run, read_run
 
 # Training and validation top-1 at the end of the paper's figures 5 and 6, in percent, as its section 4.1 reads them.
 ENDS = {"alexnet": (96.0, 33.0), "depthwise": (48.0, 33.0)}
@@ -37,7 +37,7 @@ class Experiment:
     claims: Sequence[Claim]
 
 
-def read_experiment(folder: Path, run: Mapping[str, Any]) -> Experiment | None:
+def read_experiment(folder: Path, run: Run) -> Experiment | None:
     """The networks of a published folder that were trained over all of the paper's epochs, on the data of `run`.
 
     None if there are none, or some in the folder were trained otherwise: its claims are judged by all of them. Raises
@@ -45,14 +45,14 @@ def read_experiment(folder: Path, run: Mapping[str, Any]) -> Experiment | None:
     """
     if not (folder / "comparison.json").is_file():
         return None
-    expected = [PAPER_RECIPE, PAPER_EPOCHS, run["data_sha256"], run["validated_on"]]
+    expected = [PAPER_RECIPE, PAPER_EPOCHS, run.data_sha256, run.validated_on]
     networks = []
     for path in sorted(folder.glob("*/run.json")):
-        own = read_json(path)
+        own = read_run(path)
         history = read_history(path.with_name("history.csv"))
-        if [own["train"]["recipe"], len(history), own["data_sha256"], own["validated_on"]] != expected:
+        if [own.train["recipe"], len(history), own.data_sha256, own.validated_on] != expected:
             return None
-        networks.append(PaperNetwork(path.parent.name, own["model"], history))
+        networks.append(PaperNetwork(path.parent.name, own.model, history))
     claims = [Claim(**claim) for claim in read_json(folder / "comparison.json")["claims"]]
     return Experiment(networks, claims) if networks else None
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from frugalnet.comparison import families
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.families import Pair, gained
 from frugalnet.document.blocks import Block, Cell, Section, Table
 from frugalnet.document.wording import percent
 from frugalnet.metrics import classes
@@ -21,12 +21,12 @@ EQUAL_COST = (
 SAMPLE_CLAIMS = "Sample data cannot test the paper’s claims: rerun the pipeline on Tiny ImageNet for a table of them."
 
 
-def section(claims: Sequence[Claim], comparison: Comparison) -> Section:
+def section(claims: Sequence[Claim], comparison: Comparison, pairs: Sequence[Pair]) -> Section:
     """Every claim with what was measured and the outcome, and what the networks reach at equal cost."""
-    is_sample = comparison.first.run["is_sample"]
+    is_sample = comparison.first.run.is_sample
     blocks: list[Block] = [SAMPLE_CLAIMS] if is_sample else [CLAIMS, _table(claims)]
-    gained = [families.gained(pair) for pair in families.pairs(comparison)]
-    blocks += [f"{EQUAL_COST} {' '.join(gained)}"] if gained and not is_sample else []
+    at_equal_cost = [gained(pair) for pair in pairs]
+    blocks += [f"{EQUAL_COST} {' '.join(at_equal_cost)}"] if at_equal_cost and not is_sample else []
     return Section("claims", "The paper’s claims", blocks)
 
 

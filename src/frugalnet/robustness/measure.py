@@ -88,7 +88,8 @@ class _Attacked:
 
 def _attacks(subject: Subject, pictures: _Attacked, budget: Budget, seed: int) -> Attacks:
     """The outcomes of both methods on each picture. What is random depends on the seed and the picture's index."""
-    evolution, random = list[Outcome](), list[Outcome]()
+    evolution: list[Outcome] = []
+    random: list[Outcome] = []
     title = f"{subject.model}, {budget.pixels} pixels"
     progress = tqdm(pictures.indices.tolist(), title, unit=" pictures", disable=None)
     for image, label, index in zip(pictures.images, pictures.labels.tolist(), progress, strict=True):

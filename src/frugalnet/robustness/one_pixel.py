@@ -45,16 +45,18 @@ class _Search:
     """Shows candidates to a network until it misclassifies one."""
 
     def __init__(self, classify: Classify, image: Images, label: int) -> None:
-        self.classify, self.image, self.label = classify, image, label
+        self.classify = classify
+        self.image = image
+        self.label = label
         self.outcome = Outcome(queries=0)
 
     @property
-    def found(self) -> bool:
+    def has_succeeded(self) -> bool:
         return self.outcome.changes is not None
 
     def __call__(self, candidates: Candidates) -> NDArray[np.float64]:
         """The probability of the true class, (N,); after a success, nothing is shown any more."""
-        if self.found:
+        if self.has_succeeded:
             return np.zeros(len(candidates))
         pixels = pixels_of(candidates, len(self.image))
         before = self.outcome.queries
@@ -103,10 +105,10 @@ def attack(classify: Classify, image: Images, label: int, budget: Budget, seed: 
         updating="deferred",
         vectorized=True,
         rng=generator,
-        callback=lambda intermediate_result: evolution.found,
+        callback=lambda intermediate_result: evolution.has_succeeded,
     )
     generator = np.random.default_rng(seed)
-    if evolution.found and evolution.outcome.queries <= budget.candidates:
+    if evolution.has_succeeded and evolution.outcome.queries <= budget.candidates:
         return {"evolution": evolution.outcome, "random": evolution.outcome}
     for _ in range(1 + budget.generations):
         chance(draw(budget.pixels, budget.candidates, side, generator))

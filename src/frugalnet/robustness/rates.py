@@ -6,15 +6,15 @@ from numpy.typing import NDArray
 from frugalnet.metrics.statistics import Interval, wilson_interval
 
 
-def success_rate(found: NDArray[np.bool_]) -> Interval:
+def success_rate(fooled: NDArray[np.bool_]) -> Interval:
     """The share of attacked pictures, (N,), whose attack succeeded, with its Wilson interval; N is at least 1."""
-    low, high = wilson_interval(np.array(found.sum()), np.array(len(found)))
-    return Interval(float(found.mean()), float(low), float(high))
+    low, high = wilson_interval(np.array(fooled.sum()), np.array(len(fooled)))
+    return Interval(float(fooled.mean()), float(low), float(high))
 
 
-def median_queries(found: NDArray[np.bool_], queries: NDArray[np.int64]) -> float | None:
+def median_queries(fooled: NDArray[np.bool_], queries: NDArray[np.int64]) -> float | None:
     """The median of the queries, (N,), over the attacks that succeeded; None if none did."""
-    return float(np.median(queries[found])) if found.any() else None
+    return float(np.median(queries[fooled])) if fooled.any() else None
 
 
 def accuracy_kept(clean: NDArray[np.bool_], corrupted: NDArray[np.bool_], resamples: int = 2000) -> Interval:
@@ -31,7 +31,7 @@ def accuracy_kept(clean: NDArray[np.bool_], corrupted: NDArray[np.bool_], resamp
     return Interval(float(ratios[0]), float(low), float(high))
 
 
-def fooled_within(found: NDArray[np.bool_], queries: NDArray[np.int64]) -> tuple[list[int], list[float]]:
+def fooled_within(fooled: NDArray[np.bool_], queries: NDArray[np.int64]) -> tuple[list[int], list[float]]:
     """The steps of the share of pictures, (N,), that are misclassified within so many queries."""
-    steps, counts = np.unique(queries[found], return_counts=True)
-    return steps.tolist(), (counts.cumsum() / len(found)).tolist()
+    steps, counts = np.unique(queries[fooled], return_counts=True)
+    return steps.tolist(), (counts.cumsum() / len(fooled)).tolist()

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from frugalnet.comparison.compare import Comparison
 from frugalnet.comparison.families import colours
-from frugalnet.document.blocks import Block, Cell, Chart, Line, Pictures, Section, Table, network_cell
+from frugalnet.document.blocks import Block, Cell, Chart, Line, Pair, Pairs, Section, Table, network_cell
 from frugalnet.document.charts import end_labels
-from frugalnet.document.drawing import data_url
 from frugalnet.document.wording import count, interval, p_value, percent, with_interval
 from frugalnet.metrics.statistics import Interval, mcnemar
 from frugalnet.robustness.one_pixel import change
@@ -61,7 +60,7 @@ def section(result: RobustnessResult, comparison: Comparison) -> Section:
         blocks += [_by_kind(result, colour_of), BY_KIND]
     if comparison.images is not None and result.one_pixel:
         pairs = [pair for network in result.networks for pair in _pairs(result, network, comparison)]
-        blocks += [PICTURES, Pictures(pairs)] if pairs else []
+        blocks += [PICTURES, Pairs(pairs)] if pairs else []
     return Section(ID, TITLE, blocks)
 
 
@@ -188,7 +187,8 @@ def _cells(result: RobustnessResult, network: NetworkResult) -> list[Cell]:
 
 def _by_queries(result: RobustnessResult, colour_of: Mapping[str, str]) -> Chart:
     limit = result.most_queries
-    lines, ends = list[Line](), dict[str, tuple[float, str]]()
+    lines: list[Line] = []
+    ends: dict[str, tuple[float, str]] = {}
     for network in result.networks:
         colour = colour_of[network.model]
         attacks = network.attack(1)
@@ -229,7 +229,7 @@ def _by_kind(result: RobustnessResult, colour_of: Mapping[str, str]) -> Chart:
     )
 
 
-def _pairs(result: RobustnessResult, network: NetworkResult, comparison: Comparison) -> list[tuple[str, str, str]]:
+def _pairs(result: RobustnessResult, network: NetworkResult, comparison: Comparison) -> list[Pair]:
     """The pictures of which the network was surest before one pixel fooled it."""
     assert comparison.images is not None
     class_names = comparison.first.class_names
@@ -240,23 +240,25 @@ def _pairs(result: RobustnessResult, network: NetworkResult, comparison: Compari
     for changes, i in sorted(fooled, key=lambda pair: -sure[pair[1]])[:SHOWN]:
         image = comparison.images[result.attacked[i]]
         (pixel,) = changes
-        true, wrong = class_names[result.labels[i]], class_names[outcomes[i].predicted or 0]
+        true = class_names[result.labels[i]]
+        wrong = class_names[outcomes[i].predicted or 0]
         text = f"{network.title}: {true} ({percent(sure[i], 0)} sure), after the change {wrong}"
         attacked = change(np.array(image), np.array([[pixel]]))[0]
         left, top = (min(max(place - DETAIL // 2, 0), max(len(image) - DETAIL, 0)) for place in pixel[:2])
         detail = np.s_[top : top + DETAIL, left : left + DETAIL]
-        pairs.append((_url(image[detail]), _url(attacked[detail], (pixel[0] - left, pixel[1] - top)), text))
+        ringed = (pixel[0] - left, pixel[1] - top)
+        pairs.append(Pair(_enlarged(image[detail]), _enlarged(attacked[detail], ringed), text))
     return pairs
 
 
-def _url(image: NDArray[np.uint8], ringed: tuple[int, int] | None = None) -> str:
-    """A picture at three times its size, with a frame around one pixel, as PNG: JPEG would smear a pixel."""
+def _enlarged(image: NDArray[np.uint8], ringed: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """A picture at three times its size, with a frame around one pixel."""
     large = image.repeat(3, axis=0).repeat(3, axis=1)
     if ringed:
         x, y = (3 * place for place in ringed)
         for margin, colour in ((4, (0, 0, 0)), (5, (255, 255, 255))):
             cv2.rectangle(large, (x - margin, y - margin), (x + 2 + margin, y + 2 + margin), colour)
-    return data_url(large, "png")
+    return large
 
 
 BY_QUERIES = (

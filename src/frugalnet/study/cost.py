@@ -46,30 +46,34 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
         measured = row.figure(key)
         if cost is None or cost <= 0:
             continue
-        text = [f"{measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})"]
-        text += [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
-        bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
+        costs = [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
         span = (measured.p5, measured.p95) if isinstance(measured, Quantiles) else None
-        points.append(Point(row.model, colour[row.model], float(cost), 100 * row.lead.mean, bounds, text, span))
+        points.append(replace(lead_point(row, colour[row.model], float(cost), costs), span=span))
     title = f"{measure.title} against {axis.removesuffix(' (ms)')}"
     return replace(scatter(f"accuracy_{key}", title, axis, points), y_title=f"{measure.name}, %")
+
+
+def lead_point(row: Row, colour: str, cost: float, costs: Sequence[str]) -> Point:
+    """A network at its cost, with its accuracy and interval. costs: what the pointer shows beside the accuracy."""
+    reached = f"{row.measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})"
+    bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
+    return Point(row.model, colour, cost, 100 * row.lead.mean, bounds, [reached, *costs])
 
 
 def layers(row: Row) -> Table:
     """layers.csv, with each layer's fraction of the MACs, and of the measured time."""
     layers = row.records[0].layers
     times = row.cost.get("layer_ms") or {}
-    macs = [float(layer["macs"]) for layer in layers]
-    total_macs = sum(macs) or 1
+    total_macs = sum(layer.macs for layer in layers) or 1
     total_ms = sum(times.values())
-    counted = scale([count for count in macs if count] or [1], prefixed(""))
+    counted = scale([layer.macs for layer in layers if layer.macs] or [1], prefixed(""))
     rows = []
-    for layer, count in zip(layers, macs, strict=True):
-        of_macs = count / total_macs
-        of_time = times[layer["layer"]] / total_ms if total_ms and layer["layer"] in times else None
-        texts = (layer["layer"], layer["kind"], layer["output_shape"], f"{int(layer['parameters_trainable']):,}")
+    for layer in layers:
+        of_macs = layer.macs / total_macs
+        of_time = times[layer.layer] / total_ms if total_ms and layer.layer in times else None
+        texts = (layer.layer, layer.kind, layer.output_shape, f"{layer.parameters_trainable:,}")
         time = Cell(NOT_MEASURED) if of_time is None else Cell(percent(of_time), bar=of_time)
-        rows.append([*map(Cell, texts), Cell(counted(count)), Cell(percent(of_macs), bar=of_macs), time])
+        rows.append([*map(Cell, texts), Cell(counted(layer.macs)), Cell(percent(of_macs), bar=of_macs), time])
     header = ("Layer", "Kind", "Output", "Parameters", "MACs", "Fraction of MACs", "Fraction of time")
     return Table(f"Layers of {row.model}", header, rows, (0, 1, 5, 6))
 

@@ -1,38 +1,37 @@
 """The section "At equal cost": families of networks, an architecture at several widths each, as curves."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from frugalnet.comparison import families
 from frugalnet.comparison.compare import Comparison
 from frugalnet.comparison.families import Family, Pair
 from frugalnet.comparison.networks import Row
-from frugalnet.document.blocks import Block, Cell, Chart, Grid, Point, Section, Table
+from frugalnet.document.blocks import Block, Cell, Chart, Grid, Section, Table
 from frugalnet.document.charts import by_cost
 from frugalnet.document.wording import (
     MILLISECONDS,
+    Units,
     human,
-    interval,
     percent,
     ratio,
     scale,
-    seed_mean,
     signed_points,
 )
 from frugalnet.metrics import curve
+from frugalnet.study.cost import lead_point
 
 SLOWER = 1.1  # from this ratio of medians on, a network is called slower
 AXES = {"macs": "MACs per image", "latency_ms": "latency at batch 1 (ms)"}
 
 
-def section(comparison: Comparison) -> Section | None:
+def section(comparison: Comparison, compared: Sequence[Pair]) -> Section | None:
     """The curves, and what each two families reach at equal MACs and need for equal accuracy; None without families."""
     shown = families.families(comparison.rows)
     if not shown:
         return None
     charts = [chart(shown, comparison.rows, cost) for cost in AXES]
-    compared = families.pairs(comparison)
     drawn = [chart for chart in charts if not chart.is_empty]
     in_words = [" ".join(_in_words(pair)) for pair in compared]
     measure = comparison.measure
@@ -46,23 +45,22 @@ def section(comparison: Comparison) -> Section | None:
     return Section("equal_cost", "At equal cost", blocks)
 
 
-def sentences(comparison: Comparison) -> list[str]:
+def sentences(compared: Sequence[Pair]) -> list[str]:
     """What two families reach at equal MACs, and need for equal accuracy, in words: those compared most directly."""
-    compared = families.pairs(comparison)
     return _in_words(max(compared, key=lambda pair: (len(pair.measured), pair.mean_gain))) if compared else []
 
 
-def summary(comparison: Comparison) -> dict[str, Any]:
+def summary(compared: Sequence[Pair]) -> dict[str, Any]:
     """The figures for JSON: of each two families, the gains at equal MACs, and the cost of equal accuracy."""
     return {
         f"{pair.first.name} - {pair.second.name}": {
             "at_equal_macs": [asdict(gain) for gain in pair.gains],
             "for_equal_top1": [
-                {"as": row.model, "top1": row.lead.mean, **{key: cost for key, (_, cost) in needed.items()}}
-                for row, needed in _equal_accuracy(pair)
+                {"as": equal.row.model, "top1": equal.row.lead.mean, **asdict(equal.ahead)}
+                for equal in _equal_accuracy(pair)
             ],
         }
-        for pair in families.pairs(comparison)
+        for pair in compared
     }
 
 
@@ -76,16 +74,10 @@ def chart(shown: Sequence[Family], rows: Sequence[Row], cost: str) -> Chart:
             figure = row.macs if cost == "macs" else row.latency_ms and row.latency_ms.median
             if not figure:
                 return Chart(f"equal_{cost}", "", AXES[cost])
-            text = [
-                f"{row.measure.name} {seed_mean(row.lead)} ({interval(row.lead_interval)})",
-                f"{human(row.macs)} MACs",
-            ]
-            bounds = (100 * row.lead_interval.low, 100 * row.lead_interval.high)
-            name = (
-                f"×{families.width(row):g}" if row is not family.rows[-1] else f"{family.name} ×{families.width(row):g}"
-            )
-            place = figure, 100 * row.lead.mean
-            points_of.append(Point(name, colour[row.model], *place, bounds, text, network=row.model))
+            width = f"×{families.width(row):g}"
+            name = width if row is not family.rows[-1] else f"{family.name} {width}"
+            point = lead_point(row, colour[row.model], figure, [f"{human(row.macs)} MACs"])
+            points_of.append(replace(point, name=name, network=row.model))
         curves.append(sorted(points_of, key=lambda point: point.x))
     axis = AXES[cost]
     measure = rows[0].measure
@@ -114,10 +106,15 @@ def equal_accuracy(compared: Sequence[Pair]) -> Table:
     """What the family that is ahead needs to be as accurate as each network of the other."""
     body = []
     for pair in compared:
-        for row, needed in _equal_accuracy(pair):
-            texts = [f"{pair.first.name} as {row.model}", percent(row.lead.mean)]
-            for key, (own, other) in needed.items():
-                texts.append("–" if own is None or other is None else _instead(key, other, own))
+        for equal in _equal_accuracy(pair):
+            row, own, ahead = equal.row, equal.own, equal.ahead
+            texts = [
+                f"{pair.first.name} as {row.model}",
+                percent(row.lead.mean),
+                _instead(ahead.macs, own.macs),
+                _instead(ahead.parameters_trainable, own.parameters_trainable),
+                _instead(ahead.latency_ms, own.latency_ms, MILLISECONDS),
+            ]
             body.append([*map(Cell, texts)])
     header = (
         "Family, as accurate as",
@@ -129,29 +126,43 @@ def equal_accuracy(compared: Sequence[Pair]) -> Table:
     return Table("Cost of equal accuracy", header, body, style="pairs")
 
 
-def _instead(key: str, cost: float, instead_of: float) -> str:
-    if key == "latency_ms":
-        shown = scale([cost, instead_of], MILLISECONDS)
-        texts = shown(cost), shown(instead_of)
-    else:
-        texts = human(cost), human(instead_of)
-    return f"{texts[0]} instead of {texts[1]} ({ratio(cost / instead_of)})"
+def _instead(cost: float | None, instead_of: float | None, units: Units = ()) -> str:
+    if cost is None or instead_of is None:
+        return "–"
+    shown = scale([cost, instead_of], units) if units else human
+    return f"{shown(cost)} instead of {shown(instead_of)} ({ratio(cost / instead_of)})"
 
 
-def _equal_accuracy(pair: Pair) -> list[tuple[Row, dict[str, tuple[float | None, float | None]]]]:
-    """Of each network of the family behind: each cost of its own, and that of the family ahead at the same top-1."""
+@dataclass(frozen=True)
+class _Costs:
+    """None: not measured, or beyond the networks of the family."""
+
+    macs: float | None
+    parameters_trainable: float | None
+    latency_ms: float | None
+
+
+@dataclass(frozen=True)
+class _EqualAccuracy:
+    """A network of the family behind, what it costs, and what the family ahead costs at the same top-1."""
+
+    row: Row
+    own: _Costs
+    ahead: _Costs
+
+
+def _equal_accuracy(pair: Pair) -> list[_EqualAccuracy]:
+    """Of each network of the family behind whose top-1 the family ahead has on its curve."""
     ahead = pair.first
-    costs = {
-        "macs": ahead.macs,
-        "parameters_trainable": [float(row.parameters_trainable) for row in ahead.rows],
-        "latency_ms": ahead.latency,
-    }
+    parameters = [float(row.parameters_trainable) for row in ahead.rows]
     table = []
     for row in pair.second.rows:
-        latency = row.latency_ms.median if row.latency_ms else None
-        own = {"macs": row.macs, "parameters_trainable": row.parameters_trainable, "latency_ms": latency}
-        if ahead.at(ahead.macs, row.lead.mean) is not None:
-            table.append((row, {key: (own[key], ahead.at(costs[key], row.lead.mean)) for key in costs}))
+        top1 = row.lead.mean
+        macs = ahead.at(ahead.macs, top1)
+        if macs is not None:
+            own = _Costs(row.macs, row.parameters_trainable, row.latency_ms.median if row.latency_ms else None)
+            needed = _Costs(macs, ahead.at(parameters, top1), ahead.at(ahead.latency, top1))
+            table.append(_EqualAccuracy(row, own, needed))
     return table
 
 
@@ -161,12 +172,12 @@ def _in_words(pair: Pair) -> list[str]:
 
 def _needed(pair: Pair) -> str:
     """The cost of the other family's largest network that the first family can match."""
-    table = [(row, costs["macs"][1]) for row, costs in _equal_accuracy(pair)]
-    known = [(row, macs) for row, macs in table if macs is not None]
-    if not known:
+    table = _equal_accuracy(pair)
+    if not table:
         return ""
-    row, macs = known[-1]
-    if macs >= row.macs:
+    row = table[-1].row
+    macs = table[-1].ahead.macs
+    if macs is None or macs >= row.macs:
         return ""
     return (
         f"For {row.model}’s accuracy, {percent(row.lead.mean)}, {pair.first.name} needs {human(macs)} MACs instead of "

@@ -1,17 +1,16 @@
 """The experiments: the only place where they meet. A new one is a folder, a line in EXPERIMENTS and a stage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from frugalnet.adaptation import section as adaptation
 from frugalnet.comparison.compare import Comparison, Evidence, compare
 from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset
 from frugalnet.data.copies import NearCopy
+from frugalnet.data.sizes import unequal_sizes
 from frugalnet.document.blocks import Section
 from frugalnet.document.wording import count
 from frugalnet.errors import printable
@@ -43,7 +42,6 @@ class Experiment(Protocol):
 
 
 MOST_NAMED = 10  # near copies
-MOST_UNEQUAL = 1.5  # the largest class, in smallest ones, up to which top-1 ranks the networks
 EXPERIMENTS: tuple[Any, ...] = (robustness, export, adaptation)  # each an Experiment; in the order of the report
 
 
@@ -69,24 +67,6 @@ def _in_words(near_copies: Sequence[NearCopy]) -> str:
     return f"{count(len(near_copies), 'validation image')} {look}: {named}{more}."
 
 
-def unequal_sizes(data: Dataset) -> tuple[int, int] | None:
-    """The numbers of images of the smallest and the largest class, if their ratio exceeds `MOST_UNEQUAL`; else None.
-
-    Of both splits together: a hold-out of a few images of each class rounds.
-    """
-    counts = sum(np.bincount(split.labels, minlength=len(data.class_ids)) for split in (data.train, data.validation))
-    smallest, largest = int(np.min(counts)), int(np.max(counts))
-    return (smallest, largest) if largest > MOST_UNEQUAL * smallest else None
-
-
-def measured(evidence: Evidence) -> Iterator[tuple[Experiment, Any]]:
-    """Each experiment that measured something, with its result."""
-    for experiment in EXPERIMENTS:
-        result = evidence.result(experiment.Result)
-        if result is not None:
-            yield experiment, result
-
-
-def unmeasured(evidence: Evidence) -> list[Experiment]:
-    """The experiments that measured nothing."""
-    return [experiment for experiment in EXPERIMENTS if evidence.result(experiment.Result) is None]
+def results_of(evidence: Evidence) -> list[tuple[Experiment, Any]]:
+    """Each experiment with its result; None: it measured nothing."""
+    return [(experiment, evidence.result(experiment.Result)) for experiment in EXPERIMENTS]

@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from frugalnet.comparison import families
 from frugalnet.comparison.comparable import recipe
 from frugalnet.comparison.compare import Comparison, Evidence
+from frugalnet.comparison.families import Pair
 from frugalnet.document.wording import count
 from frugalnet.paper.claims import Claim, judge
 from frugalnet.pictures import SIDE
 from frugalnet.recommendation import NO_LIMIT, Budget
 from frugalnet.study import equal_cost, starts
 from frugalnet.study.advice import advise
-from frugalnet.study.experiments import measured
+from frugalnet.study.experiments import results_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Findings:
     budget: Budget  # that it keeps to
     facts: dict[str, str]  # what was run: commit, data, networks, recipe, machines
     claims: list[Claim]
+    pairs: list[Pair]  # of families, compared at equal cost
 
     @property
     def comparison(self) -> Comparison:
@@ -34,24 +37,29 @@ class Findings:
         """Every figure of the tables, ready for JSON: comparison.json."""
         comparison = self.comparison
         return {
-            **{key: comparison.first.run[key] for key in ("is_sample", "num_classes", "validated_on")},
+            **{key: getattr(comparison.first.run, key) for key in ("is_sample", "num_classes", "validated_on")},
             "facts": self.facts,
             "notes": comparison.notes,
             "scope": self.scope,
             "recommendation": self.recommendation,
             "networks": [row.figures() for row in comparison.rows],
             "differences": [asdict(difference) for difference in comparison.differences],
-            **({"equal_cost": at_equal_cost} if (at_equal_cost := equal_cost.summary(comparison)) else {}),
+            **({"equal_cost": at_equal_cost} if (at_equal_cost := equal_cost.summary(self.pairs)) else {}),
             "training_cost": {row.model: [asdict(reached) for reached in row.reached] for row in comparison.rows},
             "claims": [asdict(claim) for claim in self.claims],
-            **{experiment.ID: experiment.summary(result, comparison) for experiment, result in measured(self.evidence)},
+            **{
+                experiment.ID: experiment.summary(result, comparison)
+                for experiment, result in results_of(self.evidence)
+                if result is not None
+            },
         }
 
 
 def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
     """The conclusions from a comparison and its experiments. budget: what a network may cost that is recommended."""
     comparison = evidence.comparison
-    of_families = equal_cost.sentences(comparison)
+    pairs = families.pairs(comparison)
+    of_families = equal_cost.sentences(pairs)
     first, *others = advise(evidence, budget)
     advice = [first, *starts.sentences(comparison), *others]
     return Findings(
@@ -61,6 +69,7 @@ def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
         budget=budget,
         facts=_facts(comparison),
         claims=judge(evidence) if comparison.is_of_the_paper else [],
+        pairs=pairs,
     )
 
 
@@ -82,13 +91,13 @@ def _facts(comparison: Comparison) -> dict[str, str]:
             for commit, changed in sorted(commits.items())
         )
         or "not stated",
-        "data": f"{run['data']}, {run['num_classes']} classes: {run['n_train']:,} training images, "
-        f"{run['n_validation']:,} of the {run['validated_on']}",
-        "data hash": run["data_sha256"],
-        "views hash": run["views_sha256"],
+        "data": f"{run.data}, {run.num_classes} classes: {run.n_train:,} training images, "
+        f"{run.n_validation:,} of the {run.validated_on}",
+        "data hash": run.data_sha256,
+        "views hash": run.views_sha256,
         "networks": "; ".join(networks),
         "recipe": ", ".join(f"{key} {value}" for key, value in recipe(comparison.first).items()),
-        "trained on": _merged([record.run.get("environment", {}) for record in records]),
+        "trained on": _merged([record.run.environment for record in records]),
         "cost measured on": _merged([record.cost.get("machine", {}) for record in records]),
     }
 
@@ -106,13 +115,13 @@ def _scope(comparison: Comparison) -> str:
     """What was compared, in one sentence."""
     run = comparison.first.run
     rows = comparison.rows
-    data = "the sample data, which say nothing about Tiny ImageNet" if run["is_sample"] else run["data"]
-    sizes = f" ({side(comparison)} pixels)" if run.get("side") or not comparison.is_of_the_paper else ""
+    data = "the sample data, which say nothing about Tiny ImageNet" if run.is_sample else run.data
+    sizes = f" ({side(comparison)} pixels)" if run.side != SIDE or not comparison.is_of_the_paper else ""
     trained = dict.fromkeys(f"{count(row.epochs, 'epoch')} of recipe {row.recipe}" for row in rows)
     seeds = dict.fromkeys(count(len(row.seeds), "seed") for row in rows)
     return (
-        f"{count(len(rows), 'network')} on {data}: {run['num_classes']} classes, {run['n_validation']:,} images{sizes} "
-        f"of the {run['validated_on']}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
+        f"{count(len(rows), 'network')} on {data}: {run.num_classes} classes, {run.n_validation:,} images{sizes} "
+        f"of the {run.validated_on}. Trained for {' or '.join(trained)}, with {' or '.join(seeds)}."
     ) + _unequal(comparison)
 
 
@@ -129,5 +138,5 @@ def _unequal(comparison: Comparison) -> str:
 
 def side(comparison: Comparison) -> str:
     """The size of the images, as 64×64."""
-    pixels = comparison.first.run.get("side", SIDE)
+    pixels = comparison.first.run.side
     return f"{pixels}×{pixels}"

@@ -16,7 +16,7 @@ from frugalnet.paper import section as paper
 from frugalnet.study import accuracy, cost, equal_cost, tables, training
 from frugalnet.study import classes as of_classes
 from frugalnet.study.advice import chooser
-from frugalnet.study.experiments import Experiment, measured, unmeasured
+from frugalnet.study.experiments import Experiment, results_of
 from frugalnet.study.findings import Findings
 
 QUESTION = "How much accuracy does a network’s computation buy?"
@@ -85,14 +85,16 @@ def write_report(report: Report, out: Path) -> None:
 def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     """The report: what was found, the sections on the networks, the paper's claims, and the experiments."""
     comparison = findings.comparison
-    at_equal_cost = equal_cost.section(comparison)
+    at_equal_cost = equal_cost.section(comparison, findings.pairs)
     of_networks = [*filter(None, [at_equal_cost]), *(section(comparison) for section in SECTIONS)]
-    of_paper = [paper.section(findings.claims, comparison)] if comparison.is_of_the_paper else []
-    of_experiments = [experiment.section(result, comparison) for experiment, result in measured(findings.evidence)]
-    not_measured = [
-        f"{experiment.TITLE}: not measured{_why(experiment, findings.evidence)}."
-        for experiment in unmeasured(findings.evidence)
-    ]
+    of_paper = [paper.section(findings.claims, comparison, findings.pairs)] if comparison.is_of_the_paper else []
+    of_experiments: list[Section] = []
+    not_measured: list[str] = []
+    for experiment, result in results_of(findings.evidence):
+        if result is None:
+            not_measured.append(f"{experiment.TITLE}: not measured{_why(experiment, findings.evidence)}.")
+        else:
+            of_experiments.append(experiment.section(result, comparison))
     left_out = [f"Left out: {record.name}, {record.reason}." for record in comparison.left_out]
     return Document(
         title=QUESTION,
@@ -106,7 +108,7 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
         notes=[*comparison.notes, *left_out, *not_measured],
         colours=colours(comparison.rows),
         open_fold=comparison.first.model,
-        banner=SAMPLE_BANNER if comparison.first.run["is_sample"] else "",
+        banner=SAMPLE_BANNER if comparison.first.run.is_sample else "",
         attached=of_classes.figures_of_records(comparison),
     )
 

@@ -10,7 +10,7 @@ from frugalnet.data import arrays
 from frugalnet.files import sha256, sha256_of, write_json, write_table
 from frugalnet.pictures import SIDE
 from frugalnet.project import checkpoints_folder
-from frugalnet.run_cache import tell_of_lost_results
+from frugalnet.run import Run
 from frugalnet.sources import weights_sha256
 from frugalnet.training.batches import Views
 from frugalnet.training.checkpoint import Checkpoints
@@ -36,74 +36,67 @@ def describe(
     *,
     teacher: Mapping[str, Any] | None = None,
     distributed: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """A run's identity, as run.json and MLflow hold it.
-
-    `fingerprint` is the SHA-256 of all that the weights depend on: inputs, parameters, code and environment.
-    teacher: what the logits depend on, to which their hash is added.
-    """
+) -> Run:
+    """What a run is, before it has weights. teacher: what the logits depend on, to which their hash is added."""
     data = job.data
-    run = {
-        "model": job.model,
-        "seed": job.seed,
-        "data": data.name,
-        "is_sample": data.is_sample,
-        "validated_on": data.validated_on,
-        "data_sha256": sha256_of(data.sha256),
-        "views_sha256": sha256_of(job.views.sha256),
-        "source_sha256": weights_sha256(models.parse(job.model).architecture),
-        "num_classes": len(data.class_ids),
-        "n_train": len(data.train.labels),
-        "n_validation": len(data.validation.labels),
-        "train": job.recipe.model_dump(exclude_defaults=True),
-        "environment": dict(environment),
-    }
+    stated: dict[str, Any] = {}
     if job.logits and teacher:
-        run["teacher"] = {**teacher, "logits_sha256": sha256_of(job.logits.sha256)}
+        stated["teacher"] = {**teacher, "logits_sha256": sha256_of(job.logits.sha256)}
     if job.start and (start := read_start(job.model, job.start.parent)):
-        run["start"] = start.model_dump()
+        stated["start"] = start
     if data.side != SIDE:
-        run["side"] = data.side
+        stated["side"] = data.side
     if distributed:
-        run["distributed"] = dict(distributed)
+        stated["distributed"] = dict(distributed)
     if job.left_out:
-        run["left_out"] = list(job.left_out)
-    return run | {"fingerprint": sha256_of(run)}
+        stated["left_out"] = list(job.left_out)
+    run = Run(
+        model=job.model,
+        seed=job.seed,
+        data=data.name,
+        is_sample=data.is_sample,
+        validated_on=data.validated_on,
+        data_sha256=sha256_of(data.sha256),
+        views_sha256=sha256_of(job.views.sha256),
+        source_sha256=weights_sha256(models.parse(job.model).architecture),
+        num_classes=len(data.class_ids),
+        n_train=len(data.train.labels),
+        n_validation=len(data.validation.labels),
+        train=job.recipe.model_dump(exclude_defaults=True),
+        environment=dict(environment),
+        **stated,
+    )
+    return run.changed(fingerprint=sha256_of(run.stored()))
 
 
-def name(run: Mapping[str, Any]) -> str:
-    """The name of a run's files: residual-0."""
-    return f"{run['model']}-{run['seed']}"
-
-
-def checkpoints(root: Path, run: Mapping[str, Any]) -> Checkpoints:
+def checkpoints(root: Path, run: Run) -> Checkpoints:
     """A run's checkpoints, under the project's root: DVC deletes a stage's outputs before it reruns the stage."""
-    return Checkpoints(checkpoints_folder(root) / "train" / f"{name(run)}-{run['fingerprint'][:16]}")
+    return Checkpoints(checkpoints_folder(root) / "train" / f"{run.name}-{run.fingerprint[:16]}")
 
 
-def tell_of_other_checkpoints(root: Path, run: Mapping[str, Any]) -> None:
-    """Report on stderr what cannot be used: checkpoints of other inputs, and results whose files DVC lacks."""
-    tell_of_lost_results(f"train@{name(run)}")
+def tell_of_other_checkpoints(root: Path, run: Run) -> None:
+    """Report on stderr that there are checkpoints of other inputs, which cannot be used."""
     own = checkpoints(root, run).folder
-    folders = {path.relative_to(own.parent).parts[0] for path in own.parent.glob(f"{name(run)}-*/**/*.ckpt")}
+    folders = {path.relative_to(own.parent).parts[0] for path in own.parent.glob(f"{run.name}-*/**/*.ckpt")}
     if others := folders - {own.name}:
         print(
-            f"{own.parent}: checkpoints of {name(run)} with other parameters, data, code or machine are not "
+            f"{own.parent}: checkpoints of {run.name} with other parameters, data, code or machine are not "
             f"used (kept for those): {', '.join(sorted(others))}",
             file=sys.stderr,
         )
 
 
-def outputs(run: Mapping[str, Any]) -> tuple[Path, Path]:
+def outputs(run: Run) -> tuple[Path, Path]:
     """Where a finished run's weights are, and the folder of its FILES."""
-    return Path("models") / f"{name(run)}.safetensors", Path("results/train") / name(run)
+    return Path("models") / f"{run.name}.safetensors", Path("results/train") / run.name
 
 
-def write_results(run: Mapping[str, Any], trainer: Trainer, timing: Mapping[str, Any]) -> str:
+def write_results(run: Run, trainer: Trainer, timing: Mapping[str, Any]) -> str:
     """Write a finished run's weights, history, timing and run.json. Returns the weights' SHA-256."""
     weights, out = outputs(run)
     save_weights(trainer.result.state_dict(), weights)
     write_table(out / "history.csv", trainer.history.rows)
     write_json(out / "timing.json", {**trainer.history.timing(), **timing})
-    write_json(out / "run.json", {**run, "weights_sha256": sha256(weights)})
-    return sha256(weights)
+    finished = run.changed(weights_sha256=sha256(weights))
+    write_json(out / "run.json", finished.stored())
+    return finished.weights_sha256

@@ -10,19 +10,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from frugalnet.files import atomic, read_json, unreadable, write_json
+from frugalnet.run import Start
 from frugalnet.schema import Config
 from frugalnet.training.config import TrainConfig
 
 FOLDER = Path("data/start")
 _LIST = "start.json"
-
-
-class Start(Config):
-    """Weights that a network starts from: a file in the same folder, and the data that it was trained on."""
-
-    file: str
-    sha256: str
-    data: str
 
 
 class _Listed(Config):

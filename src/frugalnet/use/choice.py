@@ -72,19 +72,19 @@ class Option:
         return {"network": self.stored.name, "format": self.format, **accuracy, **cost, "data": entry.data}
 
 
-def options(networks: Sequence[Stored], measured: Latencies | None = None) -> list[Option]:
+def list_options(networks: Sequence[Stored], measured: Latencies | None = None) -> list[Option]:
     """The files for ONNX Runtime of stored networks, of those whose accuracy is known. measured: their latencies."""
-    found = []
+    options = []
     for stored in networks:
         entry = stored.entry
         latency = measured.latency_ms.get(stored.name, {}) if measured else {}
         if entry.onnx:
             path = stored.path.parent / entry.onnx.file
-            found.append(Option(stored, "onnx", path, entry.top1, latency.get("onnx")))
+            options.append(Option(stored, "onnx", path, entry.top1, latency.get("onnx")))
         if entry.int8 and entry.int8.top1 is not None:
             path = stored.path.parent / entry.int8.file
-            found.append(Option(stored, "int8", path, entry.int8.top1, latency.get("int8")))
-    return found
+            options.append(Option(stored, "int8", path, entry.int8.top1, latency.get("int8")))
+    return options
 
 
 def read_options(folder: Path | None) -> tuple[list[Option], Latencies | None]:
@@ -94,27 +94,28 @@ def read_options(folder: Path | None) -> tuple[list[Option], Latencies | None]:
     """
     folder = folder or weights.project_folder()
     measured = weights.read_description(Latencies, folder / MEASURED) if (folder / MEASURED).exists() else None
-    found = options(weights.of_folder(folder), measured)
-    if not found:
+    options = list_options(weights.of_folder(folder), measured)
+    if not options:
         raise UserError(f"{folder}: holds no ONNX file; write some with frugalnet export")
-    return found, measured
+    return options, measured
 
 
-def of_format(found: Sequence[Option], kind: Format | None) -> list[Option]:
+def of_format(options: Sequence[Option], kind: Format | None) -> list[Option]:
     """Those of one format; None: all."""
-    return [option for option in found if kind in (None, option.format)]
+    return [option for option in options if kind in (None, option.format)]
 
 
-def with_latencies(found: Sequence[Option], measured: Latencies) -> list[Option]:
+def with_latencies(options: Sequence[Option], measured: Latencies) -> list[Option]:
     """The same files with other latencies."""
-    return [replace(option, latency_ms=measured.latency_ms[option.stored.name][option.format]) for option in found]
+    return [replace(option, latency_ms=measured.latency_ms[option.stored.name][option.format]) for option in options]
 
 
-def measure(found: Sequence[Option], rounds: int = ROUNDS, calls: int = CALLS) -> Latencies:
+def time_options(options: Sequence[Option], rounds: int = ROUNDS, calls: int = CALLS) -> Latencies:
     """Time one picture on one thread with each file, alternating between them."""
-    runs = [runtime.open_onnx(option.path) for option in found]
-    pictures = [np.full((1, option.stored.entry.side, option.stored.entry.side, 3), 127, np.uint8) for option in found]
-    seconds: list[list[float]] = [[] for _ in found]
+    runs = [runtime.open_onnx(option.path) for option in options]
+    sides = [option.stored.entry.side for option in options]
+    pictures = [np.full((1, side, side, 3), 127, np.uint8) for side in sides]
+    seconds: list[list[float]] = [[] for _ in options]
     for run, picture in zip(runs, pictures, strict=True):
         run(picture)
     for _ in range(rounds):
@@ -124,19 +125,19 @@ def measure(found: Sequence[Option], rounds: int = ROUNDS, calls: int = CALLS) -
                 run(picture)
                 times.append(time.perf_counter() - start)
     medians: dict[str, dict[Format, float]] = {}
-    for option, times in zip(found, seconds, strict=True):
+    for option, times in zip(options, seconds, strict=True):
         medians.setdefault(option.stored.name, {})[option.format] = 1000 * float(np.median(times))
     machine: dict[str, str | int] = {"cpu": cpu_model_name(), "threads": 1, "onnxruntime": version("onnxruntime")}
     return Latencies(machine=machine, latency_ms=medians)
 
 
-def fitting(found: Sequence[Option], budget: Budget) -> list[Option]:
+def fitting(options: Sequence[Option], budget: Budget) -> list[Option]:
     """The files within a budget, best first: by top-1, then by MACs.
 
     Raises UserError, naming the closest, if none is.
     """
-    by_name = {option.name: option for option in found}
-    choice = recommendation.choose([option.candidate for option in found], budget)
+    by_name = {option.name: option for option in options}
+    choice = recommendation.choose([option.candidate for option in options], budget)
     if choice.fitting:
         return [by_name[candidate.name] for candidate in choice.fitting]
     limits = " ".join(f"{_OPTIONS[cost]} {limit:g}" for cost, limit in budget.limits.items())
@@ -158,10 +159,10 @@ def why(option: Option) -> str:
     return f"{option.stored.name}, the most accurate within the limits: {accuracy}, {cost}"
 
 
-def table(found: Sequence[Option], measured: Latencies | None) -> str:
+def table(options: Sequence[Option], measured: Latencies | None) -> str:
     """A line for each file, for a terminal, and where the latencies were measured."""
     lines = [("network", "file", "top-1 (95 % interval)", "MACs", "bytes", "latency", "data")]
-    for option in found:
+    for option in options:
         low, high = option.interval
         accuracy = f"{option.top1:.1%} ({100 * low:.1f} to {100 * high:.1f} %)"
         latency = f"{option.latency_ms:.2f} ms" if option.latency_ms else "not measured"

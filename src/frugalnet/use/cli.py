@@ -4,11 +4,14 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from frugalnet import streams
 from frugalnet.errors import in_one_line
 from frugalnet.stage import end_in_order
 from frugalnet.use import commands as run
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main() -> None:
@@ -18,6 +21,15 @@ def main() -> None:
         description="Find a network for a device; classify pictures with it, fine-tune, export or serve it.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    for add in (_add_predict, _add_adapt, _add_export, _add_serve, _add_check, _add_networks):
+        add(commands)
+    arguments = parser.parse_args()
+    with in_one_line("frugalnet"):
+        end_in_order()
+        sys.exit(arguments.call(arguments))
+
+
+def _add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="classify pictures", description=run.predict.__doc__)
     predict.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, a folder, or - for standard input")
     predict.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
@@ -29,6 +41,9 @@ def main() -> None:
     )
     predict.add_argument("--json", action="store_true", help="print one JSON array instead of text")
     predict.set_defaults(call=run.predict)
+
+
+def _add_adapt(commands: Commands) -> None:
     adapt = commands.add_parser("adapt", help="fine-tune a network on your own pictures", description=run.adapt.__doc__)
     adapt.add_argument("folder", type=Path, metavar="FOLDER", help="holds a folder of pictures for each class")
     adapt.add_argument("--model", help="the network to start from (default: the most accurate)")
@@ -51,6 +66,9 @@ def main() -> None:
     )
     adapt.add_argument("--out", type=Path, help="the folder of weights to write (default: FOLDER-network)")
     adapt.set_defaults(call=run.adapt)
+
+
+def _add_export(commands: Commands) -> None:
     export = commands.add_parser("export", help="write a network for other runtimes", description=run.export.__doc__)
     export.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
     export.add_argument("--model", help="depthwise or, with its seed, depthwise-0; by default the most accurate")
@@ -66,6 +84,9 @@ def main() -> None:
     )
     source.add_argument("--copy", action="store_true", help="copy the ONNX files that lie beside the weights")
     export.set_defaults(call=run.export)
+
+
+def _add_serve(commands: Commands) -> None:
     serve = commands.add_parser(
         "serve", aliases=["try"], help="answer HTTP requests, and show a page", description=run.serve.__doc__
     )
@@ -80,18 +101,20 @@ def main() -> None:
     )
     serve.add_argument("--examples", type=Path, metavar="FOLDER", help="pictures, or folders of them, for the page")
     serve.set_defaults(call=run.serve)
+
+
+def _add_check(commands: Commands) -> None:
     check = commands.add_parser("check", help="check params.yaml before a run", description=run.check.__doc__)
     check.set_defaults(call=run.check)
+
+
+def _add_networks(commands: Commands) -> None:
     networks = commands.add_parser("networks", help="list networks that fit a device", description=run.networks.__doc__)
     networks.add_argument("--weights", type=Path, help="a folder of weights to list instead of the project's")
     _add_limits(networks)
     networks.add_argument("--measure", action="store_true", help="time the networks on this machine first")
     networks.add_argument("--json", action="store_true", help="print one JSON array instead of text")
     networks.set_defaults(call=run.networks)
-    arguments = parser.parse_args()
-    with in_one_line("frugalnet"):
-        end_in_order()
-        sys.exit(arguments.call(arguments))
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

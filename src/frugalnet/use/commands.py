@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,8 @@ def _within_limits(arguments: argparse.Namespace) -> "Option | None":
         raise UserError("--model and limits: give one of them")
     from frugalnet.use import choice
 
-    found, _ = choice.read_options(arguments.weights)
-    option = choice.fitting(choice.of_format(found, arguments.format), budget)[0]
+    options, _ = choice.read_options(arguments.weights)
+    option = choice.fitting(choice.of_format(options, arguments.format), budget)[0]
     print(f"frugalnet: {choice.why(option)}", file=sys.stderr)
     return option
 
@@ -58,25 +59,43 @@ def networks(arguments: argparse.Namespace) -> int:
     interval, MACs, bytes and latency; with limits, those within them."""
     from frugalnet.use import choice
 
-    found, measured = choice.read_options(arguments.weights)
-    found = choice.of_format(found, arguments.format)
+    options, measured = choice.read_options(arguments.weights)
+    options = choice.of_format(options, arguments.format)
     if arguments.measure:
-        measured = choice.measure(found)
-        found = choice.with_latencies(found, measured)
-    found = choice.fitting(found, _budget(arguments))
+        measured = choice.time_options(options)
+        options = choice.with_latencies(options, measured)
+    options = choice.fitting(options, _budget(arguments))
     with _while_output_is_read():
         if arguments.json:
-            print(json.dumps([option.described() for option in found], indent=2))
+            print(json.dumps([option.described() for option in options], indent=2))
         else:
-            print("\n".join(map(printable, choice.table(found, measured).splitlines())))
+            print("\n".join(map(printable, choice.table(options, measured).splitlines())))
     return 0
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What `predict` says of a picture, as JSON has it. top: as `Prediction.named` gives it."""
+
+    file: str
+    network: str
+    changes: list[str]
+    milliseconds: float
+    top: list[dict[str, Any]]
+
+    def in_words(self) -> str:
+        """For a terminal: control characters in names are escaped."""
+        changes = f" ({', '.join(self.changes)})" if self.changes else ""
+        lines = [f"{self.file}{changes}: {self.network}, {self.milliseconds:.2f} ms"]
+        lines += [f"  {guess['probability']:7.2%}  {guess['name']}" for guess in self.top]
+        return "\n".join(printable(line) for line in lines)
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Classify each picture. Pictures may have any size: their EXIF orientation is applied, then they are
     centre-cropped and scaled to the size that the network takes. Exits with 1 if a picture cannot be classified; the
     others still are."""
-    from frugalnet import pictures  # here: --help needs none of it
+    from frugalnet import picture_files, pictures  # here: --help needs none of it
     from frugalnet.use import runtime
 
     if arguments.run and arguments.weights:
@@ -85,11 +104,11 @@ def predict(arguments: argparse.Namespace) -> int:
         where = _downloaded(arguments.run, folder) if arguments.run else arguments.weights
         option = _within_limits(arguments)
         network = runtime.open_stored(option.stored, option.format) if option else runtime.load(arguments.model, where)
-    predictions: list[dict[str, Any]] = []
+    answers: list[_Answer] = []
     failed = 0
-    left_out = pictures.LeftOut()
+    left_out = picture_files.LeftOut()
     with _while_output_is_read():
-        for name in pictures.find_pictures(arguments.pictures, left_out):
+        for name in picture_files.find_pictures(arguments.pictures, left_out):
             try:
                 picture = pictures.open_file(name, network.side)
             except UserError as error:
@@ -97,19 +116,13 @@ def predict(arguments: argparse.Namespace) -> int:
                 print(f"frugalnet: {error}", file=sys.stderr)
                 continue
             (prediction,) = network.predict([picture.pixels])
-            predictions.append(
-                {
-                    "file": picture.name,
-                    "network": network.name,
-                    "changes": list(picture.changes),
-                    "milliseconds": prediction.milliseconds,
-                    "top": prediction.named(arguments.top),
-                }
-            )
+            top = prediction.named(arguments.top)
+            answer = _Answer(picture.name, network.name, list(picture.changes), prediction.milliseconds, top)
+            answers.append(answer)
             if not arguments.json:
-                print(_text(predictions[-1]))
+                print(answer.in_words())
         if arguments.json:
-            print(json.dumps(predictions, indent=2))
+            print(json.dumps([asdict(answer) for answer in answers], indent=2))
     if left_out:
         print(f"frugalnet: {printable(left_out)}", file=sys.stderr)
     return int(failed > 0)
@@ -197,11 +210,3 @@ def _aliased(arguments: argparse.Namespace, folder: Path) -> Path:
         from frugalnet import project, registry
 
         return registry.download_alias(project.project_root(), arguments.alias, folder, arguments.data)
-
-
-def _text(picture: dict[str, Any]) -> str:
-    """One picture's classes, for a terminal: control characters in names are escaped."""
-    changes = f" ({', '.join(picture['changes'])})" if picture["changes"] else ""
-    lines = [f"{picture['file']}{changes}: {picture['network']}, {picture['milliseconds']:.2f} ms"]
-    lines += [f"  {guess['probability']:7.2%}  {guess['name']}" for guess in picture["top"]]
-    return "\n".join(printable(line) for line in lines)

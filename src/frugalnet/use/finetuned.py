@@ -18,6 +18,7 @@ from frugalnet.export.config import ExportConfig
 from frugalnet.export.files import write_files
 from frugalnet.export.formats import FILES
 from frugalnet.metrics import counts
+from frugalnet.training.batches import Examples
 from frugalnet.training.inference import infer
 from frugalnet.use import weights
 from frugalnet.use.weights import Stored
@@ -59,7 +60,8 @@ class FineTuned:
         views = [augment(pixels, config, view, 0) for view in range(VIEWS)]
         chosen = evened(labels, seed) if is_balanced else np.arange(len(labels))
         tuned = for_classes(network, stored.entry.model, seed, int(labels.max()) + 1)
-        fine_tune(tuned, part, lambda epoch: views[epoch % VIEWS][chosen], labels[chosen], normalise, TUNING, seed)
+        examples = Examples(lambda epoch: views[epoch % VIEWS][chosen], labels[chosen])
+        fine_tune(tuned, part, examples, normalise, TUNING, seed)
         self._network = nn.Sequential(normalise, tuned)
         self._pixels = pixels
         self.run = partial(infer, tuned, normalise=normalise)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet import pictures
 from frugalnet.data.copies import near_copies
 from frugalnet.errors import UserError
+from frugalnet.picture_files import LeftOut, find_pictures, is_systems
+from frugalnet.pictures import open_file
 
 FEWEST = 5  # pictures of a class: one of them is held out
 HELD_OUT = 0.2  # of each class
@@ -41,12 +42,12 @@ def read_pictures(folder: Path, side: int) -> LabelledPictures:
     classes = _class_folders(folder)
     first: dict[bytes, tuple[str, int]] = {}  # the file and label of each picture, by its pixels
     notes: list[str] = []
-    left_out = pictures.LeftOut()
+    left_out = LeftOut()
     for label, path in enumerate(classes):
         before = len(first)
-        for file in pictures.find_pictures([str(path)], left_out):
+        for file in find_pictures([str(path)], left_out):
             try:
-                picture = pictures.open_file(file, side)
+                picture = open_file(file, side)
             except UserError as error:
                 notes.append(f"left out: {error}")
                 continue
@@ -74,7 +75,7 @@ def read_pictures(folder: Path, side: int) -> LabelledPictures:
 def _class_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not pictures.is_systems(path.name))
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not is_systems(path.name))
     if len(classes) < 2:
         present = f"only '{classes[0].name}'" if classes else "none"
         raise UserError(f"{folder}: expected at least two folders, each with the pictures of a class; found {present}")

@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from frugalnet.export.formats import Format
 from frugalnet.export.runtimes import runnable_files
 from frugalnet.files import sha256, sha256_of
 from frugalnet.pictures import encode_png
+from frugalnet.run import Run
 from frugalnet.tracking import TrackedRun
 from frugalnet.use.weights import Export, Stored, write_weights
 
@@ -21,14 +21,14 @@ from frugalnet.use.weights import Export, Stored, write_weights
 def register(
     tracked: TrackedRun,
     stored: Stored,
-    run: Mapping[str, Any],
+    run: Run,
     data: Dataset,
     exported: Path,
     accepted: Collection[Format],
 ) -> None:
     """Register the network with its files for other runtimes, those of the formats that were accepted.
 
-    run: as run.json holds it. exported: the folder that `write_stored` filled.
+    exported: the folder that `write_stored` filled.
     """
     entry = stored.entry
     files = {kind: file.path for kind, file in runnable_files(exported, entry.side).items() if kind in accepted}
@@ -37,10 +37,12 @@ def register(
         write_weights(folder, [_with_files(stored, files, Path(temporary))])
         for path in files.values():
             shutil.copyfile(path, folder / path.name)
-        how = [run.get(key) for key in ("train", "views_sha256", "teacher", "distributed")]
+        how = [run.train, run.views_sha256, run.teacher, run.distributed]
         same = ("model", "seed", "data", "is_sample", "validated_on", "data_sha256", "weights_sha256", "fingerprint")
-        tags = {key: str(run[key]) for key in same} | {"trained_sha256": sha256_of(how)}
+        tags = {key: str(getattr(run, key)) for key in same} | {"trained_sha256": sha256_of(how)}
         tags |= {"top1": str(entry.top1), "macs": str(entry.macs), "int8_accepted": str("int8" in accepted)}
+        if entry.macro_accuracy is not None:
+            tags["macro_accuracy"] = str(entry.macro_accuracy)
         tags["files_sha256"] = sha256_of({path.name: sha256(path) for path in sorted(folder.iterdir())})
         reached = f"top-1 {entry.top1:.2%} on the {entry.validated_on} of {entry.data}, {entry.macs / 1e6:.2f} M MACs"
         beside = ", ".join(path.name for path in sorted(folder.glob("model.*")))

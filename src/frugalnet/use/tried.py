@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from frugalnet import pictures
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError, printable
 from frugalnet.export.config import ExportConfig
@@ -21,6 +20,8 @@ from frugalnet.files import atomic, sha256_of
 from frugalnet.metrics.accuracy import predict
 from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.statistics import wilson_interval
+from frugalnet.picture_files import LeftOut, find_pictures
+from frugalnet.pictures import open_file
 from frugalnet.use import labelled
 from frugalnet.use.exported import describe_stored, runnables, write_stored
 from frugalnet.use.weights import Stored
@@ -87,13 +88,13 @@ def read_shown(stored: Stored, names: Sequence[str]) -> Shown:
     """The pictures of the command line. Raises UserError for a file that is not a picture."""
     if len(names) == 1 and _holds_folders(Path(names[0])):
         return _of_classes(stored, Path(names[0]))
-    left_out = pictures.LeftOut()
-    files = list(pictures.find_pictures([*names], left_out))
+    left_out = LeftOut()
+    files = list(find_pictures([*names], left_out))
     if left_out:
         print(f"frugalnet: {printable(left_out)}", file=sys.stderr)
     side = stored.entry.side
     bar = tqdm(files, desc="Reading", unit="picture", disable=not sys.stderr.isatty(), leave=False)
-    pixels = np.stack([pictures.open_file(file, side).pixels for file in bar])
+    pixels = np.stack([open_file(file, side).pixels for file in bar])
     return Shown(pixels, pixels, None, f"{len(pixels)} pictures")
 
 

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field, model_validator
 
+from frugalnet.data import arrays
+from frugalnet.data.sizes import unequal_sizes
 from frugalnet.errors import UserError
 from frugalnet.export.formats import Format
 from frugalnet.files import atomic, read_json, read_regular, sha256, sha256_of, write_json
+from frugalnet.run import read_run
 from frugalnet.schema import Config
 
 if TYPE_CHECKING:
@@ -61,8 +64,8 @@ class Export(Config):
 class Entry(Config):
     """A network in weights.json. mean, std: R, G, B in 0..255; top1: on the `n` images of `validated_on` of `data`.
 
-    side: of the pictures, in pixels. onnx, int8: the network's files for ONNX Runtime; None: there are none. What has
-    its default is not written.
+    macro_accuracy: None where classes are of like size. side: of the pictures, in pixels. onnx, int8: the network's
+    files for ONNX Runtime; None: there are none. What has its default is not written.
     """
 
     file: Annotated[str, _PLAIN]
@@ -79,6 +82,7 @@ class Entry(Config):
     top1: _Share
     n: Annotated[_Count, Field(ge=1)]
     macs: _Count
+    macro_accuracy: _Share | None = None
     side: int = Field(default=64, ge=SMALLEST_SIDE, le=LARGEST_SIDE)
     onnx: Export | None = None
     int8: Export | None = None
@@ -174,29 +178,30 @@ def of_file(path: Path) -> Stored:
 
 def of_run(project: Path, name: str) -> Stored:
     """A network that the project has trained and evaluated. Raises UserError if it has not, or on other data."""
-    run = read_json(project / "results/train" / name / "run.json")
+    run = read_run(project / "results/train" / name / "run.json")
     metrics = read_json(project / "results/evaluate" / name / "metrics.json")
-    data = read_json(project / "data/arrays/dataset.json")
-    if run["data_sha256"] != sha256_of(data["sha256"]):
+    data = arrays.read_dataset(project / "data/arrays")
+    if run.data_sha256 != sha256_of(data.sha256):
         raise UserError(f"{name} was trained on other data than those in data/arrays; run `dvc repro`")
     entry = Entry(
         file=f"{name}.safetensors",
-        sha256=run["weights_sha256"],
-        model=run["model"],
-        seed=run["seed"],
-        classes=f"{data['name']}.json",
-        mean=data["mean"],
-        std=data["std"],
-        recipe=run["train"],
-        data=data["name"],
-        data_sha256=run["data_sha256"],
-        validated_on=run["validated_on"],
+        sha256=run.weights_sha256,
+        model=run.model,
+        seed=run.seed,
+        classes=f"{data.name}.json",
+        mean=data.mean,
+        std=data.std,
+        recipe=run.train,
+        data=data.name,
+        data_sha256=run.data_sha256,
+        validated_on=run.validated_on,
         top1=metrics["top1"],
         n=metrics["n"],
         macs=metrics["macs"],
-        side=run.get("side", 64),
+        macro_accuracy=metrics["macro_accuracy"] if unequal_sizes(data) else None,
+        side=run.side,
     )
-    classes = Classes(ids=data["class_ids"], names=data["class_names"])
+    classes = Classes(ids=data.class_ids, names=data.class_names)
     return Stored(path=project / "models" / entry.file, entry=entry, classes=classes)
 
 
