@@ -1,5 +1,6 @@
 """The classifier that `adapt` trains without PyTorch, and what it says of the held-out pictures."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,20 @@ def test_the_adapted_files_are_one_network_and_say_what_they_reached(tmp_path, m
     assert OnnxFile(network.path).key.endswith("fc")
     assert Image.open(tmp_path / "net/confusion.png").format == "PNG"
     assert sorted(path.parent.name for path in (tmp_path / "net/examples").glob("*/*.png")) == ["bright", "dark"]
+
+
+def test_files_whose_names_are_not_utf_8_are_named_in_escapes(tmp_path):
+    noise = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for number in range(8):
+            pixels = noise.integers(0, 256, (64, 64, 3), np.uint8)
+            path = tmp_path / "pictures" / label / os.fsdecode(b"caf\xe9%d.png" % number)
+            Image.fromarray(pixels).save(path)
+    outcome = adapt.adapt(tmp_path / "pictures", weights.choose_network("depthwise"), tmp_path / "out")
+    assert outcome.mistakes
+    assert all("caf\\xe9" in mistake.file for mistake in outcome.mistakes)
+    assert len(read_json(tmp_path / "out/adapt.json")["mistakes"]) == len(outcome.mistakes)
 
 
 def test_each_class_is_told_with_what_it_is_taken_for():
