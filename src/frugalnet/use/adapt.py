@@ -1,5 +1,6 @@
 """A stored network fine-tuned on a person's own pictures: a folder with a folder of pictures for each class."""
 
+import os
 import re
 import sys
 import tempfile
@@ -80,7 +81,8 @@ def _train_and_write(
     held = hold_out(shown.labels, shown.groups, options.seed)
     tuned = tune(stored, shown.pixels[~held], shown.labels[~held])
     predicted = tuned.run(shown.pixels[held]).argmax(axis=1)
-    files = [shown.files[i] for i in np.flatnonzero(held)]
+    # Names need not be UTF-8, which JSON and the card are.
+    files = [os.fsencode(shown.files[i]).decode(errors="backslashreplace") for i in np.flatnonzero(held)]
     outcome = judge(shown.classes, np.bincount(shown.labels), files, shown.labels[held], predicted)
     entry = Entry(
         file=f"{stored.entry.model}-{options.seed}.safetensors",
