@@ -17,7 +17,6 @@ from frugalnet.robustness.result import write_result
 from frugalnet.study.experiments import EXPERIMENTS
 from tools import publish, records
 
-
 SMALL = {"num_classes": 20, "n": 400}  # where the number of classes does not matter
 
 
