@@ -154,7 +154,8 @@ def _write_export(path: Path, data: bytes) -> Export:
 
 
 def _with_exports(stored: Stored, exports: Mapping[Format, Export]) -> Stored:
-    return stored.model_copy(update={"entry": stored.entry.model_copy(update=dict(exports))})
+    files: dict[str, Any] = dict(exports.items())
+    return stored.model_copy(update={"entry": stored.entry.model_copy(update=files)})
 
 
 def _write_examples(shown: LabelledPictures, held: NDArray[np.bool_], folder: Path) -> None:
