@@ -1,5 +1,6 @@
 """The classifier that `adapt` trains without PyTorch, and what it says of the held-out pictures."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,20 @@ def test_the_accuracy_of_the_int8_file_is_its_own_and_there_is_none_without_one(
     without = stored.model_copy(update={"entry": stored.entry.model_copy(update={"int8": None})})
     assert adapt.adapt(tmp_path / "mine", without, tmp_path / "other").int8_top1 is None
     assert weights.choose_network(None, tmp_path / "other").entry.int8 is None
+
+
+def test_files_whose_names_are_not_utf_8_are_named_in_escapes(tmp_path):
+    noise = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for number in range(8):
+            pixels = noise.integers(0, 256, (64, 64, 3), np.uint8)
+            path = tmp_path / "pictures" / label / os.fsdecode(b"caf\xe9%d.png" % number)
+            Image.fromarray(pixels).save(path)
+    outcome = adapt.adapt(tmp_path / "pictures", weights.choose_network("depthwise"), tmp_path / "out")
+    assert outcome.mistakes
+    assert all("caf\\xe9" in mistake.file for mistake in outcome.mistakes)
+    assert len(read_json(tmp_path / "out/adapt.json")["mistakes"]) == len(outcome.mistakes)
 
 
 def test_each_class_is_told_with_what_it_is_taken_for():

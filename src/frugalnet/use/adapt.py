@@ -1,5 +1,6 @@
 """A stored network fine-tuned on a person's own pictures: a folder with a folder of pictures for each class."""
 
+import os
 import re
 import sys
 import tempfile
@@ -80,7 +81,8 @@ def _train_and_write(
     held = hold_out(shown.labels, shown.groups, options.seed)
     tuned = tune(stored, shown.pixels[~held], shown.labels[~held])
     predicted = tuned.run(shown.pixels[held]).argmax(axis=1)
-    files = [shown.files[i] for i in np.flatnonzero(held)]
+    # Names need not be UTF-8, which JSON and the card are.
+    files = [os.fsencode(shown.files[i]).decode(errors="backslashreplace") for i in np.flatnonzero(held)]
     outcome = judge(shown.classes, np.bincount(shown.labels), files, shown.labels[held], predicted)
     entry = Entry(
         file=f"{stored.entry.model}-{options.seed}.safetensors",
@@ -136,9 +138,7 @@ def _write_network(
         stored = Stored(path=path, entry=entry.model_copy(update={"sha256": sha256(path)}), classes=classes)
         with tempfile.TemporaryDirectory() as empty:
             files = tuned.files(subject_of(stored).metadata, Path(empty))
-        exports: dict[str, Export] = {}
-        for kind, data in files.items():
-            exports[kind] = _write_export(path.with_suffix(_SUFFIXES[kind]), data)
+        exports = {kind: _write_export(path.with_suffix(_SUFFIXES[kind]), data) for kind, data in files.items()}
         stored = _with_exports(stored, exports)
         if "int8" in exports:
             right = open_stored(stored, "int8").logits(shown.pixels[held]).argmax(axis=1) == shown.labels[held]
@@ -153,8 +153,9 @@ def _write_export(path: Path, data: bytes) -> Export:
     return Export(file=path.name, sha256=sha256(path))
 
 
-def _with_exports(stored: Stored, exports: Mapping[str, Export]) -> Stored:
-    return stored.model_copy(update={"entry": stored.entry.model_copy(update=exports)})
+def _with_exports(stored: Stored, exports: Mapping[Format, Export]) -> Stored:
+    files: dict[str, Any] = dict(exports.items())
+    return stored.model_copy(update={"entry": stored.entry.model_copy(update=files)})
 
 
 def _write_examples(shown: LabelledPictures, held: NDArray[np.bool_], folder: Path) -> None:
