@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-METHODS = ("numpy", "numpy unbalanced", "pytorch", "pytorch unbalanced")
+METHODS = ("numpy", "numpy int8", "numpy unbalanced", "pytorch", "pytorch unbalanced")
 UNBALANCED = (400, 500, 120, 60, 40, 8)
 SHAPES = {"circle": 60, "triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6, "star": 10}
 
@@ -59,6 +59,7 @@ def measure(folder: Path, model: str, method: str, seed: int) -> list[float]:
     from frugalnet.use.labelled import hold_out, read_pictures
     from frugalnet.use.outcome import judge
     from frugalnet.use.retrained import Retrained
+    from frugalnet.use.runtime import open_onnx
 
     start = time.perf_counter()
     stored = weights.choose_network(model)
@@ -67,11 +68,17 @@ def measure(folder: Path, model: str, method: str, seed: int) -> list[float]:
     is_balanced = not method.endswith("unbalanced")
     pixels, labels = shown.pixels[~held], shown.labels[~held]
     if method.startswith("numpy"):
-        run = Retrained(stored, pixels, labels, is_balanced).run
+        trained = Retrained(stored, pixels, labels, is_balanced)
+        run = trained.run
+        if method.endswith("int8"):
+            with tempfile.TemporaryDirectory() as temporary:
+                path = Path(temporary) / "int8.onnx"
+                path.write_bytes(trained.files({}, Path(temporary))["int8"])
+                run = open_onnx(path)
     else:
         from frugalnet.use.finetuned import FineTuned
 
-        run = FineTuned(stored, "classifier", pixels, labels, seed, is_balanced).run
+        run = FineTuned(stored, pixels, labels, "classifier", seed, is_balanced).run
     predicted = run(shown.pixels[held]).argmax(axis=1)
     outcome = judge(shown.classes, np.bincount(shown.labels), shown.files, shown.labels[held], predicted)
     return [outcome.top1, outcome.mean_over_classes, time.perf_counter() - start, peak_bytes()]

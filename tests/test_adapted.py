@@ -1,5 +1,6 @@
 """The classifier that `adapt` trains without PyTorch, and what it says of the held-out pictures."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,17 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from frugalnet.errors import UserError
+from frugalnet.export import onnx_files
 from frugalnet.files import read_json, sha256
 from frugalnet.metrics import counts
-from frugalnet.use import adapt, finetuned, weights
+from frugalnet.use import adapt, choice, finetuned, retrained, weights
 from frugalnet.use.confusion import draw_confusion
+from frugalnet.use.int8_file import with_classifier
 from frugalnet.use.onnx_file import Classifier, OnnxFile
 from frugalnet.use.outcome import as_markdown, as_text, judge
 from frugalnet.use.pytorch import open_network
 from frugalnet.use.runtime import open_onnx, open_stored
-from frugalnet.use.softmax import DECAY, train_classifier
+from frugalnet.use.softmax import DECAY, LEAST_OF_INT8, train_classifier
 
 
 @pytest.mark.parametrize("is_balanced", [True, False])
@@ -51,6 +54,14 @@ def test_features_that_do_not_vary_or_are_not_finite(tmp_path):
     features[0, 0] = np.inf
     with pytest.raises(UserError, match="features of these pictures are not finite"):
         train_classifier(features, labels, True)
+
+
+def test_a_feature_that_hardly_varies_gets_no_weight_that_rounding_to_eight_bits_would_spoil():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 50)
+    features = np.c_[labels + generator.normal(size=100), labels * 1e-3].astype(np.float32)
+    weight = train_classifier(features, labels, True, least=LEAST_OF_INT8).weight
+    assert np.abs(weight[:, 1]).max() < 5 * np.abs(weight[:, 0]).max()
 
 
 def write_graph(path: Path, kind: str) -> None:
@@ -99,6 +110,48 @@ def test_another_classifier_in_an_onnx_file_is_all_that_changes(tmp_path, kind):
     assert before.graph.input[0] == after.graph.input[0]
 
 
+def int8_of_graph(folder: Path, kind: str) -> Path:
+    """The int8 file of a network that `write_graph` writes."""
+    write_graph(folder / "a.onnx", kind)
+    images = np.random.default_rng(2).integers(0, 256, (50, 8, 8, 3), np.uint8)
+    onnx_files.quantise(folder / "a.onnx", folder / "a.int8.onnx", images)
+    onnx_files.finish(folder / "a.int8.onnx", {}, keep_weights_names=False)
+    return folder / "a.int8.onnx"
+
+
+@pytest.mark.parametrize("kind", ["Gemm", "Conv"])
+def test_another_classifier_in_an_int8_file(tmp_path, kind):
+    path = int8_of_graph(tmp_path, kind)
+    weight = np.array([[1, 0.5, -0.25], [0.1, 0.2, 0.3], [1e-12, 0, 0], [0, 0, 0]], np.float32)
+    new = Classifier(weight, np.array([0, 1, 12, 0], np.float32))
+    (tmp_path / "b.onnx").write_bytes(with_classifier(path, new, {"name": "b"}))
+    onnx.checker.check_model(onnx.load(tmp_path / "b.onnx"), full_check=True)
+    pixels = np.random.default_rng(1).integers(0, 255, (5, 8, 8, 3), np.uint8)
+    expected = pixels.mean(axis=(1, 2)) @ weight.T + new.bias
+    found = open_onnx(tmp_path / "b.onnx")(pixels)
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+    assert found[:, 2:] == pytest.approx(np.broadcast_to([12, 0], (5, 2)), rel=1e-3)
+
+
+@pytest.mark.parametrize("model", ["depthwise", "frugal_wide"])  # the other uses its classifier twice
+def test_the_classifier_is_all_that_changes_in_an_int8_file(tmp_path, model):
+    stored = weights.choose_network(model)
+    path = weights.check_exports(stored)["int8"]
+    old = OnnxFile(weights.check_exports(stored)["onnx"]).classifier
+    few = Classifier(old.weight[:6], old.bias[:6])
+    names = [tmp_path / f"{name}.onnx" for name in ("same", "few", "again")]
+    for source, target, classifier in zip([path, *names], names, [old, few, old], strict=False):
+        target.write_bytes(with_classifier(source, classifier, {}))
+        onnx.checker.check_model(onnx.load(target), full_check=True)
+    same, few_of_them, again = (open_onnx(name) for name in names)
+    pixels = np.random.default_rng(1).integers(0, 255, (8, 64, 64, 3), np.uint8)
+    assert np.abs(same(pixels) - open_onnx(path)(pixels)).max() < 0.35  # steps of 0.14 to 0.32 that the file had
+    assert np.array_equal(few_of_them(pixels), same(pixels)[:, :6])
+    assert np.array_equal(again(pixels), same(pixels))
+    assert names[1].stat().st_size < names[0].stat().st_size - 190 * 128  # a byte a weight
+    assert names[0].read_bytes() == names[2].read_bytes()
+
+
 def test_a_damaged_file_and_a_network_that_ends_in_something_else_are_refused(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"\xff\xffno model")
     with pytest.raises(UserError, match=r"a\.onnx: not an ONNX file"):
@@ -145,6 +198,42 @@ def test_the_adapted_files_are_one_network_and_say_what_they_reached(tmp_path, m
     assert OnnxFile(network.path).key.endswith("fc")
     assert Image.open(tmp_path / "net/confusion.png").format == "PNG"
     assert sorted(path.parent.name for path in (tmp_path / "net/examples").glob("*/*.png")) == ["bright", "dark"]
+    int8 = open_stored(stored, "int8")
+    assert int8.path.stat().st_size < network.path.stat().st_size / 2
+    dark, bright = pixels // 2, 128 + pixels // 2
+    assert [int8.class_names[label] for label in int8.logits(np.r_[dark, bright]).argmax(axis=1)] == [
+        *["dark"] * len(dark),
+        *["bright"] * len(bright),
+    ]
+    assert written["int8_top1"] == stored.entry.int8.top1 == 1.0
+    assert "As int8: 100.0%." in (tmp_path / "net/README.md").read_text()
+
+
+def test_the_accuracy_of_the_int8_file_is_its_own_and_there_is_none_without_one(tmp_path, monkeypatch):
+    draw_classes(tmp_path / "mine", 10)
+    stored = weights.choose_network("depthwise")
+    spoiled = Classifier(np.zeros((2, 128), np.float32), np.array([1, 0], np.float32))  # says "bright"
+    monkeypatch.setattr(retrained, "with_classifier", lambda path, _, told: with_classifier(path, spoiled, told))
+    assert adapt.adapt(tmp_path / "mine", stored, tmp_path / "net").int8_top1 == 0.5
+    listed = choice.options(weights.of_folder(tmp_path / "net"))
+    assert [(option.format, option.top1) for option in listed] == [("onnx", 1.0), ("int8", 0.5)]
+    without = stored.model_copy(update={"entry": stored.entry.model_copy(update={"int8": None})})
+    assert adapt.adapt(tmp_path / "mine", without, tmp_path / "other").int8_top1 is None
+    assert weights.choose_network(None, tmp_path / "other").entry.int8 is None
+
+
+def test_files_whose_names_are_not_utf_8_are_named_in_escapes(tmp_path):
+    noise = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for number in range(8):
+            pixels = noise.integers(0, 256, (64, 64, 3), np.uint8)
+            path = tmp_path / "pictures" / label / os.fsdecode(b"caf\xe9%d.png" % number)
+            Image.fromarray(pixels).save(path)
+    outcome = adapt.adapt(tmp_path / "pictures", weights.choose_network("depthwise"), tmp_path / "out")
+    assert outcome.mistakes
+    assert all("caf\\xe9" in mistake.file for mistake in outcome.mistakes)
+    assert len(read_json(tmp_path / "out/adapt.json")["mistakes"]) == len(outcome.mistakes)
 
 
 def test_each_class_is_told_with_what_it_is_taken_for():

@@ -22,11 +22,12 @@ from frugalnet.document.plotly_figures import plotly_figure
 from frugalnet.document.png_figures import MOST_SQUARES, write_png
 from frugalnet.document.write import example_url
 from frugalnet.files import write_json
-from frugalnet.metrics import statistics
+from frugalnet.metrics import classes, statistics
 from frugalnet.metrics.accuracy import macro_accuracy
 from frugalnet.robustness import section as robustness
 from frugalnet.run import Start
 from frugalnet.study import starts, summary
+from frugalnet.study.classes import confused_pairs
 from frugalnet.study.experiments import gather
 from frugalnet.study.findings import conclude
 from frugalnet.study.report import compose, describe, write_report
@@ -121,6 +122,38 @@ def test_networks_are_ranked_by_the_accuracy_that_leads(two: Comparison) -> None
     assert [row.model for row in by_top1.rows] == ["alexnet", "depthwise"]
     assert [row.model for row in by_class.rows] == ["depthwise", "alexnet"]
     assert by_class.difference("depthwise", "alexnet").low > 0 > by_top1.difference("depthwise", "alexnet").high
+
+
+def test_answers_that_are_all_right_or_all_wrong_leave_wilsons_interval() -> None:
+    squared_z = 1.959964**2
+    right = statistics.bootstrap(np.ones((2, 61), bool))
+    assert (right.estimate, right.low, right.high) == (1, pytest.approx(61 / (61 + squared_z)), 1)
+    wrong = statistics.bootstrap(np.zeros((1, 61), bool))
+    assert (wrong.estimate, wrong.low, wrong.high) == (0, 0, pytest.approx(squared_z / (61 + squared_z)))
+    of_classes = statistics.class_weights(np.repeat([0, 1], [45, 16]))
+    counted = 2**2 / (1 / 45 + 1 / 16)  # images
+    macro = statistics.bootstrap(np.ones((1, 61), bool), weights=of_classes)
+    assert (macro.estimate, macro.low, macro.high) == (1, pytest.approx(counted / (counted + squared_z)), 1)
+
+
+def test_networks_no_better_than_guessing_are_not_recommended_without_a_word(two: Comparison, tmp_path: Path) -> None:
+    first = conclude(Evidence(two)).recommendation[0]
+    assert first.startswith(
+        "No network is significantly better than guessing: one class for every image has 50.0\u00a0% macro accuracy."
+    )
+    better = conclude(Evidence(comparison(tmp_path, num_classes=12))).recommendation
+    assert "guessing" not in " ".join(better)
+
+
+def test_classes_that_are_never_right_are_not_the_easiest() -> None:
+    accuracies = [0.0, 0.5, None, 0.0, 0.0, 1.0]
+    assert classes.best_and_worst(accuracies) == ([5, 1], [0, 3, 4])
+    assert classes.best_and_worst([0.0, 0.0]) == ([], [0, 1])
+
+
+def test_where_nothing_was_confused_there_is_no_empty_table(two: Comparison) -> None:
+    row = replace(two.rows[0], confusion=np.diag([100, 100]))
+    assert confused_pairs(row) == "No two classes were confused more than once."
 
 
 def test_weighted_bootstrap_is_drawing_images_and_weighing_them() -> None:

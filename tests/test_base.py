@@ -123,11 +123,12 @@ def test_the_base_predicts_adapts_and_exports(commands, mine, tmp_path):
             f"http://127.0.0.1:{port}/predict", picture, headers={"Content-Type": "image/png"}, timeout=60
         )
     assert answer.json()["pictures"][0]["predictions"][0]["top"][0]["name"] == "dark"
-    assert "model.onnx: " in run("export", "out", "--weights", "net", "--copy").stdout
-    code = (
-        "import sys, runpy; sys.argv = ['run.py', 'mine/dark/0.png']; runpy.run_path('out/run.py', run_name='__main__')"
-    )
-    assert _run(python, (code,), tmp_path, 0).stdout.splitlines()[0].endswith("dark")
+    listed = run("networks", "--weights", "net", "--max-bytes", "120k").stdout
+    assert "frugal-0  int8  100.0% (51.0 to 100.0 %)" in listed
+    assert "model.int8.onnx: " in run("export", "out", "--weights", "net", "--copy").stdout
+    for words in (["mine/dark/0.png"], ["mine/dark/0.png", "model.int8.onnx"]):
+        code = f"import sys, runpy; sys.argv = {['run.py', *words]}; runpy.run_path('out/run.py', run_name='__main__')"
+        assert _run(python, (code,), tmp_path, 0).stdout.splitlines()[0].endswith("dark")
 
     for words in (
         ("adapt", "mine", "--train", "norms", "--out", "other"),

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import trained
 from dvc.utils.hydra import compose_and_dump
 
-from benchmarks import distributed
+from benchmarks import distributed, sureness
 from benchmarks.distributed import Costs, Exchange, epoch_seconds, stops_scaling
 from benchmarks.rivals import wait_for_workers
 from frugalnet import config
@@ -20,6 +22,8 @@ from frugalnet.data.augment import write_views
 from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError
 from frugalnet.files import write_json
+from frugalnet.use import weights
+from frugalnet.use.server.api import sure_from
 
 ROOT = Path(__file__).parents[1]
 GIGABIT = 1e9 / 8  # bytes
@@ -93,6 +97,31 @@ def measure(folder: Path, module: str, *words: str) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_network_is_sure_where_its_best_class_has_at_least_the_threshold():
+    logits = np.log(np.array([[0.6, 0.4], [0.6, 0.4], [0.5, 0.5], [0.1, 0.9]], np.float32))
+    labels = np.array([0, 1, 1, 1])
+    found = {threshold: sureness.shares(logits, labels, threshold) for threshold in (0.5, 0.55, 0.91)}
+    expected = {0.5: ["100.0 %", "50.0 %", "–"], 0.55: ["75.0 %", "66.7 %", "0.0 %"], 0.91: ["0.0 %", "–", "50.0 %"]}
+    assert {key: [cell.replace("\u00a0", " ") for cell in cells] for key, cells in found.items()} == expected
+
+
+def test_what_not_sure_is_worth_is_measured_of_each_network_and_threshold(
+    tmp_path, sample_archive, monkeypatch, capsys
+):
+    folder = trained.project(tmp_path, sample_archive)
+    stored = weights.of_run(folder, "depthwise-0")
+    weights.write_weights(folder / "weights", [stored])
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["sureness", "--weights", "weights"])
+    sureness.main()
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    thresholds = sorted([*sureness.THRESHOLDS, sure_from(len(stored.classes.ids))])
+    assert [row.split(" | ")[:2] for row in rows] == [["| `depthwise-0`", f"{value:.0%}"] for value in thresholds]
+    monkeypatch.setattr(sys, "argv", ["sureness"])
+    with pytest.raises(UserError, match=r"data/arrays: sample, whose classes are not those of "):
+        sureness.main()
 
 
 @pytest.fixture

@@ -92,8 +92,23 @@ def test_a_jpeg_of_the_right_size_has_the_pixels_that_predict_sees(side: int) ->
     pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(cv2.GaussianBlur(pixels, (5, 5), 0)).save(file, "JPEG")
-    assert len(file.getvalue()) < 8 * side**2  # so that OpenCV decodes it
     assert np.array_equal(decode(file.getvalue(), "m", side), read_picture(file.getvalue(), "m", side).pixels)
+
+
+def test_opencv_decodes_jpegs_of_the_right_size_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+
+    def decoded(data: bytes, flags: int) -> np.ndarray:
+        shapes.append(np.asarray(Image.open(io.BytesIO(data))).shape[:2])
+        return np.zeros((64, 64, 3), np.uint8)
+
+    monkeypatch.setattr(cv2, "imdecode", decoded)
+    for size in ((64, 64), (64, 65), (200, 130)):  # few bytes each
+        for options in ({}, {"progressive": True}, {"icc_profile": bytes(100_000)}):
+            file = io.BytesIO()
+            Image.new("RGB", size).save(file, "JPEG", **options)
+            decode(file.getvalue(), "a member")
+    assert shapes == [(64, 64)] * 3
 
 
 def test_a_jpeg_whose_scan_is_damaged_is_refused_and_the_decoder_prints_nothing(

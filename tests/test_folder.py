@@ -1,6 +1,7 @@
 """An exported folder stands alone: run.py, the description, the example, and what `frugalnet export` says of it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_run_py_is_short_needs_three_packages_and_names_the_class(out, stored):
         best = stored.classes.names[int(np.argmax(logits))]
         assert done.stdout.splitlines()[0].endswith(f"  {best}")
         assert len(done.stdout.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], "python run.py PICTURE"), (["x.png"], "x.png"), (["labels.txt"], "cannot identify")]
+)
+def test_run_py_says_what_is_wrong_without_a_traceback_and_leaves_nothing_in_the_home(out, tmp_path, words, said):
+    homes = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    homes.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "run.py", *words]
+    done = subprocess.run(command, cwd=out, env=homes, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_example_checks_a_port_step_by_step(out):
@@ -250,8 +265,8 @@ def beside(out, stored, tmp_path_factory) -> weights.Stored:
     for name in ("model.onnx", "model.int8.onnx"):
         (place / name).write_bytes((out / name).read_bytes())
     exports = {
-        kind: Export(file=name, sha256=sha256(out / name))
-        for kind, name in (("onnx", "model.onnx"), ("int8", "model.int8.onnx"))
+        kind: Export(file=name, sha256=sha256(out / name), top1=top1)
+        for kind, name, top1 in (("onnx", "model.onnx", None), ("int8", "model.int8.onnx", 0.25))
     }
     entry = stored.entry.model_copy(update=exports)
     weights.write_weights(place / "all", [weights.Stored(path=place / entry.file, entry=entry, classes=stored.classes)])
@@ -265,6 +280,10 @@ def test_copying_needs_neither_torch_nor_onnx(beside, out, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "model.int8.onnx: " in done.stdout
+    described = read_record(tmp_path / "copy/export.json", Description)
+    top1 = {name: file.top1 for name, file in described.files.items() if file.top1 is not None}
+    assert top1 == {"model.onnx": beside.entry.top1, "model.int8.onnx": 0.25}
+    assert f"model.onnx: {(out / 'model.onnx').stat().st_size:,} bytes, top-1 {beside.entry.top1:.1%}\n" in done.stdout
     for name in ("model.onnx", "model.int8.onnx", "labels.txt", "run.py", "example.json", "example.rgb"):
         if name != "example.json" or not (out / "model.int8.tflite").exists():
             assert (tmp_path / "copy" / name).read_bytes() == (out / name).read_bytes()

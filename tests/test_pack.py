@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 import unicodedata
@@ -31,6 +33,7 @@ from frugalnet.data.pack import pack
 from frugalnet.data.watch import state
 from frugalnet.errors import UserError
 from frugalnet.files import read_record
+from frugalnet.pictures import open_file
 
 FOLDER = {"path": "x", "holdout_share": 0.2, "leaks": "error", "watched": ["folder"], "known_by": "watched"}
 CLASSES = ("bolt", "nut")
@@ -98,8 +101,8 @@ def packed(path: Path, processes: int = 1, **changes: object) -> Path:
     return archive
 
 
-def layout(path: Path, **changes: object) -> Layout:
-    return read_layout(packed(path, **changes), BOUND)
+def layout(path: Path, processes: int = 1, **changes: object) -> Layout:
+    return read_layout(packed(path, processes, **changes), BOUND)
 
 
 def contents(archive: Path) -> Files:
@@ -217,7 +220,8 @@ def test_a_table_is_read_where_it_lies(tmp_path: Path) -> None:
     (tmp_path / "german.csv").write_bytes(
         b"\xef\xbb\xbf" + table(rows).replace(b",", b";").replace(b"label", b"Label ")
     )
-    for name in ("labels.csv", "labels.jsonl", "german.csv"):
+    (tmp_path / "windows.csv").write_bytes(table(rows).replace(b"photos/", b"photos\\"))
+    for name in ("labels.csv", "labels.jsonl", "german.csv", "windows.csv"):
         assert sum(sum(pair) for pair in counts(layout(tmp_path / name)).values()) == len(FLAT)
 
 
@@ -396,6 +400,85 @@ def test_pictures_are_known_by_content_whatever_their_suffix(tmp_path: Path) -> 
     more = {f"bolt/{name}": picture("bolt", 20 + k, kind) for k, (name, kind) in enumerate(kinds.items())}
     names = {name.rpartition("/")[2] for name in contents(packed(write(tmp_path / "mine", class_folders() | more)))}
     assert kinds.keys() <= names
+
+
+def odd_pictures() -> Files:
+    """Of each kind that needs more than decoding, one of the arrays' size and one larger."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    files: Files = {}
+    for side in (64, 150):
+        image = Image.fromarray(pixels).resize((side, side))
+        deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+        made: dict[str, tuple[Image.Image, str, dict[str, object]]] = {
+            "animated.gif": (image, "GIF", {"save_all": True, "append_images": [image.rotate(90), image.rotate(180)]}),
+            "animated.webp": (image, "WEBP", {"save_all": True, "append_images": [image.rotate(90)]}),
+            "cmyk.jpg": (image.convert("CMYK"), "JPEG", {}),
+            "deep.png": (deep, "PNG", {}),
+            "deep.tif": (deep, "TIFF", {}),
+            "grey.jpg": (image.convert("L"), "JPEG", {}),
+            "turned.jpg": (image, "JPEG", {"exif": turned}),
+            "turned.png": (image, "PNG", {"exif": turned}),
+            "pages.tif": (image, "TIFF", {"save_all": True, "append_images": [image.rotate(90)]}),
+        }
+        for name, (picture, kind, options) in made.items():
+            file = io.BytesIO()
+            picture.save(file, kind, **options)
+            files[f"{side} {name}"] = file.getvalue()
+    return files
+
+
+def test_odd_pictures_become_the_arrays_that_predict_sees(tmp_path: Path) -> None:
+    files = odd_pictures()
+    given = {f"train/{label}/{name}": data for label in CLASSES for name, data in files.items()}
+    given |= {f"val/{label}/0.png": picture(label, 0) for label in CLASSES}
+    archive = packed(write(tmp_path / "mine", given))
+    normalise(archive, tmp_path / "arrays", config(), is_sample=False, processes=1)
+    images = read_dataset(tmp_path / "arrays").train.images
+    names = [member.rpartition("/")[2] for of_class in read_layout(archive, BOUND).train for member in of_class]
+    for name, image in zip(names, images, strict=True):
+        assert np.array_equal(image, open_file(str(tmp_path / "mine/train/bolt" / name)).pixels), name
+    taken = {name: image.astype(int) for name, image in zip(names, images, strict=True)}
+    plain = taken["64 pages.tif"]
+    assert np.array_equal(taken["64 turned.png"], np.rot90(plain, -1))
+    for name in ("animated.gif", "animated.webp", "cmyk.jpg"):
+        assert np.abs(taken[f"64 {name}"] - plain).mean() < 10, name
+
+
+def test_1200_classes_are_packed_and_the_printed_table_stays_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {
+        f"kind {k}/{n}.png": picture("", 2 * k + n, size=(9, 8)) + bytes([n, k % 256, k // 256])
+        for k in range(1200)
+        for n in range(2)
+    }
+    found = layout(zipped(tmp_path / "mine.zip", files))
+    assert found.class_ids == [f"kind {k}" for k in range(1200)]
+    assert set(counts(found).values()) == {(1, 1)}
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) < 50
+    assert "… 1,160 more classes; of all, 1 to 1 to train on, median 1" in said[-1]
+
+
+def test_splits_under_other_names_are_classes_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {f"seg_train/{name}": data for name, data in class_folders(8).items()}
+    files |= {
+        f"seg_test/{name.replace('/', '/t')}": picture(label_of(name), 50 + n)
+        for n, name in enumerate(class_folders(3))
+    }
+    found = layout(write(tmp_path / "mine", files | {f"seg_pred/{n}.png": picture("", 90 + n) for n in range(3)}))
+    assert found.class_ids == ["seg_pred", "seg_test", "seg_train"]
+    said = (
+        "2 classes hold folders of the same names (bolt, nut): if these are the classes, name the folders around them "
+        "train and val"
+    )
+    assert said in capsys.readouterr().out
+    packed(write(tmp_path / "clear", {name.replace("/", "/images/"): data for name, data in class_folders().items()}))
+    assert "of the same names" not in capsys.readouterr().out
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
@@ -657,7 +740,8 @@ def test_arrays_are_made_of_the_packed_pictures(tmp_path: Path) -> None:
 def test_a_changed_picture_changes_the_state(tmp_path: Path) -> None:
     mine = write(tmp_path / "mine", class_folders())
     (tmp_path / "labels.csv").write_bytes(table([{"file": "mine/bolt/1.png", "label": "bolt"}]))
-    for path in (mine, tmp_path / "labels.csv", zipped(tmp_path / "a.zip", class_folders())):
+    (tmp_path / "windows.csv").write_bytes(table([{"file": "mine\\bolt\\1.png", "label": "bolt"}]))
+    for path in (mine, tmp_path / "labels.csv", tmp_path / "windows.csv", zipped(tmp_path / "a.zip", class_folders())):
         before = state(path)
         assert state(path) == before
         changed = mine / "bolt/1.png" if path.suffix != ".zip" else path
@@ -695,6 +779,63 @@ def test_the_data_set_is_called_as_its_folder_and_never_as_another() -> None:
     }
     for path, name in names.items():
         assert DataConfig.model_validate_json(json.dumps(values | {"path": path})).name == name
+
+
+# Very many, and very large
+
+
+@pytest.mark.slow
+def test_100_000_files_are_packed_and_watched(tmp_path: Path) -> None:
+    small = picture("", 0, size=(8, 8))
+    for label in range(100):
+        folder = tmp_path / f"mine/kind {label}"
+        folder.mkdir(parents=True)
+        for number in range(1000):
+            (folder / f"{number}.png").write_bytes(small + f"{label} {number}".encode())
+    before = state(tmp_path / "mine")
+    found = layout(tmp_path / "mine", processes=0)
+    assert len(found.class_ids) == 100
+    assert sum(map(sum, counts(found).values())) == 100_000
+    assert 19_000 < sum(validation for _, validation in counts(found).values()) < 21_000
+    assert state(tmp_path / "mine") == before
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from archives import config
+from frugalnet.data.normalise import normalise
+from frugalnet.processes import peak_bytes
+from test_pack import packed
+
+archive = packed(Path(sys.argv[1]), processes=2)
+normalise(archive, archive.with_suffix(".arrays"), config(max_unpacked_bytes=10**12), is_sample=False, processes=2)
+print(max(peak_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024))
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_photographs(tmp_path: Path) -> None:
+    """Of 12 megapixels, 36 MB decoded in full, as PNG files are."""
+    coarse = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    photograph = Image.fromarray(coarse).resize((4000, 3000), Image.Resampling.BICUBIC)
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    photograph.save(jpeg, "JPEG", quality=90)
+    photograph.save(png, "PNG", compress_level=1)
+    peaks = []
+    for count in (8, 80):
+        files = {
+            f"{label}/{n}": (png if n % 4 == 0 else jpeg).getvalue() + f"{label} {n}".encode()
+            for label in CLASSES
+            for n in range(count // 2)
+        }
+        path = write(tmp_path / f"mine {count}", files)
+        command = [sys.executable, "-c", PEAK, str(path)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.splitlines()[-1]))
+    assert peaks[1] - peaks[0] < 2 * 3 * 4000 * 3000
+    assert peaks[1] < 1_000_000_000
 
 
 # Near copies

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from frugalnet import picture_files, pictures
+from frugalnet import jpeg, picture_files, pictures
 from frugalnet.data.decode import decode
 from frugalnet.errors import UserError
 
@@ -97,6 +97,23 @@ def test_every_format_is_read(kind: str) -> None:
     data = saved(Image.new("RGB", (80, 80), "red"), kind)
     assert pictures.why_not_whole(data) is None
     assert np.abs(pictures.read_picture(data, "x").pixels.astype(int) - (255, 0, 0)).max() < 8
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"comment": b"\xff\xc0" * 9, "icc_profile": bytes(70_000)}]
+)
+def test_a_jpeg_is_whole_as_its_markers_say_or_it_is_said_why(mode: str, options: dict[str, object]) -> None:
+    data = saved(Image.new(mode, (72, 48)), "JPEG", **options)
+    assert jpeg.shape(data) == (48, 72, len(mode))
+    assert pictures.why_not_whole(data) is None
+    for end in (-2, -20, len(data) // 2, 30):
+        assert pictures.why_not_whole(data[:end])
+    frame = data.rindex(b"\xff\xc2" if "progressive" in options else b"\xff\xc0")
+    of_12_bits = data[: frame + 4] + bytes([12]) + data[frame + 5 :]
+    assert pictures.why_not_whole(of_12_bits), "which Pillow cannot decode"
+    small = data[: frame + 5] + bytes([0, 4]) + data[frame + 7 :]
+    assert pictures.why_not_whole(small) == "72×4 pixels are too few; expected at least 8 a side"
 
 
 def test_a_heic_picture_is_read_or_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from frugalnet.robustness.result import write_result
 from frugalnet.study.experiments import EXPERIMENTS
 from tools import publish, records
 
+SMALL = {"num_classes": 20, "n": 400}  # where the number of classes does not matter
+
 
 def compared(root, data_sha256="d" * 64):
     """The networks in a folder of results, without experiments."""
@@ -109,11 +111,10 @@ def test_the_papers_claims_are_judged_by_the_networks_of_the_papers_recipe(tmp_p
     "papers", [{"epochs": 8}, {"data_sha256": "c" * 64}, {"recipe": {"recipe": "other"}}, {"models": ()}]
 )
 def test_networks_that_were_not_trained_as_the_paper_says_judge_nothing(tmp_path, papers):
-    whole_split = {"num_classes": 200, "n": 2000}
     asked = {"models": ("depthwise",), "epochs": 100, "recipe": {"recipe": "paper"}, **papers}
-    study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
+    study = fake_results.make(tmp_path / "study", epochs=30, **SMALL)
     if asked["models"]:
-        paper = fake_results.make(tmp_path / "paper", **whole_split, **asked)
+        paper = fake_results.make(tmp_path / "paper", **SMALL, **asked)
         folder = records.publish_results(paper, compared(paper, asked.get("data_sha256", "d" * 64)), tmp_path / "docs")
         folder.rename(tmp_path / "docs/paper") if folder.name != "paper" else None
     else:  # weights only
@@ -135,11 +136,9 @@ def test_the_ends_of_the_papers_curves_stand_beside_those_measured():
 
 
 def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(tmp_path):
-    whole_split = {"num_classes": 200, "n": 2000}
-    paper = fake_results.make(
-        tmp_path / "paper", models=("depthwise",), epochs=100, recipe={"recipe": "paper"}, **whole_split
-    )
-    study = fake_results.make(tmp_path / "study", epochs=30, **whole_split)
+    papers = {"models": ("depthwise",), "epochs": 100, "recipe": {"recipe": "paper"}}
+    paper = fake_results.make(tmp_path / "paper", **papers, **SMALL)
+    study = fake_results.make(tmp_path / "study", epochs=30, **SMALL)
     for _ in range(2):
         folder = records.publish_results(paper, compared(paper), tmp_path / "docs")
         (folder / "weights").mkdir(exist_ok=True)
@@ -152,8 +151,8 @@ def test_every_seed_of_the_papers_recipe_has_its_chart_and_stored_weights_stay(t
 
 
 def test_a_network_is_added_to_those_published_whose_weights_are_gone(tmp_path):
-    size = {"num_classes": 200, "n": 2000, "epochs": 30}
-    root, docs = fake_results.make(tmp_path / "results", **size), tmp_path / "docs"
+    root = fake_results.make(tmp_path / "results", epochs=30, **SMALL)
+    docs = tmp_path / "docs"
     fake_results.export(root, models=("alexnet",))
     further(root)
     published = records.publish_results(root, gathered(root), docs)

@@ -209,6 +209,23 @@ def test_no_picture_that_all_classify_correctly_is_said(full):
     assert shown[0].startswith("Corruptions leave depthwise ")
 
 
+def test_of_a_network_that_is_never_right_no_accuracy_is_kept(full):
+    result = fake_results.robustness(["alexnet", "depthwise"])
+    never = result.networks[0].model_copy(update={"clean": "0" * len(result.corrupted)})
+    one = section.section(changed(result, networks=[never, result.networks[1]]), full.comparison).blocks
+    (table,) = (block for block in one if isinstance(block, Table))
+    assert next(row[-1].text for row in table.rows) == "–"
+    chart = next(block for block in one if isinstance(block, Chart) and block.name == "corruptions")
+    assert [line.text for line in chart.lines] == ["depthwise"]
+    assert chart.y_range[1] < 150
+    assert "of its accuracy" in one[0]
+    assert one[0].count("corruptions leave") == 1
+    assert "corruptions leave alexnet" not in one[0]
+    none = section.section(changed(result, networks=[never]), full.comparison).blocks
+    assert section.BY_KIND not in none
+    assert "corruptions" not in none[0]
+
+
 def test_figures_of_attacks_agree_with_scipy_and_cases_by_hand():
     found, queries = np.array([True, False, True, True]), np.array([5, 100, 9, 5])
     rate, expected = rates.success_rate(found), binomtest(3, 4).proportion_ci(method="wilson")

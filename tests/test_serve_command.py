@@ -132,6 +132,27 @@ def test_a_server_that_ends_cuts_short_what_takes_long_and_leaves_nothing(tmp_pa
     assert (tmp_path / "log").read_text().splitlines()[1:] == ["frugalnet: interrupted"]
 
 
+def test_a_server_that_is_told_to_end_does_not_wait_for_work_that_it_has_given_up(tmp_path):
+    port = servers.free_port()
+    code = (
+        f"import signal, sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+        "import networks; from frugalnet.use.server.run import Address, serve\n"
+        "signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))\n"
+        f"serve([networks.network(run=networks.Gate())], Address('127.0.0.1', {port}), [])"  # its work takes a minute
+    )
+    with (
+        servers.started([sys.executable, "-c", code], port, tmp_path / "log", "/health", env=environment()) as process,
+        ThreadPoolExecutor() as threads,
+    ):
+        url = f"http://127.0.0.1:{port}"
+        running = threads.submit(requests.post, f"{url}/predict", data=RED, timeout=60)
+        while "frugalnet_requests_running 2.0" not in requests.get(f"{url}/metrics", timeout=60).text:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert running.result().status_code == 503
+
+
 def test_onnx_runtime_keeps_and_reports_nothing_of_what_it_runs(tmp_path):
     """Otherwise it writes a session's number to TMPDIR when it is imported, and its maker's server gets its events."""
     code = "import frugalnet, onnxruntime; print(onnxruntime.__version__)"

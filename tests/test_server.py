@@ -65,7 +65,7 @@ def test_an_answer_holds_what_predict_says_of_the_picture(server):
     (picture,) = predict(server, data, "?top=2&pixels=true").json()["pictures"]
     (opinion,) = picture["predictions"]
     assert opinion["top"] == prediction.named(2)
-    assert opinion["sure"] == (opinion["top"][0]["probability"] >= 0.5)
+    assert opinion["sure"] == (opinion["top"][0]["probability"] >= 2 / 3)
     assert picture["changes"] == ["scaled from 100×100 to 64×64"]
     shown = base64.b64decode(picture["pixels"].removeprefix("data:image/png;base64,"))
     assert np.array_equal(pictures.read_picture(shown, "x").pixels, pictures.read_picture(data, "x").pixels)
@@ -87,7 +87,15 @@ def test_networks_are_chosen_by_name_with_or_without_the_seed_and_take_pictures_
     assert listed[0]["classes"][2] == {"id": "c2", "name": "blue"}
 
 
-def test_a_network_that_gives_its_best_class_less_than_half_is_not_sure(server):
+def test_sure_is_half_way_between_a_guess_and_certainty():
+    assert [round(api.sure_from(classes), 2) for classes in (2, 3, 6, 200)] == [0.75, 0.67, 0.58, 0.5]
+    two = networks.network("two-0", names=["a", "b"], run=lambda pixels: np.array([[0.4, 0]], np.float32))
+    (picture,) = classify([two], [File("x", RED)], api.Wanted(), threading.Event()).pictures
+    assert picture.predictions[0].top[0].probability == pytest.approx(0.6, abs=0.01)
+    assert not picture.predictions[0].sure
+
+
+def test_a_network_whose_best_class_is_nearer_to_a_guess_is_not_sure(server):
     def sure(picture: bytes, name: str) -> bool:
         return predict(server, picture, f"?network={name}").json()["pictures"][0]["predictions"][0]["sure"]
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
+from frugalnet import jpeg
 from frugalnet.errors import UserError
 from frugalnet.files import read_regular
 
@@ -100,12 +101,17 @@ def why_not_whole(data: bytes) -> str | None:
     """Why these bytes of a file are no picture, as far as that is seen without decoding; None if they are one."""
     if reason := why_no_picture(data[:HEAD_BYTES]):
         return reason
+    is_jpeg = data.startswith(jpeg.START)
+    shape = jpeg.shape(data) if is_jpeg and jpeg.has_end(data) else None
     try:
-        with _opened(data, ""):
-            pass
+        if shape:  # in a tenth of the time that Pillow takes to open it
+            _check_size(shape[1], shape[0], "")
+        else:
+            with _opened(data, ""):
+                pass
     except UserError as error:
         return str(error).removeprefix(": ")
-    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+    if is_jpeg and not jpeg.has_end(data):
         return "truncated JPEG picture"
     return "truncated PNG picture" if data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0 else None
 

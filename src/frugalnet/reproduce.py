@@ -37,7 +37,8 @@ def differences(run: Run, here: Run) -> tuple[list[str], list[str]]:
     """
     inputs = []
     for key, (what, cure) in _INPUTS.items():
-        recorded, present = getattr(run, key), getattr(here, key)
+        recorded = getattr(run, key)
+        present = getattr(here, key)
         is_same = recorded == present or (key == "source_sha256" and same_code(run.model, recorded, present))
         if not is_same:
             inputs.append(f"{what}: SHA-256 {recorded[:12]} in the run, {present[:12]} here; {cure}")

@@ -1,11 +1,14 @@
 """How pictures are arranged in a container: class folders, split folders with class folders, or a table."""
 
+import posixpath
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from frugalnet.data.container import TABLES, Container, File
+from frugalnet.data.members import natural
 from frugalnet.data.table import MAX_TABLE_BYTES, has_columns, read_table
 from frugalnet.errors import UserError
 
@@ -23,6 +26,7 @@ EXPECTED = (
     "expected a folder for each class; or train and val (or test) with a folder for each class; or metadata.csv or "
     "metadata.jsonl with the columns file and label"
 )
+CLASS_FOLDERS = "class folders"
 SHOWN = 3  # names in a message
 
 
@@ -78,7 +82,7 @@ def arrange(container: Container) -> Arrangement:
         return Arrangement("a table in each split folder", [picture for of_split in found for picture in of_split])
     if _are_splits(container, prefix, folders, splits):
         return Arrangement("split folders", list(_of_folders(container, prefix, splits)))
-    return Arrangement("class folders", list(_of_folders(container, prefix, None)))
+    return Arrangement(CLASS_FOLDERS, list(_of_folders(container, prefix, None)))
 
 
 def choose_splits(container: Container, arrangement: Arrangement) -> Arrangement:
@@ -105,6 +109,23 @@ def choose_splits(container: Container, arrangement: Arrangement) -> Arrangement
         tested = [replace(picture, split="val") if picture.split == "test" else picture for picture in pictures]
         return replace(arrangement, pictures=tested, validated_on="test split")
     return replace(arrangement, pictures=[replace(picture, split=None) for picture in pictures])
+
+
+def inner_classes(arrangement: Arrangement) -> list[str]:
+    """What to say where classes hold folders of the same names, as seg_train and seg_test do: they may be splits."""
+    inner: dict[str, set[str]] = {}
+    for picture in arrangement.pictures if arrangement.layout == CLASS_FOLDERS else ():
+        if folder := posixpath.basename(posixpath.dirname(picture.inner)):
+            inner.setdefault(picture.label, set()).add(folder)
+    alike = Counter(tuple(sorted(folders, key=natural)) for folders in inner.values() if len(folders) > 1)
+    folders, count = alike.most_common(1)[0] if alike else ((), 0)
+    if count < 2:
+        return []
+    named = ", ".join(folders[:SHOWN]) + (", …" if len(folders) > SHOWN else "")
+    return [
+        f"{count:,} classes hold folders of the same names ({named}): if these are the classes, name the folders "
+        "around them train and val"
+    ]
 
 
 def _top(container: Container) -> str:

@@ -31,15 +31,15 @@ _SPARSE = "holds a sparse file; pack it without --sparse"
 class File:
     """A file, or with `member` one of the zip at `path`. Any process can read it."""
 
-    path: Path
+    path: str | Path
     member: str | None
     size_bytes: int
 
     def read(self, most_bytes: int = MAX_BYTES) -> bytes:
         """Its first so many bytes. Raises OSError, or UserError for a damaged member."""
         if self.member is None:
-            with open(self.path, "rb") as file:  # noqa: PTH123  # Path.open takes as long again
-                return file.read(most_bytes)
+            with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123  # Path.open takes as long again
+                return file.read() if most_bytes >= self.size_bytes else file.read(most_bytes)
         return read_member(_opened(self.path), self.member, most_bytes)
 
     def why_no_picture(self) -> str | None:
@@ -48,8 +48,8 @@ class File:
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path) -> zipfile.ZipFile:
-    return open_archive(path)
+def _opened(path: str | Path) -> zipfile.ZipFile:
+    return open_archive(Path(path))
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Container:
         """The file of this name, in any form of Unicode, if it is there."""
         if self.table is None:
             return self.files.get(name) or self.files.get(_plain(name))
-        path = self.path.parent / name
+        path = beside(self.path, name)
         return File(path, None, path.stat().st_size) if path.is_file() else None
 
 
@@ -107,6 +107,12 @@ def open_container(path: Path, max_unpacked_bytes: int, scratch: Path) -> Iterat
         _opened.cache_clear()
 
 
+def beside(table: Path, name: str) -> Path:
+    """Where the file is that a table names, which may have been written on Windows or macOS."""
+    path = table.parent / name
+    return path if path.exists() else table.parent / _plain(name)
+
+
 def _plain(name: str) -> str:
     """The form of a name in which names are compared: macOS composes letters with accents otherwise."""
     return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
@@ -116,12 +122,12 @@ def _folder(path: Path) -> Container:
     container = Container(path, {})
     found: dict[str, File] = {}
     for file in walk(path, container.left_out):
-        if file == path:
+        if file == str(path):
             continue  # itself empty
-        name = unicodedata.normalize("NFC", str(file)[len(str(path)) + 1 :])
-        if os.fsencode(name).decode(errors="replace") != name:
+        name = unicodedata.normalize("NFC", file[len(str(path)) + 1 :])
+        if not name.isascii() and os.fsencode(name).decode(errors="replace") != name:
             raise UserError(f"data.path {file}: the name is not UTF-8; rename the file or folder")
-        status = file.stat() if file.exists() else file.lstat()
+        status = _status(file)
         if stat.S_ISDIR(status.st_mode):
             container.empty_folders.append(f"{name}/")
         elif not stat.S_ISREG(status.st_mode):
@@ -135,6 +141,14 @@ def _folder(path: Path) -> Container:
     for name in sorted(found, key=natural):
         container.files[name] = found[name]
     return container
+
+
+def _status(file: str) -> os.stat_result:
+    """Of what a link leads to; of the link itself if that is nothing."""
+    try:
+        return os.stat(file)  # noqa: PTH116
+    except OSError:
+        return os.lstat(file)
 
 
 def _zip(container: Container, zip_path: Path, max_unpacked_bytes: int) -> Container:

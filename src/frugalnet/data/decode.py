@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from frugalnet import jpeg
 from frugalnet.data.members import open_archive, read_member
 from frugalnet.errors import UserError
 from frugalnet.pictures import SIDE, read_picture
@@ -32,14 +33,12 @@ def decode(data: bytes, name: str, side: int = SIDE) -> NDArray[np.uint8]:
     Raises UserError, with `name`, for a file that is not a picture or is damaged. A JPEG of the right size is also
     damaged if the decoder warns: then it has filled a gap or skipped bytes. Not all damage leads to a warning.
     """
-    # Entropy-coded JPEG data never holds the end-of-image marker by chance, but a thumbnail before it may: hence "after
-    # the last start of scan". Some versions of OpenCV fill a cut JPEG with grey instead of refusing it.
-    is_jpeg = data.startswith(b"\xff\xd8")
-    if is_jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+    is_jpeg = data.startswith(jpeg.START)
+    if is_jpeg and not jpeg.has_end(data):  # some versions of OpenCV would fill it with grey
         raise UserError(f"{name} is a truncated JPEG image")
     # OpenCV gives the same pixels as Pillow in less than half of the time, and warns of damage; but it decodes a
-    # photograph in full. A file of so few bytes may have the right size.
-    if is_jpeg and len(data) < 8 * side**2:
+    # photograph in full, and rounds CMYK otherwise.
+    if is_jpeg and jpeg.shape(data) in ((side, side, 3), (side, side, 1)):
         image = _decode_jpeg(data, name)
         if image is not None and image.shape == (side, side, 3):
             return image
@@ -47,7 +46,7 @@ def decode(data: bytes, name: str, side: int = SIDE) -> NDArray[np.uint8]:
 
 
 def _decode_jpeg(data: bytes, name: str) -> NDArray[np.uint8] | None:
-    """The RGB pixels of a JPEG of any size; None if OpenCV cannot tell. Raises UserError if it warns of damage."""
+    """The RGB pixels of a JPEG; None if OpenCV cannot tell. Raises UserError if it warns of damage."""
     with _standard_error() as warnings:
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -20,6 +20,7 @@ from frugalnet.picture_files import is_systems
 from frugalnet.pictures import MAX_BYTES
 
 READ_BYTES = 4096  # decompressed at a time: of DEFLATE they inflate to at most 4 MB, of LZMA to 30
+STORED_BYTES = 1 << 20  # read at a time of a member that is not compressed, as photographs are packed
 MAX_TEXT_BYTES = 2**24  # of a text file; the official archive's largest has 2.6 MB
 # What zipfile and its decompressors raise on damaged bytes; so does OSError without a number (bz2).
 DAMAGED = (
@@ -75,14 +76,16 @@ def read_member(zip_file: zipfile.ZipFile, name: str, most_bytes: int = MAX_BYTE
     Read in small pieces: `ZipFile.read` would inflate all that the member holds before it compares sizes.
     """
     with _reading(name):
-        if most_bytes == MAX_BYTES and zip_file.getinfo(name).file_size > MAX_BYTES:
+        member = zip_file.getinfo(name)
+        if most_bytes == MAX_BYTES and member.file_size > MAX_BYTES:
             raise UserError(f"{name}: larger than {MAX_BYTES // 2**20} MiB, which no picture may be")
+        piece_bytes = STORED_BYTES if member.compress_type == zipfile.ZIP_STORED else READ_BYTES
         with zip_file.open(name) as file:
-            return b"".join(_pieces(file, most_bytes))
+            return b"".join(_pieces(file, most_bytes, piece_bytes))
 
 
-def _pieces(file: IO[bytes], most_bytes: int) -> Iterator[bytes]:
-    while most_bytes > 0 and (piece := file.read(min(READ_BYTES, most_bytes))):
+def _pieces(file: IO[bytes], most_bytes: int, piece_bytes: int) -> Iterator[bytes]:
+    while most_bytes > 0 and (piece := file.read(min(piece_bytes, most_bytes))):
         most_bytes -= len(piece)
         yield piece
 

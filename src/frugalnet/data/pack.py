@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from frugalnet.data import DESCRIPTION
-from frugalnet.data.arrangement import Arrangement, Labelled, arrange, choose_splits
+from frugalnet.data.arrangement import Arrangement, Labelled, arrange, choose_splits, inner_classes
 from frugalnet.data.config import FolderConfig
 from frugalnet.data.container import Container, open_container
 from frugalnet.data.examine import examine
@@ -37,7 +37,7 @@ def pack(config: FolderConfig, max_unpacked_bytes: int, path: Path, destination:
         if arrangement.is_drawn:
             pictures = draw_holdout(pictures, config.holdout_share)
         pictures, notes = treat_leaks(pictures, config.leaks)
-        notes += repeated(pictures)
+        notes += [*repeated(pictures), *inner_classes(arrangement)]
         if container.left_out:
             notes.insert(0, str(container.left_out))
         check_classes(pictures)

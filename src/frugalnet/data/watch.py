@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from frugalnet.data.container import TABLES
+from frugalnet.data.container import TABLES, beside
 from frugalnet.data.table import MAX_TABLE_BYTES, read_table
 from frugalnet.errors import UserError
 from frugalnet.files import read_regular
@@ -22,7 +22,7 @@ def state(path: Path) -> str:
     digest = hashlib.sha256()
     for file in _files(path):
         try:
-            status = file.stat()
+            status = os.stat(file)  # noqa: PTH116
             times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         except FileNotFoundError:  # a broken link
             times = (0, 0, 0)
@@ -30,11 +30,11 @@ def state(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _files(path: Path) -> Iterator[str | Path]:
     if path.is_dir():
         yield from walk(path, LeftOut())
         return
     yield path
     if path.suffix.lower() in TABLES:
         for row in read_table(path.name, read_regular(path, MAX_TABLE_BYTES)):
-            yield path.parent / row.file
+            yield beside(path, row.file)

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from frugalnet.export.result import ExportResult
 from frugalnet.schema import Config
 
@@ -77,10 +79,16 @@ class Output(Config):
 
 
 class File(Config):
-    """A file of the folder."""
+    """A file of the folder. top1: on the network's n pictures; left out where `accuracy` has it, or nobody measured."""
 
     bytes: int
     sha256: str
+    top1: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if value is not None}
 
 
 class Micro(Config):

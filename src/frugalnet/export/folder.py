@@ -4,6 +4,7 @@ export.json, which describes all of it.
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from frugalnet.export.description import (
     metadata,
     preprocessing,
 )
-from frugalnet.export.formats import FILES
+from frugalnet.export.formats import FILES, Format
 from frugalnet.export.result import ExportResult
 from frugalnet.export.runtimes import runnable_files
 from frugalnet.files import sha256, write_json
@@ -73,17 +74,24 @@ def complete(folder: Path, subject: Subject, tflite: Micro | None = None) -> Non
 
 
 def describe(
-    folder: Path, subject: Subject, tflite: Micro | None = None, accuracy: ExportResult | None = None
+    folder: Path,
+    subject: Subject,
+    tflite: Micro | None = None,
+    accuracy: ExportResult | None = None,
+    top1: Mapping[Format, float | None] | None = None,
 ) -> Description:
-    """What export.json says of a completed folder."""
+    """What export.json says of a completed folder. top1: of formats, where no `accuracy` was measured."""
     side, classes = subject.side, len(subject.class_names)
+    known = {FILES[kind]: value for kind, value in (top1 or {}).items()}
     files = sorted(path for path in folder.iterdir() if path.name != DESCRIPTION)
     return Description(
         network=subject.network,
         input=Input(shape=["N", side, side, 3]),
         preprocessing=preprocessing(side),
         output=Output(shape=["N", classes]),
-        files={path.name: File(bytes=path.stat().st_size, sha256=sha256(path)) for path in files},
+        files={
+            path.name: File(bytes=path.stat().st_size, sha256=sha256(path), top1=known.get(path.name)) for path in files
+        },
         tflite=tflite,
         example=EXAMPLE,
         accuracy=accuracy,

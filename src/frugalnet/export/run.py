@@ -3,11 +3,11 @@
 It needs onnxruntime, numpy and Pillow. export.json describes the preprocessing step by step.
 """
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
 
 
@@ -24,16 +24,15 @@ def pixels(picture: str, side: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(turned.convert("RGB"), (side, side), Image.Resampling.BICUBIC))[None]
 
 
-def main() -> None:
-    folder = Path(__file__).parent
-    session = onnxruntime.InferenceSession(folder / (sys.argv[2:] or ["model.onnx"])[0])
-    side = session.get_inputs()[0].shape[1]
-    logits = session.run(["logits"], {"images": pixels(sys.argv[1], side)})[0][0]
+if __name__ == "__main__":
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # when imported, it would write to ~/.cache and report to its maker
+    import onnxruntime
+
+    sys.tracebacklimit = 0  # one line on what is no picture
+    picture, file = (*sys.argv[1:], "model.onnx")[:2] if sys.argv[1:] else sys.exit(__doc__)
+    session = onnxruntime.InferenceSession(Path(__file__).with_name(file))
+    logits = session.run(["logits"], {"images": pixels(picture, session.get_inputs()[0].shape[1])})[0][0]
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    names = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+    names = Path(__file__).with_name("labels.txt").read_text(encoding="utf-8").splitlines()
     for place in np.argsort(-probabilities, kind="stable")[:5]:
         print(f"{probabilities[place]:7.2%}  {names[place]}")
-
-
-if __name__ == "__main__":
-    main()

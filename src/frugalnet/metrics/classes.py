@@ -100,11 +100,12 @@ def per_class(
 def best_and_worst(accuracies: Sequence[float | None], count: int = 5) -> tuple[list[int], list[int]]:
     """Indices of the most accurate classes, best first, and of the least accurate, worst first.
 
-    No class is in both lists, and none whose accuracy is None. The lower index wins a tie.
+    No class is in both lists, and none whose accuracy is None. One that is never right is not among the most accurate.
+    The lower index wins a tie.
     """
     known = [(accuracy, c) for c, accuracy in enumerate(accuracies) if accuracy is not None]
     ranked = [c for accuracy, c in sorted(known, key=lambda pair: (-pair[0], pair[1]))]
-    best = ranked[: min(count, (len(ranked) + 1) // 2)]
+    best = [c for c in ranked[: min(count, (len(ranked) + 1) // 2)] if accuracies[c]]
     rest = sorted(pair for pair in known if pair[1] not in best)
     return best, [c for _, c in rest[:count]]
 

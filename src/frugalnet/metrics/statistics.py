@@ -54,10 +54,13 @@ def bootstrap(
     network, so that the interval covers the variance of training.
 
     Images with the same pattern of correct and incorrect answers are interchangeable, so N draws of images are one
-    multinomial draw over the patterns. The interval is clipped to what an accuracy or a difference can be.
+    multinomial draw over the patterns. The interval is clipped to what an accuracy or a difference can be. Where every
+    answer is correct, or none, all resamples are alike: then it is Wilson's.
 
     weights: how much each image counts, (N,); None: all alike. Those of `class_weights` give macro accuracy.
     """
+    if other is None and (correct.all() or not correct.any()):
+        return _of_one_kind(correct, weights)
     rows = correct if other is None else np.concatenate([correct, other])
     if weights is not None:
         rows = np.concatenate([rows, weights[None]])
@@ -76,6 +79,14 @@ def bootstrap(
     low, high = np.quantile(estimates, [0.5 - confidence / 2, 0.5 + confidence / 2])
     estimate = _mean(correct, weights) - (0.0 if other is None else _mean(other, weights))
     return _clipped(estimate, low, high, lowest=0 if other is None else -1)
+
+
+def _of_one_kind(correct: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> Interval:
+    """Wilson's 95 % interval for answers that are all correct, or all incorrect, from as many images as count."""
+    images = correct.shape[1] if weights is None else weights.sum() ** 2 / (weights**2).sum()  # Kish's effective size
+    estimate = float(correct.flat[0])
+    low, high = wilson_interval(np.asarray(estimate * images), np.asarray(images))
+    return Interval(estimate, float(low), float(high))
 
 
 def _mean(correct: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> float:

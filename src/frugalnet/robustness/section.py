@@ -1,6 +1,6 @@
 """The section "Robustness": a verdict, a table, two charts and the most telling pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -56,12 +56,17 @@ def section(result: RobustnessResult, comparison: Comparison) -> Section:
         blocks.append(NO_PICTURE)
     if result.one_pixel:
         blocks += [_by_queries(result, colour_of), BY_QUERIES]
-    if result.corrupted:
-        blocks += [_by_kind(result, colour_of), BY_KIND]
+    if judged := [network for network in result.networks if _is_judged(result, network)]:
+        blocks += [_by_kind(judged, colour_of), BY_KIND]
     if comparison.images is not None and result.one_pixel:
         pairs = [pair for network in result.networks for pair in _pairs(result, network, comparison)]
         blocks += [PICTURES, Pairs(pairs)] if pairs else []
     return Section(ID, TITLE, blocks)
+
+
+def _is_judged(result: RobustnessResult, network: NetworkResult) -> bool:
+    """Whether there is an accuracy of which corruptions can leave a fraction."""
+    return bool(result.corrupted) and bool(network.clean_right().any())
 
 
 def summary(result: RobustnessResult, comparison: Comparison) -> dict[str, Any]:
@@ -122,8 +127,7 @@ def verdict(result: RobustnessResult, comparison: Comparison) -> str:
         parts.append(_fooled(result, small, large))
         quantised = [network for network in result.networks if network.format == "int8"]
         parts += [_against_itself(by_model[network.model], network) for network in quantised]
-    if result.corrupted:
-        ends = [small] if small is large else [small, large]
+    if ends := [network for network in ([small] if small is large else [small, large]) if _is_judged(result, network)]:
         kept = [accuracy_kept(network.clean_right(), network.corrupted_right()) for network in ends]
         shown = [f"{network.model} {with_interval(share)}" for network, share in zip(ends, kept, strict=True)]
         parts.append(f"corruptions leave {' of its accuracy and '.join(shown)} of its accuracy")
@@ -181,7 +185,7 @@ def _cells(result: RobustnessResult, network: NetworkResult) -> list[Cell]:
         corrupted = network.corrupted_right()
         kept = accuracy_kept(clean, corrupted)
         cells += [Cell(percent(clean.mean())), Cell(percent(corrupted.mean()))]
-        cells.append(Cell(percent(kept.estimate), (interval(kept),)))
+        cells.append(Cell(percent(kept.estimate), (interval(kept),)) if _is_judged(result, network) else Cell("–"))
     return cells
 
 
@@ -205,14 +209,14 @@ def _by_queries(result: RobustnessResult, colour_of: Mapping[str, str]) -> Chart
     return replace(chart, labels=end_labels(ends, top, chart.height))
 
 
-def _by_kind(result: RobustnessResult, colour_of: Mapping[str, str]) -> Chart:
-    kinds = [corruption.kind for corruption in result.networks[0].corruptions]
+def _by_kind(networks: Sequence[NetworkResult], colour_of: Mapping[str, str]) -> Chart:
+    kinds = [corruption.kind for corruption in networks[0].corruptions]
     kept: dict[str, list[float]] = {}
-    for network in result.networks:
-        clean = max(network.clean_right().mean(), 1e-9)
+    for network in networks:
+        clean = network.clean_right().mean()
         kept[network.title] = [100 * float(right.mean() / clean) for right in network.corrupted_right()]
     order = np.argsort([-sum(values) for values in zip(*kept.values(), strict=True)], kind="stable").tolist()
-    colour = {network.title: colour_of[network.model] for network in result.networks}
+    colour = {network.title: colour_of[network.model] for network in networks}
     lines = [Line(range(len(kinds)), [values[i] for i in order], colour[name], name) for name, values in kept.items()]
     top = max(max(line.y) for line in lines) * 1.08 or 1.0
     ends = {name: (values[order[-1]], colour[name]) for name, values in kept.items()}

@@ -88,9 +88,23 @@ def advise(evidence: Evidence, budget: Budget) -> list[str]:
     """The recommendation in sentences, the most important first."""
     comparison = evidence.comparison
     networks = candidates(evidence)
+    warning = _no_better_than_guessing(comparison)
     if budget.limits:
-        return [*_within(comparison, networks, budget), _front(comparison)]
-    return _without_limit(comparison, networks)
+        return [*warning, *_within(comparison, networks, budget), _front(comparison)]
+    return [*warning, *_without_limit(comparison, networks)]
+
+
+def _no_better_than_guessing(comparison: Comparison) -> list[str]:
+    """A sentence where even the best network is not significantly better than one class named for every image."""
+    best = comparison.rows[0]
+    counts = np.bincount(best.records[0].labels)
+    guessed = 1 / len(best.classes) if best.macro_interval else float(counts.max() / counts.sum())
+    if best.lead_interval.low > guessed:
+        return []
+    return [
+        f"No network is significantly better than guessing: one class for every image has {percent(guessed)} "
+        f"{best.measure.name}. Train for more epochs, or on more images, before you choose."
+    ]
 
 
 def _within(comparison: Comparison, networks: Sequence[Candidate], budget: Budget) -> list[str]:

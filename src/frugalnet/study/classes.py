@@ -78,7 +78,8 @@ def unique_names(comparison: Comparison) -> list[str]:
 
 def extremes(rows: Sequence[Row]) -> Table:
     def named(row: Row, chosen: Sequence[int]) -> Cell:
-        return Cell(", ".join(f"{row.classes[c].name} {percent(row.classes[c].accuracy or 0, 0)}" for c in chosen))
+        accuracies = (f"{row.classes[c].name} {percent(row.classes[c].accuracy or 0, 0)}" for c in chosen)
+        return Cell(", ".join(accuracies) or "none")
 
     best_and_worst = [classes.best_and_worst([of_class.accuracy for of_class in row.classes]) for row in rows]
     body = [
@@ -88,8 +89,10 @@ def extremes(rows: Sequence[Row]) -> Table:
     return Table("Easiest and hardest classes", ("Network", "Easiest", "Hardest"), body, (0, 1, 2), "prose")
 
 
-def confused_pairs(row: Row) -> Table:
+def confused_pairs(row: Row) -> Table | str:
     pairs = classes.most_confused_pairs(row.confusion, row.records[0].class_names)
+    if not pairs:
+        return "No two classes were confused more than once."
     rows = [[Cell(f"{p.first} · {p.second}"), Cell(str(p.forward)), Cell(str(p.backward))] for p in pairs]
     header = ("Classes", "First as second", "Second as first")
     seeds = f", {len(row.seeds)} seeds together" if len(row.seeds) > 1 else ""
@@ -120,7 +123,7 @@ def _gallery(record: Record, accuracies: Sequence[ClassAccuracy], images: Images
         return ClassExamples(accuracies[c].name, words(accuracies[c]), right, wrong)
 
     groups = {"Easiest": [*map(examples, easiest)], "Hardest": [*map(examples, hardest)]}
-    return Gallery(f"{record.name}_best_and_worst", groups)
+    return Gallery(f"{record.name}_best_and_worst", {title: group for title, group in groups.items() if group})
 
 
 def _wilson(accuracy: ClassAccuracy) -> str:

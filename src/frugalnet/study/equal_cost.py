@@ -107,10 +107,11 @@ def equal_accuracy(compared: Sequence[Pair]) -> Table:
     body = []
     for pair in compared:
         for equal in _equal_accuracy(pair):
-            row, own, ahead = equal.row, equal.own, equal.ahead
+            own = equal.own
+            ahead = equal.ahead
             texts = [
-                f"{pair.first.name} as {row.model}",
-                percent(row.lead.mean),
+                f"{pair.first.name} as {equal.row.model}",
+                percent(equal.row.lead.mean),
                 _instead(ahead.macs, own.macs),
                 _instead(ahead.parameters_trainable, own.parameters_trainable),
                 _instead(ahead.latency_ms, own.latency_ms, MILLISECONDS),

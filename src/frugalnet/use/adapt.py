@@ -1,10 +1,12 @@
 """A stored network fine-tuned on a person's own pictures: a folder with a folder of pictures for each class."""
 
+import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from safetensors.numpy import save
 from frugalnet.adaptation.config import Part
 from frugalnet.document.wording import markdown
 from frugalnet.errors import UserError, needing_study
+from frugalnet.export.formats import Format
 from frugalnet.files import atomic, sha256, sha256_of, write_json
 from frugalnet.pictures import encode_png
 from frugalnet.use import weights
@@ -23,7 +26,10 @@ from frugalnet.use.copied import subject_of
 from frugalnet.use.labelled import LabelledPictures, hold_out, read_pictures
 from frugalnet.use.outcome import Outcome, as_markdown, judge
 from frugalnet.use.retrained import Retrained
+from frugalnet.use.runtime import open_stored
 from frugalnet.use.weights import Classes, Entry, Export, Stored
+
+_SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "int8": ".int8.onnx"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,10 @@ class Tuned(Protocol):
 
     def run(self, pixels: NDArray[np.uint8], /) -> NDArray[np.float32]: ...
     def tensors(self) -> dict[str, NDArray[Any]]: ...
-    def onnx(self, metadata: Mapping[str, str], folder: Path) -> bytes: ...
+    def files(self, metadata: Mapping[str, str], folder: Path) -> dict[Format, bytes]: ...
+
+
+Trainer = Callable[[Stored, NDArray[np.uint8], NDArray[np.int64]], Tuned]
 
 
 def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = None) -> Outcome:
@@ -57,19 +66,23 @@ def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = Non
         raise UserError(f"{out}: already exists; remove it, or name another folder with --out")
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{out}: is in the folder of the classes; name another folder with --out")
+    tune = _trainer(options)
     shown = read_pictures(folder, stored.entry.side)
     for note in shown.notes:
         print(f"frugalnet: {UserError(note)}", file=sys.stderr)
     with atomic(out, is_new=True) as partial:
         partial.mkdir()  # where it cannot be, that is said before the training
-        return _train_and_write(folder, shown, stored, partial, options)
+        return _train_and_write(folder, shown, stored, tune, partial, options)
 
 
-def _train_and_write(folder: Path, shown: LabelledPictures, stored: Stored, out: Path, options: Options) -> Outcome:
+def _train_and_write(
+    folder: Path, shown: LabelledPictures, stored: Stored, tune: Trainer, out: Path, options: Options
+) -> Outcome:
     held = hold_out(shown.labels, shown.groups, options.seed)
-    tuned = _tune(stored, shown.pixels[~held], shown.labels[~held], options)
+    tuned = tune(stored, shown.pixels[~held], shown.labels[~held])
     predicted = tuned.run(shown.pixels[held]).argmax(axis=1)
-    files = [shown.files[i] for i in np.flatnonzero(held)]
+    # Names need not be UTF-8, which JSON and the card are.
+    files = [os.fsencode(shown.files[i]).decode(errors="backslashreplace") for i in np.flatnonzero(held)]
     outcome = judge(shown.classes, np.bincount(shown.labels), files, shown.labels[held], predicted)
     entry = Entry(
         file=f"{stored.entry.model}-{options.seed}.safetensors",
@@ -94,7 +107,9 @@ def _train_and_write(folder: Path, shown: LabelledPictures, stored: Stored, out:
         macs=tuned.macs,
         side=stored.entry.side,
     )
-    adapted = _write_network(tuned, entry, shown.classes, out)
+    adapted = _write_network(tuned, entry, shown, held, out)
+    if adapted.entry.int8 is not None:
+        outcome = outcome.model_copy(update={"int8_top1": adapted.entry.int8.top1})
     write_json(out / "adapt.json", {"part": options.part, "from": stored.name, **outcome.model_dump()})
     draw_confusion(shown.classes, outcome.confusion, out / "confusion.png")
     _write_examples(shown, held, out / "examples")
@@ -102,28 +117,45 @@ def _train_and_write(folder: Path, shown: LabelledPictures, stored: Stored, out:
     return outcome
 
 
-def _tune(stored: Stored, pixels: NDArray[np.uint8], labels: NDArray[np.int64], options: Options) -> Tuned:
+def _trainer(options: Options) -> Trainer:
+    """What trains a network on pictures and labels. Raises UserError if that needs PyTorch and it is not installed."""
     if options.part == "classifier":
-        return Retrained(stored, pixels, labels, options.is_balanced)
+        return partial(Retrained, is_balanced=options.is_balanced)
     with needing_study(f"--train {options.part}"):
         from frugalnet.use.finetuned import FineTuned
-    return FineTuned(stored, options.part, pixels, labels, options.seed, options.is_balanced)
+    return partial(FineTuned, part=options.part, seed=options.seed, is_balanced=options.is_balanced)
 
 
-def _write_network(tuned: Tuned, entry: Entry, classes: list[str], folder: Path) -> Stored:
-    """Write a folder of weights with the network, as safetensors and as ONNX."""
+def _write_network(
+    tuned: Tuned, entry: Entry, shown: LabelledPictures, held: NDArray[np.bool_], folder: Path
+) -> Stored:
+    """Write a folder of weights with the network, as safetensors, as ONNX and, where that can be done, as int8 ONNX,
+    whose accuracy is measured on the held-out pictures."""
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / entry.file
         path.write_bytes(save(tuned.tensors()))
-        entry = entry.model_copy(update={"sha256": sha256(path)})
-        stored = Stored(path=path, entry=entry, classes=Classes(ids=classes, names=classes))
-        onnx = path.with_suffix(".onnx")
+        classes = Classes(ids=shown.classes, names=shown.classes)
+        stored = Stored(path=path, entry=entry.model_copy(update={"sha256": sha256(path)}), classes=classes)
         with tempfile.TemporaryDirectory() as empty:
-            onnx.write_bytes(tuned.onnx(subject_of(stored).metadata, Path(empty)))
-        export = Export(file=onnx.name, sha256=sha256(onnx))
-        stored = stored.model_copy(update={"entry": entry.model_copy(update={"onnx": export})})
+            files = tuned.files(subject_of(stored).metadata, Path(empty))
+        exports = {kind: _write_export(path.with_suffix(_SUFFIXES[kind]), data) for kind, data in files.items()}
+        stored = _with_exports(stored, exports)
+        if "int8" in exports:
+            right = open_stored(stored, "int8").logits(shown.pixels[held]).argmax(axis=1) == shown.labels[held]
+            exports["int8"] = exports["int8"].model_copy(update={"top1": float(right.mean())})
+            stored = _with_exports(stored, exports)
         weights.write_weights(folder, [stored])
     return stored
+
+
+def _write_export(path: Path, data: bytes) -> Export:
+    path.write_bytes(data)
+    return Export(file=path.name, sha256=sha256(path))
+
+
+def _with_exports(stored: Stored, exports: Mapping[Format, Export]) -> Stored:
+    files: dict[str, Any] = dict(exports.items())
+    return stored.model_copy(update={"entry": stored.entry.model_copy(update=files)})
 
 
 def _write_examples(shown: LabelledPictures, held: NDArray[np.bool_], folder: Path) -> None:

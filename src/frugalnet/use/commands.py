@@ -167,6 +167,11 @@ def adapt(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     print(f"Trained {arguments.train} in {seconds:.1f} s; peak memory of the process: {peak_bytes() / 1e6:.0f} MB")
     print(f"Weights, card and table of confusions: {printable(out)}")
+    for file in sorted(out.glob("*.onnx")):
+        print(f"  {printable(file)}: {file.stat().st_size:,} bytes")
+    if reached.int8_top1 is None:
+        to_write_one = f"frugalnet export OUT --weights {printable(out)} --pictures {printable(folder)}"
+        print(f"  no int8 file, as there is none of {stored.name}; to write one: {to_write_one}")
     return 0
 
 

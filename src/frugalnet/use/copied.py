@@ -6,7 +6,7 @@ from pathlib import Path
 from frugalnet.errors import UserError, printable
 from frugalnet.export.description import LICENCE, Network
 from frugalnet.export.folder import DESCRIPTION, Subject, complete, describe
-from frugalnet.export.formats import FILES
+from frugalnet.export.formats import FILES, Format
 from frugalnet.files import atomic, write_json
 from frugalnet.use.weights import Stored, check_exports
 
@@ -35,7 +35,8 @@ def copy_exported(stored: Stored, out: Path) -> str:
 
     Raises UserError if there are none, if they are not what the description says, or if `out` already exists.
     """
-    if stored.entry.onnx is None:
+    entry = stored.entry
+    if entry.onnx is None:
         raise UserError(f"{stored.path}: there is no ONNX file beside these weights; export them without --copy")
     subject = subject_of(stored)
     with atomic(out, is_new=True) as folder:
@@ -43,7 +44,13 @@ def copy_exported(stored: Stored, out: Path) -> str:
         for kind, path in check_exports(stored).items():
             shutil.copyfile(path, folder / FILES[kind])
         complete(folder, subject)
-        description = describe(folder, subject)
+        top1: dict[Format, float | None] = {"onnx": entry.top1, "int8": entry.int8.top1 if entry.int8 else None}
+        description = describe(folder, subject, top1=top1)
         write_json(folder / DESCRIPTION, description.model_dump())
-    lines = [f"  {printable(out / name)}: {file.bytes:,} bytes" for name, file in description.files.items()]
-    return "\n".join([f"{stored.name}, copied:", *lines])
+    lines = [
+        f"  {printable(out / name)}: {file.bytes:,} bytes"
+        + (f", top-1 {file.top1:.1%}" if file.top1 is not None else "")
+        for name, file in description.files.items()
+    ]
+    accuracy = f"top-1 on the {entry.validated_on} of {entry.data}, {entry.n:,} pictures"
+    return "\n".join([f"{stored.name}, copied ({printable(accuracy)}):", *lines])

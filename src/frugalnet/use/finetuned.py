@@ -16,7 +16,7 @@ from frugalnet.data.augment import augment
 from frugalnet.data.config import AugmentConfig
 from frugalnet.export.config import ExportConfig
 from frugalnet.export.files import write_files
-from frugalnet.export.formats import FILES
+from frugalnet.export.formats import FILES, Format
 from frugalnet.metrics import counts
 from frugalnet.training.batches import Examples
 from frugalnet.training.inference import infer
@@ -48,9 +48,9 @@ class FineTuned:
     def __init__(
         self,
         stored: Stored,
-        part: Part,
         pixels: NDArray[np.uint8],
         labels: NDArray[np.int64],
+        part: Part,
         seed: int,
         is_balanced: bool,
     ) -> None:
@@ -71,11 +71,11 @@ class FineTuned:
     def tensors(self) -> dict[str, NDArray[Any]]:
         return {name: value.contiguous().numpy() for name, value in self._network[1].state_dict().items()}
 
-    def onnx(self, metadata: Mapping[str, str], folder: Path) -> bytes:
-        """The ONNX file; `folder` is an empty one."""
+    def files(self, metadata: Mapping[str, str], folder: Path) -> dict[Format, bytes]:
+        """The ONNX file, and the int8 file, calibrated on the training pictures; `folder` is an empty one."""
         config = ExportConfig(calibration_images=len(self._pixels), max_loss_points=0.0)
         write_files(self._network, self._pixels, config, metadata, folder)
-        return (folder / FILES["onnx"]).read_bytes()
+        return {kind: (folder / FILES[kind]).read_bytes() for kind in ("onnx", "int8")}
 
 
 def evened(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

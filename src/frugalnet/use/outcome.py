@@ -34,7 +34,8 @@ class Mistake(Config):
 class Outcome(Config):
     """low, high: the 95 % Wilson interval of top1; commonest: the share that always answering one class gets right.
 
-    confusion: of the held-out pictures, a row for each class, a column for each predicted one. All shares in 0..1.
+    confusion: of the held-out pictures, a row for each class, a column for each predicted one. int8_top1: of the int8
+    file; None: there is none. All shares in 0..1.
     """
 
     n: int
@@ -48,6 +49,7 @@ class Outcome(Config):
     classes: list[ClassOutcome]
     mistakes: list[Mistake]
     confusion: list[list[int]]
+    int8_top1: float | None = None
 
     @property
     def worst_first(self) -> list[ClassOutcome]:
@@ -59,6 +61,7 @@ class Outcome(Config):
             f"{self.right} of {self.n} held-out pictures classified correctly: {self.top1:.1%} (95 % interval "
             f"{self.low:.1%} to {self.high:.1%}); mean over the classes: {self.mean_over_classes:.1%}; "
             f"always predicting the most common class: {self.commonest:.1%}."
+            + (f" As int8: {self.int8_top1:.1%}." if self.int8_top1 is not None else "")
         )
 
 

@@ -6,8 +6,15 @@ from pydantic import BaseModel, Field
 
 from frugalnet.errors import UserError
 
-SURE = 0.5  # a network that gives its best class less says itself that it is more likely wrong than right
 ALL = "all"  # the name of every network
+
+
+def sure_from(classes: int) -> float:
+    """The probability of its best class from which a network is sure: half-way between a guess and certainty.
+
+    That is 50 % of many classes, 58 % of six, and 75 % of two, of which the better one always has 50 %.
+    """
+    return (1 + 1 / classes) / 2
 
 
 class Refusal(UserError):
@@ -46,7 +53,7 @@ class Opinion(BaseModel):
 
     network: str
     milliseconds: float = Field(description="Of the network alone, the mean over the request's pictures.")
-    sure: bool = Field(description=f"Whether it gives its best class at least {SURE:.0%}.")
+    sure: bool = Field(description="Whether its best class is at least half-way between a guess and certainty.")
     top: list[Guess] = Field(description="The most probable classes, the most probable first.")
 
 

@@ -7,7 +7,7 @@ from threading import Event
 from frugalnet.errors import UserError
 from frugalnet.pictures import Picture, encode_png, read_picture
 from frugalnet.use.runtime import Network, Prediction
-from frugalnet.use.server.api import SURE, Answer, Classified, Guess, Opinion, Refusal, Wanted
+from frugalnet.use.server.api import Answer, Classified, Guess, Opinion, Refusal, Wanted, sure_from
 from frugalnet.use.server.bodies import File
 
 
@@ -53,7 +53,7 @@ def _opinion(network: Network, prediction: Prediction, top: int) -> Opinion:
     return Opinion(
         network=network.name,
         milliseconds=prediction.milliseconds,
-        sure=guesses[0].probability >= SURE,
+        sure=guesses[0].probability >= sure_from(len(network.class_names)),
         top=guesses,
     )
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,6 +91,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().call_later(FINISH_SECONDS, self.service.limits.end)
         await super().shutdown(sockets)
+        if signal.SIGTERM in self._captured_signals and self.service.workers.are_busy():
+            os._exit(128 + signal.SIGTERM)  # Python would wait for what nobody waits for any more: a huge picture
 
 
 def _configuration(app: FastAPI) -> uvicorn.Config:

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from threading import BoundedSemaphore
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -81,14 +81,20 @@ class Workers:
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="worker")
         self._free = BoundedSemaphore(MAX_REQUESTS)
+        self._calls: set[Future[Any]] = set()
 
     async def call(self, work: Callable[[], T]) -> T:
         """What a call in a thread returns. Raises Refusal, at once, if too many wait."""
         if not self._free.acquire(blocking=False):
             raise busy()
         future = self._threads.submit(work)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
         future.add_done_callback(lambda _: self._free.release())  # when the thread is free, not whoever waits for it
         return await asyncio.wrap_future(future)
+
+    def are_busy(self) -> bool:
+        return bool(self._calls)
 
 
 def busy() -> Refusal:
