@@ -481,7 +481,7 @@ def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_i
     assert "DVC's run cache" not in capsys.readouterr().err  # a forced rerun
     (stub / TIMING).unlink()
     lose(stub, "1")
-    for stage in ("train@depthwise-0", "train@depthwise-1", "train@residual-0", "evaluate@depthwise-0"):
+    for stage in ("train@depthwise-0", "train@wise-0", "train@residual-0", "evaluate@depthwise-0"):
         tell_of_lost_results(stage)
     said = capsys.readouterr().err
     assert said.startswith("train@depthwise-0: DVC's run cache lists results of this stage and these inputs (2), but")
