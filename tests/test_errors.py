@@ -267,6 +267,15 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture
+def _hangup() -> Iterator[None]:
+    """SIGHUP ends a process, though the tests may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_hangup")
 @pytest.mark.parametrize(
     ("number", "main"),
     [
