@@ -90,6 +90,13 @@ def test_the_frugal_network_is_the_next_best_if_no_cheaper_one_is_within_five_po
     assert frugal([TINY, replace(TINY, name="worse", top1=0.2, macs=2e6)]) == TINY
 
 
+def test_what_saves_less_than_a_tenth_of_the_macs_is_no_reason_to_give_up_accuracy():
+    best, second = Candidate("best", 0.65, 3.51e6), Candidate("second", 0.62, 3.44e6)
+    assert frugal([second, best]) == best
+    assert frugal([replace(second, top1=0.50), best]) == best
+    assert frugal([replace(second, macs=0.9 * 3.51e6), best]).name == "second"
+
+
 def test_one_network_is_the_frugal_one_and_the_best():
     assert frugal([SMALL]) == SMALL
     assert choose([SMALL], budget(macs="4M")).fitting == [SMALL]

@@ -53,6 +53,12 @@ def test_the_champion_has_the_highest_mean_over_seeds_and_the_alias_goes_to_the_
     assert "the fewest MACs of 2 within 5 points of 45.00%" in chosen["frugal"].why
 
 
+def test_frugal_is_the_champion_where_none_saves_a_tenth():
+    chosen = choose_versions([version("a", 0, 0.50, 100), version("b", 0, 0.49, 95)])
+    assert chosen["frugal"].version == chosen["champion"].version
+    assert chosen["frugal"].why.endswith("; none has 10% fewer MACs on real")
+
+
 def test_macro_accuracy_ranks_where_classes_differ_in_size():
     common = version("a", 0, 0.90, 9, macro_accuracy=0.50)
     even = version("b", 0, 0.80, 9, macro_accuracy=0.60)

@@ -103,7 +103,9 @@ def choose_versions(versions: Sequence[Version]) -> dict[str, Chosen]:
     frugal = recommendation.frugal([*candidates])
     near = recommendation.near(candidates)
     within = f"within {100 * recommendation.NEAR:g} points of {best.top1:.2%}"
-    if frugal in near:
+    if frugal == best:
+        cheap = f"none has {recommendation.SAVING:.0%} fewer MACs"
+    elif frugal in near:
         cheap = f"the fewest MACs of {len(near)} {within}"
     else:
         cheap = f"the highest {newest.measure} with fewer MACs, none of them {within}"

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from frugalnet.schema import Config
 
 NEAR = 0.05  # top-1 that a network may lose against the best one and still be recommended for its cost
+SAVING = 0.1  # of the best network's MACs: saving less is no reason to give up accuracy
 MORE = 1.2  # by how much a limit is raised, to see what is just beyond it
 _ROUNDING = 1e-9
 _AMOUNT = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKMGT]?)B?", re.ASCII)
@@ -110,10 +111,11 @@ def near(candidates: Iterable[Candidate]) -> list[Candidate]:
 def frugal(candidates: Sequence[Candidate]) -> Candidate:
     """The network to use if computation matters: of those near the best one, the one with the fewest MACs.
 
-    If none near the best one has fewer MACs, it is the most accurate of all that have; if there is none, the best one.
+    It has to save `SAVING` of the best one's. If none near the best one does, it is the most accurate of all that do;
+    if there is none, the best one.
     """
     best, *others = ranked(candidates)
-    cheaper = [candidate for candidate in others if candidate.macs < best.macs]
+    cheaper = [candidate for candidate in others if candidate.macs <= (1 - SAVING) * best.macs]
     cheaper_and_near = [candidate for candidate in near(candidates) if candidate in cheaper]
     if cheaper_and_near:
         return min(cheaper_and_near, key=lambda candidate: candidate.macs)
