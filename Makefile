@@ -35,7 +35,7 @@ test: .venv/installed ## run linters, type check and all tests except the slow o
 	@$(MAKE) --no-print-directory --jobs 2 lint default-tests # mypy has one process
 
 default-tests: .venv/installed
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: lint ## run linters, type check and all tests
 	pytest -m ''
@@ -100,7 +100,7 @@ image-test: .venv/installed ## build the Docker image and test it, by Docker or 
 	IMAGE_ENGINE=$$engine pytest -s -m '' tests/test_image.py
 
 coverage: .venv/installed ## report the line coverage of src by the default tests; below 90 % fails
-	pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
+	pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report term --cov-fail-under 90
 
 ui: .venv/installed ## serve the MLflow UI and print the page to open; OPEN=1 opens it
 	@python -m tools.ui
