@@ -33,8 +33,8 @@ def main() -> None:
         for record in row.records:
             drawn = sorted((out / "figures").glob(f"{record.name}_*.png"))
             with tracking.training_run(root, record.run, record.timing) as tracked:
-                tracked.log_history(record.history)
-                figures = tracking.section("final", record.metrics)
+                tracked.log_history([epoch.model_dump() for epoch in record.history])
+                figures = tracking.section("final", record.metrics.model_dump())
                 tracked.log_results(figures | tracking.section("efficiency", record.efficiency()), drawn)
                 pictures = {path.stem.removeprefix(f"{record.name}_"): tracked.link(path.name) for path in drawn}
                 tracked.describe(summary.of_one(compared, row) + runs_page.links(report=report, **pictures))

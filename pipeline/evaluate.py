@@ -9,6 +9,7 @@ from frugalnet import compute, config, models, project, tracking
 from frugalnet.data import arrays
 from frugalnet.files import atomic, read_history, read_json, write_json, write_table
 from frugalnet.metrics import accuracy, classes, counts
+from frugalnet.metrics.evaluation import Metrics
 from frugalnet.run import read_run
 from frugalnet.stage import run_stage
 from frugalnet.training import runs
@@ -35,19 +36,19 @@ def main(model: str, seed: int) -> None:
     with atomic(out / "predictions.npz") as partial, partial.open("wb") as file:
         np.savez(file, logits=logits, labels=labels)
     shape = (3, *data.validation.images.shape[1:3])
-    metrics = accuracy.figures(logits, labels) | counts.counts(network, shape)
+    metrics = Metrics.model_validate(accuracy.figures(logits, labels) | counts.counts(network, shape))
     confused = classes.confusion(accuracy.predict(logits), labels, len(data.class_ids))
-    write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics.model_dump())
     write_table(out / "per_class.csv", classes.per_class(confused, data.class_ids, data.class_names))
     write_table(out / "layers.csv", counts.layers(network, shape))
 
     with tracking.training_run(root, run, timing) as tracked:
         tracked.log_history(read_history(trained / "history.csv"))
         artifacts = [out, trained, Path("data/contact_sheet.png"), Path("params.yaml")]
-        tracked.log_results(tracking.section("final", metrics), artifacts)
+        tracked.log_results(tracking.section("final", metrics.model_dump()), artifacts)
     runs.checkpoints(root, run).remove()
-    top5 = f", top-5 {metrics['top5']:.2%}" if len(data.class_ids) > 5 else ""  # else always 100 %
-    print(f"{name}: top-1 {metrics['top1']:.2%}{top5} on the {data.validated_on} of {data.name}")
+    top5 = f", top-5 {metrics.top5:.2%}" if len(data.class_ids) > 5 else ""  # else always 100 %
+    print(f"{name}: top-1 {metrics.top1:.2%}{top5} on the {data.validated_on} of {data.name}")
 
 
 if __name__ == "__main__":

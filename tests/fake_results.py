@@ -12,7 +12,7 @@ from frugalnet.adaptation.config import TRAINED
 from frugalnet.adaptation.result import AdaptationResult
 from frugalnet.adaptation.result import NetworkResult as AdaptedNetwork
 from frugalnet.comparison.compare import Comparison, Evidence, compare
-from frugalnet.comparison.records import read_records
+from frugalnet.comparison.records import Epoch, read_records
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.metrics import accuracy, classes
 from frugalnet.robustness.corruptions import KINDS
@@ -41,6 +41,11 @@ WIDTHS: dict[str, tuple[int, int, int, float]] = {  # the networks above at othe
 PAPERS = ("dugong", "trolleybus", "bell pepper", "scoreboard", "black widow")
 PAPERS += ("plunger", "Chihuahua", "reel", "bucket", "bow tie")
 MARKUP = ("price of $\\frac$\n| salt", "<b>bow | tie</b>")  # a formula, a line break, a column, a tag
+
+
+def of_epoch(**given: Any) -> Epoch:
+    """An epoch whose other figures are 0."""
+    return Epoch(**dict.fromkeys(Epoch.model_fields, 0) | given)
 
 
 def class_names(num_classes: int) -> list[str]:

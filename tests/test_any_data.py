@@ -77,7 +77,7 @@ def test_top_5_of_two_classes_is_not_shown(texts: dict[str, str]) -> None:
 
 
 def test_milestones_follow_the_accuracies_reached(two: Comparison, tmp_path: Path) -> None:
-    best = max(record.history[-1]["validation_top1"] for record in two.records)
+    best = max(record.history[-1].validation_top1 for record in two.records)
     reached = [milestone.milestone for milestone in two.rows[0].reached]
     assert all(0.4 * best < milestone < best for milestone in reached)
     assert reached == sorted(set(reached))
@@ -108,10 +108,8 @@ def test_networks_are_ranked_by_the_accuracy_that_leads(two: Comparison) -> None
 
     def evaluated(name: str, predicted: np.ndarray) -> Any:
         logits = np.eye(2)[predicted]
-        metrics = record.metrics | {
-            "top1": float((predicted == labels).mean()),
-            "macro_accuracy": macro_accuracy(logits, labels),
-        }
+        shares = {"top1": float((predicted == labels).mean()), "macro_accuracy": macro_accuracy(logits, labels)}
+        metrics = record.metrics.model_copy(update=shares)
         return replace(
             record, model=name, run=record.run.changed(model=name), labels=labels, predicted=predicted, metrics=metrics
         )

@@ -85,7 +85,7 @@ def test_ticks_are_few_and_round(rows):
 def test_curves_show_every_seed_and_label_their_ends(rows):
     alexnet, _, _, together = curves.charts(rows)
     record = rows[0].records[1]
-    curve = [100 * epoch["validation_top1"] for epoch in record.history]
+    curve = [100 * epoch.validation_top1 for epoch in record.history]
     assert [line.text for line in alexnet.lines][2:] == ["validation, seed 0", "validation, seed 1"]
     assert alexnet.lines[3].y == curve
     assert [line.dotted for line in alexnet.lines] == [True, True, False, False]
@@ -116,7 +116,7 @@ def test_curves_of_all_networks_are_named_at_the_ends_of_their_validation_curves
 def test_a_mean_curve_ends_where_the_shortest_one_does(rows):
     short, long = rows[0].records
     both = short.history[:2], long.history
-    expected = [50 * (a["train_top1"] + b["train_top1"]) for a, b in zip(*both, strict=False)]
+    expected = [50 * (a.train_top1 + b.train_top1) for a, b in zip(*both, strict=False)]
     mean = curves.mean_curves([*map(curves.curves_of, both)])
     assert mean["train_top1"] == pytest.approx(expected)
 
@@ -254,7 +254,7 @@ def test_a_point_that_hides_no_other_is_drawn_exactly_at_its_cost():
 def test_each_seeds_final_top_1_is_drawn_and_nothing_for_single_seeds(tmp_path):
     rows = fake_results.comparison(tmp_path / "two", models=("alexnet", "depthwise"), seeds=(0, 1)).rows
     chart = training.seed_chart(rows)
-    assert [point.y for point in chart.points] == [100 * r.metrics["top1"] for row in rows for r in row.records]
+    assert [point.y for point in chart.points] == [100 * r.metrics.top1 for row in rows for r in row.records]
     assert [round(point.x) for point in chart.points] == [0, 0, 1, 1]
     assert len({point.x for point in chart.points}) == 4
     assert chart.x_names == [row.model for row in rows]

@@ -9,7 +9,7 @@ from frugalnet.comparison import compare as comparison
 from frugalnet.comparison.comparable import comparable
 from frugalnet.comparison.compare import Evidence
 from frugalnet.comparison.networks import training_cost
-from frugalnet.comparison.records import Record, read_records
+from frugalnet.comparison.records import Epoch, Record, read_records
 from frugalnet.errors import UserError
 from frugalnet.metrics import statistics
 from frugalnet.metrics.statistics import Interval
@@ -35,8 +35,8 @@ def test_load_gives_every_model_and_seed_with_its_predictions(records):
         f"{m}-{s}" for m in ("alexnet", "depthwise", "residual") for s in (0, 1)
     ]
     for record in records:
-        assert record.correct.mean() == pytest.approx(record.metrics["top1"])
-        assert record.history[0]["epoch"] == 1
+        assert record.correct.mean() == pytest.approx(record.metrics.top1)
+        assert record.history[0].epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_nothing_on_the_present_data_is_refused_with_what_was_found(records):
 
 def test_rows_hold_means_and_deviations_over_seeds(records, compared):
     row = compared.row("residual")
-    values = [record.metrics["top1"] for record in records if record.model == "residual"]
+    values = [record.metrics.top1 for record in records if record.model == "residual"]
     assert (row.top1.mean, row.top1.deviation, row.top1.n) == (
         pytest.approx(np.mean(values)),
         pytest.approx(np.std(values, ddof=1)),
@@ -185,8 +185,10 @@ def test_mcnemar_is_computed_for_each_common_seed(records):
 
 
 def test_training_cost_of_a_hand_made_history(records):
-    def history(*top1: float) -> list[dict[str, float]]:
-        return [{"epoch": e, "validation_top1": v, "train_macs": e * 100} for e, v in enumerate(top1, start=1)]
+    def history(*top1: float) -> list[Epoch]:
+        return [
+            fake_results.of_epoch(epoch=e, validation_top1=v, train_macs=e * 100) for e, v in enumerate(top1, start=1)
+        ]
 
     timing = {"epoch_seconds": [10.0, 20.0, 40.0]}
     first = replace(records[0], history=history(0.1, 0.2, 0.3), timing=timing)

@@ -333,7 +333,7 @@ def test_one_network_that_is_best_and_cheapest_is_recommended_alone(sample_findi
 def test_a_network_that_gets_nothing_right_can_be_compared(sample_findings):
     by_model = {row.model: row.records for row in sample_findings.comparison.rows}
     nothing = [replace(r, predicted=(r.labels + 1) % 12) for r in by_model["alexnet"]]
-    nothing = [replace(r, metrics=r.metrics | {"top1": 0.0}) for r in nothing]
+    nothing = [replace(r, metrics=r.metrics.model_copy(update={"top1": 0.0})) for r in nothing]
     found = compare([*nothing, *by_model["residual"]], "d" * 64, "validation split")
     assert found.rows[1].top1.mean == 0
     _, easiest, hardest = extremes(found.rows).rows[1]
@@ -354,7 +354,7 @@ def test_curves_csv_holds_every_epoch(written, sample_findings):
         "model", "seed", "epoch", "train_top1", "validation_top1", "train_loss", "validation_loss",
     ]  # fmt: skip
     assert len(found) == 6 * 8
-    assert float(found[0]["train_top1"]) == sample_findings.comparison.first.history[0]["train_top1"]
+    assert float(found[0]["train_top1"]) == sample_findings.comparison.first.history[0].train_top1
 
 
 def test_confusion_csv_holds_every_prediction_of_the_best_network(written, sample_findings):

@@ -23,6 +23,7 @@ from frugalnet.export.measure import measure_accuracy
 from frugalnet.export.records import read_exported
 from frugalnet.files import atomic, read_json, read_table, sha256, sha256_of, write_json
 from frugalnet.metrics import accuracy, classes
+from frugalnet.metrics.evaluation import read_metrics
 from frugalnet.metrics.statistics import Interval, wilson_interval
 from frugalnet.paper.claims import PAPER_RECIPE
 from frugalnet.run import read_run
@@ -161,9 +162,9 @@ def card(stored: Stored, record: Path) -> str:
 
     record: the folder of these weights' own run in docs/results/RECIPE. Its figures are theirs, not a mean over seeds.
     """
-    metrics = read_json(record / "metrics.json")
-    correct = np.array(round(metrics["top1"] * metrics["n"]))
-    low, high = wilson_interval(correct, np.array(metrics["n"]))
+    metrics = read_metrics(record / "metrics.json")
+    correct = np.array(round(metrics.top1 * metrics.n))
+    low, high = wilson_interval(correct, np.array(metrics.n))
     text = CARD.read_text(encoding="utf-8")
     template: Template = Template(text, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return template.render(
@@ -173,7 +174,7 @@ def card(stored: Stored, record: Path) -> str:
         run=read_json(record / "run.json"),
         joules=read_json(record / "timing.json")["epoch_joules"],
         metrics=metrics,
-        top1=Interval(metrics["top1"], float(low), float(high)),
+        top1=Interval(metrics.top1, float(low), float(high)),
         exported=read_exported(record.parent, stored.entry.model, stored.entry.seed),
         device=device,
         wording=wording,
@@ -198,11 +199,10 @@ def verify(stored: Stored, record: Path, data: Dataset) -> str:
     _check_data(stored, data)
     logits = open_network(stored)(data.validation.images).astype(np.float16)  # as `evaluate` stores them
     labels = np.array(data.validation.labels)
-    metrics = accuracy.figures(logits, labels)
-    expected = read_json(record / "metrics.json")
-    differences = [
-        f"{key} {metrics[key]}, expected {expected[key]}" for key in ("top1", "top5") if metrics[key] != expected[key]
-    ]
+    expected = read_metrics(record / "metrics.json")
+    top1, top5 = (accuracy.top_k(logits, labels, k) for k in (1, 5))
+    compared = (("top1", top1, expected.top1), ("top5", top5, expected.top5))
+    differences = [f"{name} {now}, expected {then}" for name, now, then in compared if now != then]
     correct = classes.confusion(accuracy.predict(logits), labels, len(data.class_ids)).diagonal()
     recorded = np.array([int(row["correct"]) for row in read_table(record / "per_class.csv")])
     if changed := np.count_nonzero(correct != recorded):
@@ -210,4 +210,4 @@ def verify(stored: Stored, record: Path, data: Dataset) -> str:
     if differences:
         reasons = "; ".join(differences)
         raise UserError(f"{stored.name}: {reasons}; another processor or version of torch can be the cause")
-    return f"{stored.name}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}, all classes as in {record}"
+    return f"{stored.name}: top-1 {top1:.2%}, top-5 {top5:.2%}, all classes as in {record}"

@@ -54,6 +54,11 @@ class Run(BaseModel):
         """The name of its files: residual-0."""
         return f"{self.model}-{self.seed}"
 
+    @property
+    def recipe(self) -> str:
+        """The recipe's name, as reports show it."""
+        return str(self.train["recipe"])
+
     def stored(self) -> dict[str, Any]:
         """Its JSON: what was not stated is left out, so that a new field changes no fingerprint."""
         return self.model_dump(exclude_unset=True)

@@ -55,19 +55,19 @@ def training_run(root: Path, run: TrainingRun, trained: Mapping[str, Any]) -> "T
 
     trained: holds the provenance of the training; an evaluation, perhaps at another commit, takes it from timing.json.
     """
-    recipe = run.train
-    epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
+    number = run.train["epochs"]
+    epochs = f"{number} epoch{'s' if number > 1 else ''}"
     workers = f" · {run.distributed['kind']}" if run.distributed else ""
     data = f"{run.data} data" if run.is_sample else run.data  # "sample data": their accuracies say nothing
     images = f"{run.n_train:,} training and {run.n_validation:,} validation images"
     shown = ("data", "is_sample", "validated_on", "data_sha256", "views_sha256", "source_sha256")
     description = Description(
-        name=f"{run.model} · {epochs} {recipe['recipe']}{workers} · seed {run.seed} · {data}",
+        name=f"{run.model} · {epochs} {run.recipe}{workers} · seed {run.seed} · {data}",
         identity={key: value for key in ("weights_sha256", "fingerprint") if (value := getattr(run, key))},
         tags={key: str(getattr(run, key)) for key in shown} | _source("train"),
         provenance={key: str(trained[key]) for key in PROVENANCE if key in trained},
         note=(
-            f"The network **{run.model}**, trained for {epochs} with the recipe {recipe['recipe']} on "
+            f"The network **{run.model}**, trained for {epochs} with the recipe {run.recipe} on "
             f"{run.data}: {run.num_classes} classes, {images}. Accuracies are on the {run.validated_on}."
         ),
         params=dotted_keys(run.stored()),

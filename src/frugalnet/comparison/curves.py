@@ -6,6 +6,7 @@ import numpy as np
 
 from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
+from frugalnet.comparison.records import Epoch
 from frugalnet.document.blocks import Chart, Line
 from frugalnet.document.charts import end_labels
 
@@ -13,8 +14,8 @@ KINDS = (("train_top1", "training", True), ("validation_top1", "validation", Fal
 Curves = Mapping[str, Sequence[float]]  # percent by epoch, for each key of KINDS
 
 
-def curves_of(history: Sequence[Mapping[str, float]]) -> Curves:
-    return {key: [100 * epoch[key] for epoch in history] for key, *_ in KINDS}
+def curves_of(history: Sequence[Epoch]) -> Curves:
+    return {key: [100 * getattr(epoch, key) for epoch in history] for key, *_ in KINDS}
 
 
 def mean_curves(of_seeds: Sequence[Curves]) -> Curves:

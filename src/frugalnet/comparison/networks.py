@@ -30,7 +30,7 @@ class Reached:
 
 def own_milestones(records: Sequence[Record]) -> list[float]:
     """Accuracies, in whole percent, on the way to the highest final top-1 of these records."""
-    best = max(record.history[-1]["validation_top1"] for record in records)
+    best = max(record.history[-1].validation_top1 for record in records)
     return sorted({round(share * best, 2) for share in SHARES} - {0.0})
 
 
@@ -42,11 +42,11 @@ def training_cost(records: Sequence[Record], milestones: Sequence[float] = MILES
         seconds: list[float] = []
         macs: list[float] = []
         for record in records:
-            epoch = next((int(e["epoch"]) for e in record.history if e["validation_top1"] >= milestone), None)
+            epoch = next((e.epoch for e in record.history if e.validation_top1 >= milestone), None)
             if epoch is None:
                 continue
             epochs.append(epoch)
-            macs.append(sum(e["train_macs"] for e in record.history[:epoch]))
+            macs.append(sum(e.train_macs for e in record.history[:epoch]))
             if len(record.timing.get("epoch_seconds", [])) >= epoch:
                 seconds.append(sum(record.timing["epoch_seconds"][:epoch]))
         costs = (epochs, seconds, macs)
@@ -157,7 +157,7 @@ def row(records: Sequence[Record], milestones: Sequence[float] = MILESTONES, *, 
     first = records[0]
 
     def metric(key: str) -> SeedMean:
-        return seed_mean([record.metrics[key] for record in records])
+        return seed_mean([getattr(record.metrics, key) for record in records])
 
     def measured(key: str) -> Quantiles | None:
         return Quantiles(**first.cost[key]) if is_quantiles(first.cost.get(key)) else None
@@ -170,9 +170,8 @@ def row(records: Sequence[Record], milestones: Sequence[float] = MILESTONES, *, 
     confusion = np.sum([record.confusion for record in records], axis=0)
     totals = [sum(record.timing["epoch_seconds"]) for record in records if record.timing.get("epoch_seconds")]
     figures: dict[str, Any] = {key: metric(key) for key in ("top1", "top5", "macro_accuracy", "loss", "ece")}
-    figures |= {
-        key: first.metrics[key] for key in ("parameters_trainable", "parameters_keras", "macs", "weights_bytes")
-    }
+    counted = ("parameters_trainable", "parameters_keras", "macs", "weights_bytes")
+    figures |= {key: getattr(first.metrics, key) for key in counted}
     figures |= {key: measured(key) for key in ("latency_ms", "throughput", "train_step_ms")}
     figures |= {key: by_epoch(key) for key in ("epoch_seconds", "epoch_cpu_seconds", "epoch_joules")}
     correct = np.stack([record.correct for record in records])
@@ -182,11 +181,11 @@ def row(records: Sequence[Record], milestones: Sequence[float] = MILESTONES, *, 
         seeds=[record.seed for record in records],
         top1_interval=statistics.bootstrap(correct),
         macro_interval=statistics.bootstrap(correct, weights=weights) if by_class else None,
-        train_top1=seed_mean([record.history[-1]["train_top1"] for record in records]),
-        epoch_macs=float(np.mean([epoch["train_macs"] for epoch in first.history])),
+        train_top1=seed_mean([record.history[-1].train_top1 for record in records]),
+        epoch_macs=float(np.mean([epoch.train_macs for epoch in first.history])),
         train_seconds=seed_mean(totals) if totals else None,
         epochs=len(first.history),
-        recipe=first.run.train["recipe"],
+        recipe=first.run.recipe,
         records=list(records),
         reached=training_cost(records, milestones),
         confusion=confusion,

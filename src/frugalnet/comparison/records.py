@@ -1,7 +1,7 @@
 """Reads what the stages stored: one Record per trained and evaluated network."""
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +13,11 @@ from pydantic import BaseModel, ValidationError
 from frugalnet.errors import UserError
 from frugalnet.files import read_history, read_json, read_table, unreadable
 from frugalnet.metrics import accuracy, classes
+from frugalnet.metrics.evaluation import Metrics, read_metrics
 from frugalnet.run import Run, read_run
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 class Layer(BaseModel):
@@ -28,6 +30,19 @@ class Layer(BaseModel):
     macs: int
 
 
+class Epoch(BaseModel):
+    """A row of history.csv. Shares of images are in 0..1."""
+
+    epoch: int  # from 1
+    learning_rate: float
+    train_macs: float
+    train_loss: float
+    train_top1: float
+    validation_loss: float
+    validation_top1: float
+    validation_top5: float
+
+
 @dataclass(frozen=True)
 class Record:
     """One trained and evaluated network."""
@@ -35,8 +50,8 @@ class Record:
     model: str
     seed: int
     run: Run
-    metrics: dict[str, Any]  # metrics.json
-    history: list[dict[str, float]]  # history.csv, one row per epoch
+    metrics: Metrics
+    history: list[Epoch]
     timing: dict[str, Any]  # timing.json
     cost: dict[str, Any]  # the model's entry in cost.json; empty if it was not measured
     layers: list[Layer]
@@ -98,8 +113,8 @@ def _record(evaluated: Path, trained: Path, costs: Mapping[str, dict[str, Any]])
         model=run.model,
         seed=run.seed,
         run=run,
-        metrics=_read(evaluated / "metrics.json", read_json),
-        history=_read(trained / "history.csv", read_history),
+        metrics=_read(evaluated / "metrics.json", read_metrics),
+        history=_read(trained / "history.csv", read_epochs),
         timing=_read(trained / "timing.json", read_json),
         cost=costs.get(run.model, {}),
         layers=_read(evaluated / "layers.csv", _read_layers),
@@ -108,9 +123,9 @@ def _record(evaluated: Path, trained: Path, costs: Mapping[str, dict[str, Any]])
         labels=labels,
         predicted=predicted,
     )
-    if record.metrics["top1"] != (top1 := float(record.correct.mean())):
+    if record.metrics.top1 != (top1 := float(record.correct.mean())):
         raise UserError(
-            f"{evaluated / 'metrics.json'}: top1 is {record.metrics['top1']}, but {top1} by predictions.npz; "
+            f"{evaluated / 'metrics.json'}: top1 is {record.metrics.top1}, but {top1} by predictions.npz; "
             f"evaluate again: dvc repro --force --single-item evaluate@{evaluated.name}"
         )
     return record
@@ -123,9 +138,18 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T:
         raise UserError(f"{error}, or remove {path.parent} to compare without it") from error
 
 
+def read_epochs(path: Path) -> list[Epoch]:
+    """A history.csv. Raises UserError if it is missing or damaged."""
+    return _rows(path, Epoch, read_history(path))
+
+
 def _read_layers(path: Path) -> list[Layer]:
+    return _rows(path, Layer, read_table(path))
+
+
+def _rows(path: Path, kind: type[M], rows: Sequence[Mapping[str, object]]) -> list[M]:
     try:
-        return [Layer.model_validate(row) for row in read_table(path)]
+        return [kind.model_validate(row) for row in rows]
     except ValidationError as error:
         raise unreadable(path, error) from error
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frugalnet.comparison import curves
+from frugalnet.comparison.records import Epoch, read_epochs
 from frugalnet.document.blocks import Cell, Chart, Grid, Line, Section, Table
 from frugalnet.document.wording import percent
-from frugalnet.files import read_history, read_json
+from frugalnet.files import read_json
 from frugalnet.paper.claims import PAPER_EPOCHS, PAPER_RECIPE, Claim
 from frugalnet.run import Run, read_run
 
@@ -22,11 +23,11 @@ NOTE = (
 
 @dataclass(frozen=True)
 class PaperNetwork:
-    """A network trained with the paper's recipe. history: one row per epoch, as in history.csv."""
+    """A network trained with the paper's recipe."""
 
     name: str  # with its seed
     model: str
-    history: list[dict[str, float]]
+    history: list[Epoch]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def read_experiment(folder: Path, run: Run) -> Experiment | None:
     networks = []
     for path in sorted(folder.glob("*/run.json")):
         own = read_run(path)
-        history = read_history(path.with_name("history.csv"))
-        if [own.train["recipe"], len(history), own.data_sha256, own.validated_on] != expected:
+        history = read_epochs(path.with_name("history.csv"))
+        if [own.recipe, len(history), own.data_sha256, own.validated_on] != expected:
             return None
         networks.append(PaperNetwork(path.parent.name, own.model, history))
     claims = [Claim(**claim) for claim in read_json(folder / "comparison.json")["claims"]]
@@ -92,7 +93,7 @@ def _table(experiment: Experiment) -> Table:
         ends = ENDS.get(network.model)
         cells = [Cell(network.name)]
         for number, (key, *_) in enumerate(curves.KINDS):
-            cells.append(Cell(percent(network.history[-1][key])))
+            cells.append(Cell(percent(getattr(network.history[-1], key))))
             cells.append(Cell(percent(ends[number] / 100, 0) if ends else "–"))
         body.append(cells)
     header = ("Network", "Training top-1", "the paper’s", "Validation top-1", "the paper’s")

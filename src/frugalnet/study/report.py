@@ -1,6 +1,6 @@
 """The report as a folder: the document, and beside it the figures and tables as PNG, CSV and JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from frugalnet.comparison.compare import Evidence
 from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
-from frugalnet.comparison.records import Record
+from frugalnet.comparison.records import Epoch, Record
 from frugalnet.document.blocks import Document, Section
 from frugalnet.document.write import write_document
 from frugalnet.files import atomic, write_json, write_table
@@ -63,7 +63,7 @@ def compose(findings: Findings, further: Sequence[Section] = ()) -> Report:
         {
             "table": [_csv_row(row) for row in comparison.rows],
             # One line per evaluation, without anything that varies from run to run.
-            "accuracy": [_name(record) | record.metrics for record in records],
+            "accuracy": [_name(record) | record.metrics.model_dump() for record in records],
             "curves": [_name(record) | _csv_epoch(epoch) for record in records for epoch in record.history],
             "confusion": of_classes.predictions(comparison),
         },
@@ -129,6 +129,6 @@ def _csv_row(row: Row) -> dict[str, Any]:
     return {"model": row.model, "seeds": len(row.seeds), **interval, **figures}
 
 
-def _csv_epoch(epoch: Mapping[str, float]) -> dict[str, Any]:
-    keys = ("train_top1", "validation_top1", "train_loss", "validation_loss")
-    return {"epoch": int(epoch["epoch"]), **{key: epoch[key] for key in keys}}
+def _csv_epoch(epoch: Epoch) -> dict[str, Any]:
+    keys = ("epoch", "train_top1", "validation_top1", "train_loss", "validation_loss")
+    return {key: getattr(epoch, key) for key in keys}

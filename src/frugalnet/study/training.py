@@ -32,7 +32,7 @@ def seed_chart(rows: Sequence[Row]) -> Chart:
     for i, row in enumerate(rows):
         for k, record in enumerate(row.records):
             x = i + 0.12 * (k - (len(row.records) - 1) / 2)
-            top1 = 100 * record.metrics["top1"]
+            top1 = 100 * record.metrics.top1
             text = [f"{record.name}: {top1:.2f} %"]
             points.append(Point("", colour_of[row.model], x, top1, (top1, top1), text))
     if len(points) == len(rows):

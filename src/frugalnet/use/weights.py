@@ -20,7 +20,8 @@ from frugalnet.data import arrays
 from frugalnet.data.sizes import unequal_sizes
 from frugalnet.errors import UserError
 from frugalnet.export.formats import Format
-from frugalnet.files import atomic, read_json, read_regular, sha256, sha256_of, write_json
+from frugalnet.files import atomic, read_regular, sha256, sha256_of, write_json
+from frugalnet.metrics.evaluation import read_metrics
 from frugalnet.run import read_run
 from frugalnet.schema import Config
 
@@ -179,7 +180,7 @@ def of_file(path: Path) -> Stored:
 def of_run(project: Path, name: str) -> Stored:
     """A network that the project has trained and evaluated. Raises UserError if it has not, or on other data."""
     run = read_run(project / "results/train" / name / "run.json")
-    metrics = read_json(project / "results/evaluate" / name / "metrics.json")
+    metrics = read_metrics(project / "results/evaluate" / name / "metrics.json")
     data = arrays.read_dataset(project / "data/arrays")
     if run.data_sha256 != sha256_of(data.sha256):
         raise UserError(f"{name} was trained on other data than those in data/arrays; run `dvc repro`")
@@ -195,10 +196,10 @@ def of_run(project: Path, name: str) -> Stored:
         data=data.name,
         data_sha256=run.data_sha256,
         validated_on=run.validated_on,
-        top1=metrics["top1"],
-        n=metrics["n"],
-        macs=metrics["macs"],
-        macro_accuracy=metrics["macro_accuracy"] if unequal_sizes(data) else None,
+        top1=metrics.top1,
+        n=metrics.n,
+        macs=metrics.macs,
+        macro_accuracy=metrics.macro_accuracy if unequal_sizes(data) else None,
         side=run.side,
     )
     classes = Classes(ids=data.class_ids, names=data.class_names)
