@@ -15,7 +15,8 @@ from frugalnet.document.blocks import Section
 from frugalnet.files import read_record, sha256_of, write_json
 from frugalnet.robustness.result import RobustnessResult, write_result
 from frugalnet.schema import Config
-from frugalnet.study import experiments
+from frugalnet.study import experiments, findings
+from frugalnet.study import report as reports
 from frugalnet.study.experiments import EXPERIMENTS, gather
 from frugalnet.study.findings import conclude
 from frugalnet.study.report import compose
@@ -55,7 +56,8 @@ COUNTING = SimpleNamespace(
 @pytest.fixture
 def report(tmp_path, monkeypatch):
     """Composes the report of one network, with what the new experiment measured."""
-    monkeypatch.setattr(experiments, "EXPERIMENTS", (*EXPERIMENTS, COUNTING))
+    for module in (experiments, findings, reports):
+        monkeypatch.setattr(module, "EXPERIMENTS", (*EXPERIMENTS, COUNTING))
     data = fake_results.dataset(fake_results.images())
     one = {"models": ("alexnet",), "seeds": (0,), "data_sha256": sha256_of(data.sha256)}
     results = fake_results.make(tmp_path / "results", **one)

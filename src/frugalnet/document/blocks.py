@@ -145,13 +145,9 @@ class Heatmap:
     def names_fit(self) -> bool:
         return len(self.class_names) <= MOST_NAMES
 
-    @property
-    def numbers_fit(self) -> bool:
-        return len(self.class_names) <= MOST_NUMBERS
-
     def numbers(self) -> Iterator[tuple[int, int, str]]:
         """The row, column and percentage of every cell, where they fit; none of 0 % but on the diagonal."""
-        if self.right is None or not self.numbers_fit:
+        if self.right is None or len(self.class_names) > MOST_NUMBERS:
             return
         for (row, column), value in np.ndenumerate(self.percent):
             percent = float(self.right[row] if row == column else value)

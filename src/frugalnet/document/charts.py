@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from frugalnet.metrics.statistics import pareto_front
 # Mid-tones that stand out against white and against near-black: more than 3:1 on both.
 PALETTE = ("#2f7fd6", "#d9661f", "#23946a", "#9560cf", "#d1466b", "#1593a5", "#a8800c", "#7d7f86")
 Box = tuple[float, float, float, float]  # left, bottom, right, top
+Range = tuple[float, float]
 
 
 def colours(models: Iterable[str]) -> dict[str, str]:
@@ -30,15 +32,12 @@ def scatter(name: str, title: str, axis: str, points: Sequence[Point]) -> Chart:
     x = np.array([point.x for point in points], float)
     y = np.array([point.y for point in points], float)
     x_range, y_range = _ranges(points, 0.3)
-    width = np.log10(x_range[1] / x_range[0])
     is_optimal = pareto_front(x, y)
-    drawn = _side_by_side(x, 0.014 * width)
+    drawn = _side_by_side(x, 0.014 * np.log10(x_range[1] / x_range[0]))
     front = sorted(zip(drawn[is_optimal].tolist(), y[is_optimal].tolist(), strict=True))
     front.append((x_range[1], front[-1][1]))
 
-    def inside(x: float, y: float) -> tuple[float, float]:  # in the unit square
-        return float(np.log10(x / x_range[0]) / width), (y - y_range[0]) / (y_range[1] - y_range[0])
-
+    inside = partial(_inside, x_range, y_range)
     places = [inside(*place) for place in zip(drawn, y, strict=True)]
     corners = [inside(*corner) for corner in front]
     lines = [(a, b - 0.006, c, b + 0.006) for (a, b), (c, _) in pairwise(corners)]
@@ -63,18 +62,15 @@ def by_cost(name: str, title: str, axis: str, curves: Sequence[Sequence[Point]])
     """
     points = [point for curve in curves for point in curve]
     x_range, y_range = _ranges(points, 0.12)
-    width = np.log10(x_range[1] / x_range[0])
-
-    def inside(point: Point) -> tuple[float, float]:  # in the unit square
-        return float(np.log10(point.x / x_range[0]) / width), (point.y - y_range[0]) / (y_range[1] - y_range[0])
-
+    inside = partial(_inside, x_range, y_range)
     along = [
         (x - 0.01, y - 0.01, x + 0.01, y + 0.01)
         for curve in curves
-        for a, b in pairwise(map(inside, curve))
+        for a, b in pairwise(inside(point.x, point.y) for point in curve)
         for x, y in np.linspace(a, b, 20).tolist()
     ]
-    sides = place_names([*map(inside, points)], [point.name for point in points], along)
+    places = [inside(point.x, point.y) for point in points]
+    sides = place_names(places, [point.name for point in points], along)
     placed = [replace(point, side=side, filled=True) for point, side in zip(points, sides, strict=True)]
     lines = [
         Line(
@@ -88,7 +84,13 @@ def by_cost(name: str, title: str, axis: str, curves: Sequence[Sequence[Point]])
     return Chart(name, title, axis, x_range, y_range, lines, placed, ticks=_ticks(*x_range), height=380)
 
 
-def _ranges(points: Sequence[Point], space: float) -> tuple[tuple[float, float], tuple[float, float]]:
+def _inside(x_range: Range, y_range: Range, x: float, y: float) -> tuple[float, float]:
+    """Where a place lies in the unit square of two axes, x being logarithmic."""
+    across = np.log10(x / x_range[0]) / np.log10(x_range[1] / x_range[0])
+    return float(across), (y - y_range[0]) / (y_range[1] - y_range[0])
+
+
+def _ranges(points: Sequence[Point], space: float) -> tuple[Range, Range]:
     """The axes that hold the points with their bars. space: at each end of x, as a share of its decades."""
     ends = [end for point in points for end in (point.x, *(max(end, 1e-9) for end in point.span or ()))]
     pad = max(space * np.log10(max(ends) / min(ends)), 0.12)

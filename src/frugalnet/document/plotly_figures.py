@@ -109,18 +109,12 @@ def _escaped(text: str) -> str:
 def _heatmap(chart: Heatmap) -> dict[str, Any]:
     names = [_escaped(name) for name in chart.class_names]
     trace = {"type": "heatmap", "x": names, "y": names, "z": np.round(chart.percent, 1), "hoverongaps": False}
-    trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]], "zmin": 0}
-    if chart.numbers_fit:  # plotly takes zmin only with zmax; of many classes there is a 0 anyway
-        trace["zmax"] = max(float(np.nan_to_num(chart.percent).max()), 1)
+    trace |= {"colorscale": [[0, "@panel"], [0.25, "@heat1"], [1, "@heat2"]]}
+    trace |= {"zmin": 0, "zmax": max(float(np.nan_to_num(chart.percent).max()), 1)}
     trace |= {"colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0}}
     trace |= {"hovertemplate": "%{y} predicted as %{x}: %{z} %<extra></extra>"}
-    axis: dict[str, Any] = {
-        "ticks": "",
-        "showticklabels": chart.names_fit,
-        "showgrid": False,
-        "type": "category",
-        "dtick": 1,
-    }
+    axis: dict[str, Any] = {"type": "category", "dtick": 1, "ticks": "", "showgrid": False}
+    axis |= {"showticklabels": chart.names_fit}
     x = axis | {"title": {"text": "predicted class", "standoff": 8}, "tickangle": 90}
     y = axis | {"title": {"text": "true class", "standoff": 8}, "autorange": "reversed"}
     numbers = [

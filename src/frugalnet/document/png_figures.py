@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -15,6 +14,7 @@ from frugalnet.document.blocks import Chart, Example, Gallery, Heatmap
 from frugalnet.document.wording import human, one_line
 from frugalnet.files import atomic
 
+_HALO = [withStroke(linewidth=3, foreground="white")]
 _RIGHT = "#23855a"
 _WRONG = "#b3303b"
 _TEXT_WIDTH = 2.0  # beside a gallery's images, each 1 wide
@@ -40,7 +40,6 @@ def write_png(figure: Chart | Heatmap | Gallery, path: Path) -> None:
 
 def _draw(chart: Chart | Heatmap) -> Figure:
     figure = Figure(figsize=(6, 5.4 if isinstance(chart, Heatmap) else 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
@@ -82,9 +81,8 @@ def _draw_chart(chart: Chart, axes: Axes) -> None:
 
 
 def _write(axes: Axes, text: str, at: tuple[float, float], shift: tuple[int, int], style: dict[str, Any]) -> None:
-    halo = [withStroke(linewidth=3, foreground="white")]
     axes.annotate(
-        text, at, xytext=shift, textcoords="offset points", fontsize=9, parse_math=False, path_effects=halo, **style
+        text, at, xytext=shift, textcoords="offset points", fontsize=9, parse_math=False, path_effects=_HALO, **style
     ).set_zorder(5)
 
 
@@ -97,9 +95,8 @@ def _draw_heatmap(chart: Heatmap, figure: Figure, axes: Axes) -> None:
         names = [_shortened(name, 24) for name in chart.class_names]
         axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
         axes.set_yticks(range(len(names)), names, parse_math=False)
-    halo = [withStroke(linewidth=3, foreground="white")]
     for row, column, text in chart.numbers():
-        axes.text(column, row, text, ha="center", va="center", fontsize=10, path_effects=halo)
+        axes.text(column, row, text, ha="center", va="center", fontsize=10, path_effects=_HALO)
 
 
 def _draw_large_heatmap(chart: Heatmap) -> Figure:
@@ -116,7 +113,6 @@ def _draw_large_heatmap(chart: Heatmap) -> Figure:
     left, bottom, right, top = 50, 50, 110, 20
     width, height = left + size + right, bottom + size + top
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((left / width, bottom / height, size / width, size / height))
     drawn = axes.imshow(percent, cmap="YlOrRd", interpolation="nearest", vmin=-20)  # so that small ones are not pale
     bar = figure.add_axes(((left + size + 20) / width, (bottom + size / 4) / height, 16 / width, size / 2 / height))
@@ -136,7 +132,6 @@ def _draw_gallery(gallery: Gallery) -> Figure:
     most = max(len(shown) for _, examples in classes for shown in (examples.right, examples.wrong))
     width = _TEXT_WIDTH + 2 * most * _STEP + 0.2
     figure = Figure(figsize=(width, _ROW_HEIGHT * len(classes)), dpi=100)
-    FigureCanvasAgg(figure)
     # One pair of axes for all images: a pair for each would take ten times as long.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()

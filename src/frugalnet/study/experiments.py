@@ -65,8 +65,3 @@ def _in_words(near_copies: Sequence[NearCopy]) -> str:
     more = f" and {len(near_copies) - MOST_NAMED} more" if len(near_copies) > MOST_NAMED else ""
     look = f"look{'s' if len(near_copies) == 1 else ''} like a training image, which flatters every network"
     return f"{count(len(near_copies), 'validation image')} {look}: {named}{more}."
-
-
-def results_of(evidence: Evidence) -> list[tuple[Experiment, Any]]:
-    """Each experiment with its result; None: it measured nothing."""
-    return [(experiment, evidence.result(experiment.Result)) for experiment in EXPERIMENTS]

@@ -14,7 +14,7 @@ from frugalnet.pictures import SIDE
 from frugalnet.recommendation import NO_LIMIT, Budget
 from frugalnet.study import equal_cost, starts
 from frugalnet.study.advice import advise
-from frugalnet.study.experiments import results_of
+from frugalnet.study.experiments import EXPERIMENTS
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Findings:
             "claims": [asdict(claim) for claim in self.claims],
             **{
                 experiment.ID: experiment.summary(result, comparison)
-                for experiment, result in results_of(self.evidence)
-                if result is not None
+                for experiment in EXPERIMENTS
+                if (result := self.evidence.result(experiment.Result)) is not None
             },
         }
 

@@ -16,7 +16,7 @@ from frugalnet.paper import section as paper
 from frugalnet.study import accuracy, cost, equal_cost, tables, training
 from frugalnet.study import classes as of_classes
 from frugalnet.study.advice import chooser
-from frugalnet.study.experiments import Experiment, results_of
+from frugalnet.study.experiments import EXPERIMENTS, Experiment
 from frugalnet.study.findings import Findings
 
 QUESTION = "How much accuracy does a network’s computation buy?"
@@ -90,7 +90,8 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     of_paper = [paper.section(findings.claims, comparison, findings.pairs)] if comparison.is_of_the_paper else []
     of_experiments: list[Section] = []
     not_measured: list[str] = []
-    for experiment, result in results_of(findings.evidence):
+    for experiment in EXPERIMENTS:
+        result = findings.evidence.result(experiment.Result)
         if result is None:
             not_measured.append(f"{experiment.TITLE}: not measured{_why(experiment, findings.evidence)}.")
         else:
