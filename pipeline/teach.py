@@ -1,7 +1,8 @@
-"""A teacher's logits for every view of the training split, if `teacher` names one."""
+"""The logits of a teacher, or the mean of several, for every view of the training split, if `teacher` names one."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from frugalnet import compute, config
@@ -21,11 +22,11 @@ def main() -> None:
     views = Views(Path("data/views"))
     normalise = Normaliser(data.mean, data.std, device)
     images = (views.of_epoch(view, data.train.images) for view in range(max(1, len(views.sha256))))
-    teacher = distillation.teacher(params.teacher, len(data.class_ids))
-    if teacher:
+    teachers = [*filter(None, (distillation.teacher(each, len(data.class_ids)) for each in params.teacher.members))]
+    for teacher in teachers:
         teacher.to(device).to(memory_format=torch.channels_last)
-    logits = (infer(teacher, view, normalise) for view in images) if teacher else ()
-    distillation.write_logits(logits, Path("data/teacher"))
+    logits = (np.mean([infer(teacher, view, normalise) for teacher in teachers], axis=0) for view in images)
+    distillation.write_logits(logits if teachers else (), Path("data/teacher"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(model: str, seed: int) -> None:
     device = compute.setup(params.compute)
     job = runs.job(model, seed, params.train, taught=bool(params.teacher.model))
     environment = compute.bits_depend_on(device, params.compute)
-    run = runs.describe(job, environment, teacher=params.teacher.model_dump())
+    run = runs.describe(job, environment, teacher=params.teacher.stated())
     print(f"{run.name} on {job.data.name}; its bits depend on {json.dumps(environment)}")
     if params.train.start == "committed":
         start = run.start

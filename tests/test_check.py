@@ -24,6 +24,10 @@ ROOT = Path(__file__).parents[1]
             ["teacher=alexnet", "train=distilled", "teacher.weights=nowhere"],
             r"teacher\.weights: nowhere: .* no such file",
         ),
+        (
+            ["teacher=alexnet", "train=distilled", "teacher.others=[{model:residual,weights:gone,sha256:'0'}]"],
+            r"teacher\.weights: ",
+        ),
         (["distributed=ddp", "launch.backend=nccl"], r"launch\.backend: 'nccl' is not available for cpu"),
         (
             ["distributed=ddp", "distributed.workers=2", "train.batch_size=3"],

@@ -99,6 +99,15 @@ def test_what_taught_a_network_belongs_to_its_recipe(records):
     assert facts["recipe"].endswith(f"teacher alexnet {'1' * 12}")
 
 
+def test_all_that_taught_a_network_belong_to_its_recipe(records):
+    alone = {"model": "alexnet", "sha256": "1" * 64}
+    together = alone | {"others": [{"model": "residual", "sha256": "2" * 64}]}
+    taught = [replace(record, run=record.run.changed(teacher=together)) for record in records[:1]]
+    taught += [replace(record, run=record.run.changed(teacher=alone)) for record in records[1:2]]
+    _, left_out = comparable(taught, SHA, SPLIT)
+    assert left_out[0].reason.endswith(f"(teacher alexnet {'1' * 12} and residual {'2' * 12} and alexnet {'1' * 12})")
+
+
 def test_models_trained_differently_are_noted(records):
     changed = [
         replace(r, run=r.run.changed(train=r.run.train | {"epochs": 5})) if r.model == "residual" else r

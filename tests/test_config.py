@@ -88,6 +88,7 @@ def test_crop_and_full_resolution_follow_the_side(tmp_path, side, augment):
         ("train.ema_decay=1", "train.ema_decay", "less than 1"),
         ("train.distillation=0.5", "teacher", "the teacher is None, but train.distillation is 0.5"),
         ("teacher.model=alexnet", "teacher", "give model, weights and sha256"),
+        ("teacher.others=[{model:alexnet,weights:w,sha256:s}]", "teacher", "others are averaged with teacher.model"),
         ("teacher={model:alexnett,weights:w,sha256:s} train.distillation=1", "teacher.model", "not one of: alexnet"),
         ("distributed=ddp train.optimiser=muon", "distributed", "several workers do not support muon: use one process"),
         ("distributed=ddp train.ema_decay=0.9", "distributed", "several workers do not support train.ema_decay"),

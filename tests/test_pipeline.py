@@ -11,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dvc.utils.hydra import compose_and_dump
 from torture import STAGES, Plan, Whole, clone, hashes, play
 
 import frugalnet
-from frugalnet import mlflow_store, reproduce
+from frugalnet import mlflow_store, models, reproduce
+from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
 from frugalnet.mlflow_store import connect
+from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.inference import infer, load_weights
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -354,6 +358,19 @@ def test_a_network_learns_from_the_teacher_that_the_configuration_names_by_its_h
     logits = np.load(project / "data/teacher/logits_1.npy")
     labels = np.load(project / "data/arrays/train_labels.npy")
     assert (logits.argmax(1) == labels).mean() > 0.3  # what the teacher has learnt of the second view's images
+
+    # Two teachers: the mean of their logits.
+    other = project / "data/residual.safetensors"
+    shutil.copy(project / "models/residual-0.safetensors", other)
+    added = f"teacher.others=[{{model: residual, weights: data/residual.safetensors, sha256: '{sha256(other)}'}}]"
+    experiment(project, *shape, f"teacher.sha256={sha256(weights)}", added, options=stages)
+    described = json.loads((project / "results/train/residual-0/run.json").read_text())["teacher"]
+    assert [each["model"] for each in described["others"]] == ["residual"]
+    data = arrays.read_dataset(project / "data/arrays")
+    view = Views(project / "data/views").of_epoch(1, data.train.images)[:500]
+    residual = load_weights(models.build("residual", len(data.class_ids)), other)
+    own = infer(residual, view, Normaliser(data.mean, data.std, torch.device("cpu")))
+    assert np.load(project / "data/teacher/logits_1.npy")[:500] == pytest.approx((logits[:500] + own) / 2, abs=0.02)
 
     # Trained again, too, and not resumed from the run's own last checkpoint, which waits for its evaluation.
     assert list(project.glob(".checkpoints/train/residual-0-*/*.ckpt"))

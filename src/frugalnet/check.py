@@ -12,7 +12,8 @@ from frugalnet.training.config import TeacherConfig
 def check(params: config.Params) -> None:
     """Try the augmentation, the device and the networks, and look for the teacher. Raises UserError, naming the key."""
     check_policy(params.augment.policy, params.data.side)
-    _check_teacher(params.teacher)
+    for teacher in params.teacher.members:
+        _check_teacher(teacher)
     from frugalnet import compute  # they import torch: what is wrong before needs none of it
     from frugalnet.models.check import check_architecture
 
@@ -29,9 +30,7 @@ def check(params: config.Params) -> None:
 
 
 def _check_teacher(teacher: TeacherConfig) -> None:
-    if teacher.weights is None:
-        return
-    path = Path(teacher.weights)
+    path = Path(str(teacher.weights))
     found = sha256(path) if path.is_file() else "no such file"
     if found != teacher.sha256:
         raise UserError(f"teacher.weights: {path}: expected a file with SHA-256 {teacher.sha256}, found {found}")

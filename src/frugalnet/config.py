@@ -22,7 +22,7 @@ from frugalnet.metrics.config import MeasureConfig
 from frugalnet.recommendation import Budget
 from frugalnet.robustness.config import RobustnessConfig
 from frugalnet.schema import Config
-from frugalnet.training.config import TeacherConfig, TrainConfig
+from frugalnet.training.config import TeachersConfig, TrainConfig
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -55,7 +55,7 @@ class Params(Config):
     augment: AugmentConfig
     model: ModelConfig
     train: TrainConfig
-    teacher: TeacherConfig
+    teacher: TeachersConfig
     distributed: DistributedConfig
     launch: LaunchConfig
     compute: ComputeConfig
@@ -80,7 +80,7 @@ class Params(Config):
 
     @field_validator("teacher")
     @classmethod
-    def _is_listened_to(cls, teacher: TeacherConfig, info: ValidationInfo) -> TeacherConfig:
+    def _is_listened_to(cls, teacher: TeachersConfig, info: ValidationInfo) -> TeachersConfig:
         train = info.data.get("train")
         if train and bool(train.distillation) != bool(teacher.model):
             raise ValueError(
@@ -175,9 +175,9 @@ def _left_to_defaults(values: Config, prefix: str = "") -> Iterator[str]:
 
 
 def named_networks(params: Params) -> list[tuple[str, str]]:
-    """The networks that are trained, and the teacher: the parameter and the name of each."""
+    """The networks that are trained, and the teachers: the parameter and the name of each."""
     named = [("model.names", name) for name in params.model.names]
-    return [*named, ("teacher.model", params.teacher.model)] if params.teacher.model else named
+    return [*named, *(("teacher.model", str(teacher.model)) for teacher in params.teacher.members)]
 
 
 @contextmanager

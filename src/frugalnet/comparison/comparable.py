@@ -51,7 +51,7 @@ def recipe(record: Record) -> dict[str, Any]:
     """How a network was trained, but for its images: settings, teacher and workers."""
     run = record.run
     teacher = run.teacher
-    taught = {"teacher": f"{teacher['model']} {teacher['sha256'][:12]}"} if teacher else {}
+    taught = {"teacher": _teachers(teacher)} if teacher else {}
     distributed = {
         f"distributed.{key}": sha256_of(value)[:12] if isinstance(value, dict) else value  # the hashes of its code
         for key, value in (run.distributed or {}).items()
@@ -59,6 +59,11 @@ def recipe(record: Record) -> dict[str, Any]:
     began = {"start": f"weights trained on {run.start.data}" if run.start else "random weights"}
     began = began if "start" in run.train else {}
     return {**run.train, **began, **taught, **distributed}
+
+
+def _teachers(stated: Mapping[str, Any]) -> str:
+    """Each teacher by its network and the beginning of its weights' hash."""
+    return " and ".join(f"{each['model']} {each['sha256'][:12]}" for each in (stated, *stated.get("others", ())))
 
 
 def recipe_and_views(record: Record) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A training recipe, and who teaches; without the weight of the code that takes them, which imports torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -56,6 +56,27 @@ class TeacherConfig(Config):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "TeacherConfig":
-        if len({value is None for value in vars(self).values()}) > 1:
+        if len({value is None for value in (self.model, self.weights, self.sha256)}) > 1:
             raise ValueError("give model, weights and sha256, or none of them: null")
         return self
+
+
+class TeachersConfig(TeacherConfig):
+    """A teacher, and others whose logits are averaged with its."""
+
+    others: tuple[TeacherConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_first(self) -> "TeachersConfig":
+        if self.others and None in [self.model, *(other.model for other in self.others)]:
+            raise ValueError("others are averaged with teacher.model: give it, and model, weights, sha256 of each")
+        return self
+
+    @property
+    def members(self) -> list[TeacherConfig]:
+        """All teachers; none without one."""
+        return [self, *self.others] if self.model else []
+
+    def stated(self) -> dict[str, Any]:
+        """What a run's record says of it: a single teacher as the records of earlier versions do."""
+        return self.model_dump(exclude=None if self.others else {"others"})
