@@ -36,9 +36,9 @@ def main() -> None:
         macs[model] = counts.macs(network, shape)
         subjects.append(Subject(model, seed, partial(infer, network, normalise=normalise)))
     if params.robustness.int8:
-        frugal = min(macs, key=lambda model: macs[model])
-        file = Path("results/export") / f"{frugal}-{seed}" / FILES["int8"]
-        subjects.append(Subject(frugal, seed, open_runtime("int8", file), quantised=True))
+        cheapest = min(macs, key=lambda model: macs[model])
+        file = Path("results/export") / f"{cheapest}-{seed}" / FILES["int8"]
+        subjects.append(Subject(cheapest, seed, open_runtime("int8", file), quantised=True))
     start = time.perf_counter()
     result = measure(subjects, data.validation.images, np.array(data.validation.labels), params.robustness)
     write_result(result, Path("results"))

@@ -7,7 +7,8 @@ from threading import Event
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalnet.use.runtime import Network, Run
+from frugalnet.export.runtimes import Run
+from frugalnet.use.runtime import Network
 from frugalnet.use.weights import Classes
 
 NAMES = ("red", "green", "blue")

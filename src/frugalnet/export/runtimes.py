@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +67,21 @@ def open_runtime(kind: Format, path: Path) -> Run:
     return runtime(path)
 
 
-def _onnx(path: Path) -> Run:
+def open_session(path: Path, model: bytes | None = None) -> Any:
+    """ONNX Runtime's session of a file, or of what replaces it, on one thread. Raises UserError if it is damaged."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one small picture: more would wait for each other
+    try:
+        return onnxruntime.InferenceSession(model or str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no base class of their own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not an ONNX file that can be run ({reason}); restore it") from error
+
+
+def _onnx(path: Path) -> Run:
+    session = open_session(path)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         starts = range(0, len(images), _BATCH)

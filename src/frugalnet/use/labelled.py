@@ -122,14 +122,3 @@ def hold_out(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) ->
         else:
             held[order[: int(wanted[label])]] = True
     return held
-
-
-def evened(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """The indices of (n,) labels with those of the smaller classes repeated, until each class has as many."""
-    most = int(np.bincount(labels).max())
-    repeated = [np.resize(_shuffled(labels, label, seed), most) for label in np.unique(labels)]
-    return np.concatenate(repeated)
-
-
-def _shuffled(labels: NDArray[np.int64], label: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))

@@ -13,11 +13,11 @@ from safetensors.numpy import load_file
 
 from frugalnet.errors import UserError, needing_study
 from frugalnet.export.formats import Format
+from frugalnet.export.runtimes import open_session
 from frugalnet.use.int8_file import with_classifier
 from frugalnet.use.onnx_file import Classifier, OnnxFile, read_model, with_features
-from frugalnet.use.runtime import open_session
 from frugalnet.use.softmax import DECAY, LEAST_OF_INT8, train_classifier
-from frugalnet.use.weights import Stored, check_exports, check_file, check_onnx
+from frugalnet.use.weights import Stored, check_export, check_file
 
 _BATCH = 32  # pictures: what the runtime holds at once
 
@@ -93,7 +93,7 @@ class Retrained:
         """
         written: dict[Format, bytes] = {"onnx": self._file.replaced(self._classifier, metadata)}
         if self._stored.entry.int8 is not None:
-            path = check_exports(self._stored)["int8"]
+            path = check_export(self._stored, "int8")
             features = Features(path, read_model(path))
             classifier = self._train(features(self._pixels), least=LEAST_OF_INT8)
             written["int8"] = with_classifier(path, classifier, metadata)
@@ -107,7 +107,7 @@ def _answer(classifier: Classifier, features: NDArray[np.float32]) -> NDArray[np
 def _onnx_file(stored: Stored) -> OnnxFile:
     """The network's ONNX file, which PyTorch writes if there is none beside the weights."""
     if stored.entry.onnx is not None:
-        return OnnxFile(check_onnx(stored))
+        return OnnxFile(check_export(stored, "onnx"))
     with needing_study(f"{stored.path}: has no ONNX file beside it; to write one"):
         from frugalnet.export.config import ExportConfig
         from frugalnet.use.exported import write_stored

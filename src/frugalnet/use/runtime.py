@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from frugalnet import pictures
 from frugalnet.errors import UserError
 from frugalnet.export.formats import Format
-from frugalnet.use.weights import LARGEST_SIDE, SMALLEST_SIDE, Classes, Stored, check_exports, choose_network
+from frugalnet.export.runtimes import Run, open_session
+from frugalnet.use.weights import LARGEST_SIDE, SMALLEST_SIDE, Classes, Stored, check_export, choose_network
 
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, side, side, 3) RGB → (N, classes) logits
 EXPORTED = "model.onnx"  # in a folder that `frugalnet export` wrote
 _BATCH = 100  # pictures of one call: bounds memory
 
@@ -119,7 +119,7 @@ def open_stored(stored: Stored, kind: Format = "onnx") -> Network:
         path = stored.path
         run = pytorch.open_network(stored)
     else:
-        path = check_exports(stored)[kind]
+        path = check_export(stored, kind)
         run = open_onnx(path)
     return _warm(Network(stored.name, stored.classes, stored.entry.side, path, run, stored))
 
@@ -145,19 +145,6 @@ def _description(metadata: Mapping[str, str]) -> tuple[str, Classes, int]:
 def open_onnx(path: Path) -> Run:
     """What runs an ONNX file. Raises UserError if it is damaged."""
     return partial(_run, open_session(path))
-
-
-def open_session(path: Path, model: bytes | None = None) -> Any:
-    """ONNX Runtime's session of a file, or of what replaces it, on one thread. Raises UserError if it is damaged."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one small picture: more would wait for each other
-    try:
-        return onnxruntime.InferenceSession(model or str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no base class of their own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not an ONNX file that can be run ({reason}); restore it") from error
 
 
 def _run(session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

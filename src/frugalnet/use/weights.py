@@ -211,23 +211,18 @@ def check_file(stored: Stored) -> None:
     _check(stored.path, stored.entry.sha256, stored.name)
 
 
-def check_onnx(stored: Stored) -> Path:
-    """The network's ONNX file. Raises UserError unless it is the one that its description means."""
-    assert stored.entry.onnx is not None
-    path = stored.path.with_name(stored.entry.onnx.file)
-    _check(path, stored.entry.onnx.sha256, stored.name)
+def check_export(stored: Stored, kind: Format) -> Path:
+    """The network's ONNX or int8 file. Raises UserError unless it is the one that its description means."""
+    export: Export = getattr(stored.entry, kind)
+    path = stored.path.with_name(export.file)
+    _check(path, export.sha256, stored.name)
     return path
 
 
 def check_exports(stored: Stored) -> dict[Format, Path]:
     """The network's files for other runtimes. Raises UserError unless they are those that its description means."""
-    exports: dict[Format, Export | None] = {"onnx": stored.entry.onnx, "int8": stored.entry.int8}
-    paths = {kind: stored.path.with_name(export.file) for kind, export in exports.items() if export}
-    for kind, path in paths.items():
-        export = exports[kind]
-        assert export is not None
-        _check(path, export.sha256, stored.name)
-    return paths
+    kinds: tuple[Format, ...] = ("onnx", "int8")
+    return {kind: check_export(stored, kind) for kind in kinds if getattr(stored.entry, kind)}
 
 
 def _check(path: Path, expected: str, name: str) -> None:
@@ -263,10 +258,8 @@ def write_weights(folder: Path, networks: Sequence[Stored]) -> None:
         for stored in networks:
             check_file(stored)
             shutil.copyfile(stored.path, partial / stored.entry.file)
-            for export in (stored.entry.onnx, stored.entry.int8):
-                if export is not None:
-                    _check(stored.path.with_name(export.file), export.sha256, stored.name)
-                    shutil.copyfile(stored.path.with_name(export.file), partial / export.file)
+            for path in check_exports(stored).values():
+                shutil.copyfile(path, partial / path.name)
             classes = partial / stored.entry.classes
             if classes.exists() and read_description(Classes, classes) != stored.classes:
                 raise UserError(f"{folder}: two data sets named {stored.entry.data} with other classes")
