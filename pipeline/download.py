@@ -20,7 +20,7 @@ def main() -> None:
     if params.data.source == "folder":
         path = params.data.absolute_path(project_root())
         return pack(params.data, params.data.max_unpacked_bytes, path, archive, params.compute.processes)
-    # DVC deletes outputs before it reruns a stage: a partial download is kept elsewhere.
+    # A partial download is kept where DVC deletes nothing.
     fetch(params.data, archive, Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / "download")
 
 

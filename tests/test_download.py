@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from disks import small_disk
+from dvc.utils.hydra import compose_and_dump
 from pydantic import ValidationError
 
 from frugalnet.config import read_params
@@ -240,6 +241,22 @@ def test_only_an_archive_with_the_checksum_counts_as_downloaded(server: Server, 
     place.write_bytes(PAYLOAD[:-1] + b"!")
     assert not is_verified(place, config(server.url))
     assert not is_verified(place, DownloadConfig(source="sample", url=None, size_bytes=None, md5=None))
+
+
+@pytest.mark.slow
+def test_an_edit_of_the_stages_code_fetches_the_archive_no_second_time(server: Server, tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    address = [f"data.url={server.url}", f"data.size_bytes={len(PAYLOAD)}", f"data.md5={MD5}"]
+    compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", "", address)
+    (tmp_path / "dvc.yaml").write_bytes((root / "dvc.yaml").read_bytes())
+    (tmp_path / "data/sources").mkdir(parents=True)
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=tmp_path, env=environment, check=True)
+    for code in ("first", "second"):
+        (tmp_path / "data/sources/download.json").write_text(code)
+        subprocess.run(["dvc", "repro", "-q", "-s", "download"], cwd=tmp_path, env=environment, check=True)
+        assert (tmp_path / "data/archive.zip").read_bytes() == PAYLOAD
+    assert server.asked == [None]
 
 
 def test_a_redirect_to_a_file_is_refused(server: Server, place: Path) -> None:
