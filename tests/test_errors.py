@@ -226,6 +226,22 @@ BY_TORCHRUN = """
 """
 
 
+def test_the_command_ends_in_a_line_while_it_imports(tmp_path):
+    (tmp_path / "argparse.py").write_text("print('importing', flush=True)\nimport time; time.sleep(60)")
+    search = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "frugalnet.use.entry", "networks"],
+        env=os.environ | {"PYTHONPATH": search},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10)[1] == "frugalnet: interrupted\n"
+    assert process.returncode == 128 + signal.SIGINT
+
+
 def interrupted_while_importing(tmp_path, main: str) -> subprocess.Popen:
     """A stage in whose `main`, or in a worker of it, a module was being imported when Ctrl-C came."""
     (tmp_path / "stage.py").write_text(IMPORTING.format(main=main))
