@@ -10,7 +10,9 @@ import pytest
 from frugalnet.comparison import families
 from frugalnet.comparison.compare import Comparison, Evidence
 from frugalnet.document.plotly_figures import plotly_figure
+from frugalnet.document.wording import human
 from frugalnet.metrics import curve
+from frugalnet.metrics.statistics import Interval
 from frugalnet.study import equal_cost
 from frugalnet.study.findings import conclude
 from frugalnet.study.report import compose
@@ -71,14 +73,21 @@ def test_the_family_that_is_ahead_comes_first(compared):
     assert pairs == [("depthwise", "alexnet"), ("residual", "alexnet"), ("residual", "depthwise")]
 
 
-def test_the_answer_begins_with_the_families_that_are_compared_most_directly(compared):
+def test_the_answer_begins_with_the_families_that_differ_most(compared):
     first, second, *_ = conclude(Evidence(compared)).recommendation
-    gain = compared.difference("depthwise", "alexnet_x0_375")
-    assert first.startswith(f"At equal MACs depthwise is ahead of alexnet: by {100 * gain.estimate:.1f} points (95")
-    needed = families.families(compared.rows)[1].at(
-        [row.macs for row in families.families(compared.rows)[1].rows], 0.46
-    )
-    assert f"depthwise needs {needed / 1e6:.3g} M MACs instead of 28 M" in second.replace("\u00a0", " ")
+    gain = compared.difference("residual", "alexnet_x0_375")
+    assert first.startswith(f"At equal MACs residual is ahead of alexnet: by {100 * gain.estimate:.1f} points (95")
+    residual, row = compared.row("residual"), compared.row("alexnet")
+    assert f"For alexnet’s accuracy, {100 * row.top1.mean:.1f} %, residual needs " in second.replace("\u00a0", " ")
+    assert residual.top1.mean < row.top1.mean, "its wider networks reach it"
+
+
+def test_families_that_do_not_differ_are_said_to(compared):
+    pair = families.pairs(compared)[0]
+    unsure = [replace(gain, interval=Interval(0.01, -0.01, 0.03)) for gain in pair.measured]
+    said = families.gained(replace(pair, gains=unsure)).replace("\u00a0", " ")
+    ends = (f"1.0 points (95 % interval −1.0 to 3.0) at {human(gain.macs)}" for gain in (unsure[0], unsure[-1]))
+    assert said == f"At equal MACs depthwise and alexnet are not significantly different: {' and '.join(ends)}."
 
 
 def test_a_network_slower_than_one_of_the_same_macs_is_named(compared):

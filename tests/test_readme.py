@@ -46,6 +46,18 @@ def test_networks_of_another_recipe_stand_in_the_same_table_and_charts():
     assert "[other](conf/train/other.yaml) ([settings and commits](docs/results/other/report.md" in recipes
 
 
+def test_of_recipes_beside_the_studys_a_network_has_the_one_that_serves_it_best():
+    first, *_ = FIGURES.networks
+    weak, strong = (
+        FIGURES.model_copy(update={"networks": [first.model_copy(update={"recipe": recipe, "top1": top1})]})
+        for recipe, top1 in (("weak", replace(first.top1, mean=0.1)), ("strong", replace(first.top1, mean=0.2)))
+    )
+    for others in ((weak, strong), (strong, weak)):
+        shown = readme.tables(FIGURES, *others)["results"].partition("Data:")[0]
+        assert f"| `{first.model}` | strong | " in shown
+        assert "weak" not in shown
+
+
 def test_a_readme_without_its_marks_is_refused():
     with pytest.raises(UserError, match="expected a line <!-- results --> and after it a line <!-- /results -->"):
         readme.fill("<!-- results -->", readme.tables(FIGURES))
@@ -53,7 +65,7 @@ def test_a_readme_without_its_marks_is_refused():
 
 def test_the_readme_has_five_claims_and_two_lines_of_facts_and_is_short():
     found = readme.tables(FIGURES, *OTHERS)
-    networks = readme._of_width_1([FIGURES, *OTHERS])
+    networks = readme._shown([FIGURES, *OTHERS])
     assert len(found["claims"].splitlines()) == 2 + 5
     assert len(found["results"].splitlines()) == 2 + 3 + len(networks) + 1 + 2  # in three groups
     assert len(TEXT.splitlines()) <= 150

@@ -110,7 +110,7 @@ def fill(text: str, tables: Mapping[str, str]) -> str:
 def tables(study: Figures, *others: Figures) -> dict[str, str]:
     """The Markdown between `<!-- name -->` and `<!-- /name -->`, by name; the claims are the study's."""
     comparisons = [study, *others]
-    networks = _of_width_1(comparisons)
+    networks = _shown(comparisons)
     recipes = [
         f"[{name}](conf/train/{name}.yaml) ([settings and commits](docs/results/{name}/report.md#how-this-was-made))"
         for name in (comparison.networks[0].recipe for comparison in comparisons)
@@ -124,10 +124,18 @@ def tables(study: Figures, *others: Figures) -> dict[str, str]:
     }
 
 
-def _of_width_1(comparisons: Sequence[Figures]) -> list[Network]:
-    """Those that a table has room for; the report draws other widths as curves."""
-    networks = [network for comparison in comparisons for network in comparison.networks]
-    return [network for network in networks if models.parse(network.model).width == 1]
+def _shown(comparisons: Sequence[Figures]) -> list[Network]:
+    """Those that the table has room for: the first comparison's, and of the others each network's most accurate."""
+    first, *others = (_of_width_1(comparison) for comparison in comparisons)
+    best: dict[str, Network] = {}
+    for network in sorted((network for of_one in others for network in of_one), key=lambda n: n.top1.mean):
+        best[network.model] = network
+    return [*first, *best.values()]
+
+
+def _of_width_1(comparison: Figures) -> list[Network]:
+    """The report draws other widths as curves."""
+    return [network for network in comparison.networks if models.parse(network.model).width == 1]
 
 
 def _networks_table(networks: Sequence[Network]) -> str:
@@ -184,7 +192,7 @@ def _milliseconds(times: Sequence[Quantiles | None]) -> list[str]:
 
 def chart(*comparisons: Figures) -> Chart:
     """Top-1 against MACs of all networks, with a colour for each recipe."""
-    networks = _of_width_1(comparisons)
+    networks = [network for comparison in comparisons for network in _of_width_1(comparison)]
     colours = dict(zip(dict.fromkeys(network.recipe for network in networks), PALETTE, strict=False))
     points = []
     for network in networks:

@@ -145,15 +145,16 @@ def gained(pair: Pair) -> str:
         return f"At equal MACs {first} is ahead of {second}: by {at}."
     real = [gain for gain in pair.measured if gain.interval and gain.interval.excludes_zero]
     if not real:
-        return f"At equal MACs {first} and {second} are not significantly different: {_each(pair.measured)}."
+        each = _each(pair.measured, joined=" and ")
+        return f"At equal MACs {first} and {second} are not significantly different: {each}."
     if any(gain.points < 0 for gain in real):
         return f"At equal MACs {first} is ahead of {second} on average, but not everywhere: {_each(pair.measured)}."
     return f"At equal MACs {first} is ahead of {second}: by {_each(pair.measured)}."
 
 
-def _each(measured: Sequence[Gain]) -> str:
+def _each(measured: Sequence[Gain], joined: str = " and by ") -> str:
     ends = [measured[0]] if len(measured) == 1 else [measured[0], measured[-1]]
-    return " and by ".join(f"{_gain(gain)} at {human(gain.macs)}" for gain in ends)
+    return joined.join(f"{_gain(gain)} at {human(gain.macs)}" for gain in ends)
 
 
 def _gain(gain: Gain) -> str:

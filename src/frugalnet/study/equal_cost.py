@@ -46,8 +46,11 @@ def section(comparison: Comparison, compared: Sequence[Pair]) -> Section | None:
 
 
 def sentences(compared: Sequence[Pair]) -> list[str]:
-    """What two families reach at equal MACs, and need for equal accuracy, in words: those compared most directly."""
-    return _in_words(max(compared, key=lambda pair: (len(pair.measured), pair.mean_gain))) if compared else []
+    """What two families reach at equal MACs, and need for equal accuracy, in words.
+
+    Those that differ most, if possible of those with networks of about equal MACs.
+    """
+    return _in_words(max(compared, key=lambda pair: (bool(pair.measured), pair.mean_gain))) if compared else []
 
 
 def summary(compared: Sequence[Pair]) -> dict[str, Any]:
