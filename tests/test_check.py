@@ -25,8 +25,11 @@ ROOT = Path(__file__).parents[1]
             r"teacher\.weights: nowhere: .* no such file",
         ),
         (
-            ["teacher=alexnet", "train=distilled", "teacher.others=[{model:residual,weights:gone,sha256:'0'}]"],
-            r"teacher\.weights: ",
+            [
+                *("teacher=alexnet", "train=distilled", f"teacher.weights={ROOT / 'weights/alexnet-0.safetensors'}"),
+                "teacher.others=[{model:residual,weights:gone,sha256:'0'}]",
+            ],
+            r"teacher\.weights: gone: .* no such file",
         ),
         (["distributed=ddp", "launch.backend=nccl"], r"launch\.backend: 'nccl' is not available for cpu"),
         (

@@ -182,11 +182,19 @@ def test_ctrl_c_ends_a_stage_in_one_line_with_130_and_leaves_no_process(script):
     assert_ended(*pids)
 
 
-def test_ctrl_c_during_the_imports_of_a_stage_ends_it_in_one_line_with_130(tmp_path):
-    (tmp_path / "numpy.py").write_text("print('importing', flush=True)\nimport time; time.sleep(60)")
+@pytest.mark.parametrize(
+    ("module", "words", "said"),
+    [
+        ("numpy", ["pipeline.augment"], "interrupted\n"),
+        ("argparse", ["frugalnet.use.entry", "networks"], "frugalnet: interrupted\n"),
+    ],
+    ids=["stage", "command"],
+)
+def test_ctrl_c_during_imports_ends_in_one_line_with_130(tmp_path, module, words, said):
+    (tmp_path / f"{module}.py").write_text("print('importing', flush=True)\nimport time; time.sleep(60)")
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.augment"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        [sys.executable, "-m", *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT), str(ROOT / "src")])},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -194,7 +202,7 @@ def test_ctrl_c_during_the_imports_of_a_stage_ends_it_in_one_line_with_130(tmp_p
     )
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=10)[1] == "interrupted\n"
+    assert process.communicate(timeout=10)[1] == said
     assert process.returncode == 130
 
 
@@ -224,22 +232,6 @@ BY_TORCHRUN = """
 
     start(1, LaunchConfig(backend="auto", timeout_minutes=1, restarts=0), print)
 """
-
-
-def test_the_command_ends_in_a_line_while_it_imports(tmp_path):
-    (tmp_path / "argparse.py").write_text("print('importing', flush=True)\nimport time; time.sleep(60)")
-    search = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "frugalnet.use.entry", "networks"],
-        env=os.environ | {"PYTHONPATH": search},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "importing\n"
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=10)[1] == "frugalnet: interrupted\n"
-    assert process.returncode == 128 + signal.SIGINT
 
 
 def interrupted_while_importing(tmp_path, main: str) -> subprocess.Popen:
