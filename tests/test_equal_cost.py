@@ -29,6 +29,7 @@ def test_a_curve_is_straight_over_the_logarithm_of_the_cost():
     costs, values = [1.0, 100.0, 10_000.0], [0.2, 0.4, 0.5]
     assert [curve.value_at(costs, values, cost) for cost in (1, 10, 1000)] == pytest.approx([0.2, 0.3, 0.45])
     assert [curve.value_at(costs, values, cost) for cost in (0.9, 10_001)] == [None, None]
+    assert curve.value_at([1.0, 100.0, 50.0, 10_000.0], [0.2, 0.4, 0.3, 0.5], 10) is None, "costs that do not ascend"
     assert [curve.cost_of(costs, values, value) for value in (0.2, 0.3, 0.45)] == pytest.approx([1, 10, 1000])
     assert [curve.cost_of(costs, values, value) for value in (0.19, 0.51)] == [None, None]
 
@@ -76,7 +77,9 @@ def test_the_family_that_is_ahead_comes_first(compared):
 def test_the_answer_begins_with_the_families_that_differ_most(compared):
     first, second, *_ = conclude(Evidence(compared)).recommendation
     gain = compared.difference("residual", "alexnet_x0_375")
-    assert first.startswith(f"At equal MACs residual is ahead of alexnet: by {100 * gain.estimate:.1f} points (95")
+    assert first.startswith(
+        f"At about equal MACs residual is ahead of alexnet: by {100 * gain.estimate:.1f} points (95"
+    )
     residual, row = compared.row("residual"), compared.row("alexnet")
     assert f"For alexnet’s accuracy, {100 * row.top1.mean:.1f} %, residual needs " in second.replace("\u00a0", " ")
     assert residual.top1.mean < row.top1.mean, "its wider networks reach it"
@@ -86,8 +89,35 @@ def test_families_that_do_not_differ_are_said_to(compared):
     pair = families.pairs(compared)[0]
     unsure = [replace(gain, interval=Interval(0.01, -0.01, 0.03)) for gain in pair.measured]
     said = families.gained(replace(pair, gains=unsure)).replace("\u00a0", " ")
-    ends = (f"1.0 points (95 % interval −1.0 to 3.0) at {human(gain.macs)}" for gain in (unsure[0], unsure[-1]))
-    assert said == f"At equal MACs depthwise and alexnet are not significantly different: {' and '.join(ends)}."
+    ends = (f"1.0 points (95 % interval −1.0 to 3.0) at {gain.at}" for gain in (unsure[0], unsure[-1]))
+    assert said == f"At about equal MACs depthwise and alexnet are not significantly different: {' and '.join(ends)}."
+    changed = replace(pair, gains=unsure)
+    assert equal_cost.equal_accuracy([pair]).rows
+    assert not equal_cost.equal_accuracy([changed]).rows, "no lead, so nothing is saved"
+    assert len(equal_cost.sentences([changed])) == 1
+
+
+def test_macs_that_are_only_about_equal_are_both_named(compared):
+    first, _, third = families.pairs(compared)
+    widest = first.measured[-1]
+    assert widest.pair == ("depthwise_x3", "alexnet")
+    macs = [compared.row(name).macs for name in widest.pair]
+    assert widest.at == f"{human(macs[0])} against {human(macs[1])}"
+    assert families.gained(first).startswith("At about equal MACs depthwise ")
+    assert widest.at in families.gained(first)
+    assert families.gained(third).startswith("At equal MACs residual "), "their MACs are the same"
+    assert "against" not in third.measured[0].at
+
+
+def test_a_lead_that_is_only_interpolated_is_the_mean_and_has_no_interval(compared):
+    pair = families.pairs(compared)[0]
+    between = [gain for gain in pair.gains if not gain.pair]
+    gains = [replace(gain, first=gain.second + lead) for gain, lead in zip(between, (0.05, -0.01, 0.02), strict=False)]
+    said = families.gained(replace(pair, gains=gains))
+    mean = 100 * np.mean([gain.points for gain in gains])
+    ends = f"{human(gains[0].macs)} to {human(gains[-1].macs)}"
+    by = f"{mean:.1f} points from {ends} (interpolated, without an interval)"
+    assert said == f"At equal MACs depthwise is ahead of alexnet on average: by {by}."
 
 
 def test_a_network_slower_than_one_of_the_same_macs_is_named(compared):
@@ -97,7 +127,10 @@ def test_a_network_slower_than_one_of_the_same_macs_is_named(compared):
     changed = replace(pair, first=families.Family("depthwise", slow))
     assert equal_cost.in_time(pair) == []
     lines = equal_cost.in_time(changed)
-    assert lines[0] == "MACs are not time: at 4.2 M MACs depthwise takes 4.00 ms per image, alexnet_x0_375 2.35 ms."
+    assert (
+        lines[0]
+        == "MACs are not time: at 4.2 M against 4.15 M MACs depthwise takes 4.00 ms per image, alexnet_x0_375 2.35 ms."
+    )
     assert lines[1].startswith("At 4.00 ms alexnet reaches ")
 
 
@@ -119,6 +152,15 @@ def test_the_report_has_the_curves_and_json_the_figures(compared):
     figures = json.loads(json.dumps(report.comparison["equal_cost"]))["depthwise - alexnet"]
     assert figures["for_equal_top1"][-1]["as"] == "alexnet"
     assert len(figures["at_equal_macs"]) == len(families.pairs(compared)[0].gains)
+
+
+def test_networks_no_better_than_guessing_are_not_said_to_be_ahead(tmp_path):
+    models = ("alexnet", "alexnet_x0_375", "depthwise", "depthwise_x0_5")
+    at_chance = fake_results.comparison(tmp_path, models=models, seeds=(0,), num_classes=2, n=200)
+    assert families.pairs(at_chance)
+    first, second, *_ = conclude(Evidence(at_chance)).recommendation
+    assert first.startswith("No network is significantly better than guessing: ")
+    assert "equal MACs" not in second
 
 
 def test_without_widths_there_is_no_such_section(tmp_path):

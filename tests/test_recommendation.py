@@ -278,8 +278,9 @@ def test_many_networks_that_are_neither_optimal_nor_dominated_are_listed(seven):
     ("milliseconds", "said"),
     [
         (2.0, "(4.2 M instead of 28 M) and takes 2.00 ms instead of 7.38 ms per image."),
-        (7.6, "(4.2 M instead of 28 M), but takes 7.60 ms instead of 7.38 ms per image."),
-        (7.384, "(4.2 M instead of 28 M) and takes as long, 7.38 ms per image."),
+        (8.2, "(4.2 M instead of 28 M), but takes 8.20 ms instead of 7.38 ms per image."),
+        (8.0, "(4.2 M instead of 28 M) and takes about as long, 8.00 ms per image."),
+        (6.8, "(4.2 M instead of 28 M) and takes about as long, 6.80 ms per image."),
         (None, "(4.2 M instead of 28 M)."),
     ],
 )

@@ -75,10 +75,12 @@ class Gain:
     """Top-1 of a family minus that of another for the same MACs.
 
     pair: the two networks if the other family has one of about the same MACs; then the interval is paired by image.
-    Else the top-1 of one of them is interpolated, and there is no interval.
+    Else the top-1 of one of them is interpolated, and there is no interval. macs: of the first family's network;
+    macs_second: of the other's.
     """
 
     macs: float
+    macs_second: float
     first: float
     second: float
     pair: tuple[str, str] | None = None
@@ -87,6 +89,12 @@ class Gain:
     @property
     def points(self) -> float:
         return self.first - self.second
+
+    @property
+    def at(self) -> str:
+        """The MACs in words, both where they differ."""
+        macs = dict.fromkeys((human(self.macs), human(self.macs_second)))
+        return " against ".join(macs)
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,11 @@ class Pair:
     def measured(self) -> list[Gain]:
         """The gains of networks that cost about the same, the cheapest first."""
         return [gain for gain in self.gains if gain.pair]
+
+    @property
+    def is_real(self) -> bool:
+        """Whether two networks that cost about the same differ significantly."""
+        return any(gain.interval and gain.interval.excludes_zero for gain in self.measured)
 
 
 def pairs(comparison: Comparison) -> list[Pair]:
@@ -127,12 +140,12 @@ def _gains(comparison: Comparison, first: Family, second: Family) -> list[Gain]:
         if back is row and abs(np.log(other.macs / row.macs)) <= np.log(CLOSE):
             interval = comparison.difference(row.model, other.model)
             names = (row.model, other.model)
-            gains.append(Gain(row.macs, row.lead.mean, other.lead.mean, names, interval))
+            gains.append(Gain(row.macs, other.macs, row.lead.mean, other.lead.mean, names, interval))
             paired |= {*names}
     for row in (*first.rows, *second.rows):
         reached = [curve.value_at(family.macs, family.top1, row.macs) for family in (first, second)]
         if row.model not in paired and reached[0] is not None and reached[1] is not None:
-            gains.append(Gain(row.macs, reached[0], reached[1]))
+            gains.append(Gain(row.macs, row.macs, reached[0], reached[1]))
     return sorted(gains, key=lambda gain: gain.macs)
 
 
@@ -140,21 +153,21 @@ def gained(pair: Pair) -> str:
     """Which family is ahead at equal MACs, and by how much, in a sentence."""
     first, second = pair.first.name, pair.second.name
     if not pair.measured:
-        middle = pair.gains[len(pair.gains) // 2]
-        at = f"{100 * middle.points:.1f} points at {human(middle.macs)} (interpolated)"
-        return f"At equal MACs {first} is ahead of {second}: by {at}."
-    real = [gain for gain in pair.measured if gain.interval and gain.interval.excludes_zero]
-    if not real:
+        ends = " to ".join(dict.fromkeys(human(gain.macs) for gain in (pair.gains[0], pair.gains[-1])))
+        by = f"{100 * pair.mean_gain:.1f} points from {ends} (interpolated, without an interval)"
+        return f"At equal MACs {first} is ahead of {second} on average: by {by}."
+    equal = "equal" if all("against" not in gain.at for gain in pair.measured) else "about equal"
+    if not pair.is_real:
         each = _each(pair.measured, joined=" and ")
-        return f"At equal MACs {first} and {second} are not significantly different: {each}."
-    if any(gain.points < 0 for gain in real):
-        return f"At equal MACs {first} is ahead of {second} on average, but not everywhere: {_each(pair.measured)}."
-    return f"At equal MACs {first} is ahead of {second}: by {_each(pair.measured)}."
+        return f"At {equal} MACs {first} and {second} are not significantly different: {each}."
+    if any(gain.points < 0 for gain in pair.measured if gain.interval and gain.interval.excludes_zero):
+        return f"At {equal} MACs {first} is ahead of {second} on average, but not everywhere: {_each(pair.measured)}."
+    return f"At {equal} MACs {first} is ahead of {second}: by {_each(pair.measured)}."
 
 
 def _each(measured: Sequence[Gain], joined: str = " and by ") -> str:
     ends = [measured[0]] if len(measured) == 1 else [measured[0], measured[-1]]
-    return joined.join(f"{_gain(gain)} at {human(gain.macs)}" for gain in ends)
+    return joined.join(f"{_gain(gain)} at {gain.at}" for gain in ends)
 
 
 def _gain(gain: Gain) -> str:

@@ -1,13 +1,18 @@
 """Accuracy as a function of cost: straight between measured points, over the logarithm of the cost."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 
 def value_at(costs: Sequence[float], values: Sequence[float], cost: float) -> float | None:
-    """The value at a cost, or None beyond the points. costs: (K,), positive and ascending; values: (K,)."""
-    if not costs[0] <= cost <= costs[-1]:
+    """The value at a cost; None beyond the points, and where the costs do not ascend: there is no curve then.
+
+    costs: (K,), positive; values: (K,).
+    """
+    ascend = all(low < high for low, high in pairwise(costs))
+    if not ascend or not costs[0] <= cost <= costs[-1]:
         return None
     return float(np.interp(np.log(cost), np.log(costs), values))
 

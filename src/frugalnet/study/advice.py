@@ -24,6 +24,7 @@ from frugalnet.document.wording import (
 from frugalnet.export.section import Result as Exported
 from frugalnet.metrics.statistics import pareto_front
 from frugalnet.recommendation import COSTS, MORE, Budget, Candidate, Choice, Cost, choose, frugal, ranked
+from frugalnet.study.cost import SLOWER
 
 _IN_WORDS: dict[Cost, Callable[[float], str]] = {
     "macs": lambda count: f"{human(count)} MACs",
@@ -88,13 +89,12 @@ def advise(evidence: Evidence, budget: Budget) -> list[str]:
     """The recommendation in sentences, the most important first."""
     comparison = evidence.comparison
     networks = candidates(evidence)
-    warning = _no_better_than_guessing(comparison)
     if budget.limits:
-        return [*warning, *_within(comparison, networks, budget), _front(comparison)]
-    return [*warning, *_without_limit(comparison, networks)]
+        return [*_within(comparison, networks, budget), _front(comparison)]
+    return _without_limit(comparison, networks)
 
 
-def _no_better_than_guessing(comparison: Comparison) -> list[str]:
+def no_better_than_guessing(comparison: Comparison) -> list[str]:
     """A sentence where even the best network is not significantly better than one class named for every image."""
     best = comparison.rows[0]
     counts = np.bincount(best.records[0].labels)
@@ -210,8 +210,8 @@ def _latency(cheap: Candidate, best: Candidate) -> str:
         return ""
     shown = scale([cheap.latency_ms, best.latency_ms], MILLISECONDS)
     takes, instead = shown(cheap.latency_ms), shown(best.latency_ms)
-    if takes == instead:
-        return f" and takes as long, {takes} per image"
+    if 1 / SLOWER < cheap.latency_ms / best.latency_ms < SLOWER:
+        return f" and takes about as long, {takes} per image"
     return f"{' and' if cheap.latency_ms < best.latency_ms else ', but'} takes {takes} instead of {instead} per image"
 
 

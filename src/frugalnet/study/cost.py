@@ -13,6 +13,7 @@ from frugalnet.metrics.statistics import Quantiles
 from frugalnet.study import tables
 from frugalnet.study.tables import BY_KEY
 
+SLOWER = 1.1  # from this ratio of medians on, a network is called slower
 ANSWER = "macs"  # the axis of the chart beside the recommendation
 COST_AXES = {
     "macs": "MACs per image",

@@ -20,9 +20,8 @@ from frugalnet.document.wording import (
     signed_points,
 )
 from frugalnet.metrics import curve
-from frugalnet.study.cost import lead_point
+from frugalnet.study.cost import SLOWER, lead_point
 
-SLOWER = 1.1  # from this ratio of medians on, a network is called slower
 AXES = {"macs": "MACs per image", "latency_ms": "latency at batch 1 (ms)"}
 
 
@@ -99,7 +98,7 @@ def gains(compared: Sequence[Pair]) -> Table:
             )
             names = f"{pair.first.name} against {pair.second.name}"
             reached = [percent(gain.first), percent(gain.second), f"{signed_points(gain.points)} points"]
-            texts = [names, human(gain.macs), *reached, bounds, how]
+            texts = [names, gain.at, *reached, bounds, how]
             body.append([*map(Cell, texts)])
     header = ("Families", "MACs", "First", "Second", "Gain", "95 % interval", "How")
     return Table("Gain at equal MACs", header, body, (0, 6), style="pairs")
@@ -156,7 +155,9 @@ class _EqualAccuracy:
 
 
 def _equal_accuracy(pair: Pair) -> list[_EqualAccuracy]:
-    """Of each network of the family behind whose top-1 the family ahead has on its curve."""
+    """Of each network of the family behind whose top-1 the family ahead has on its curve; none without a lead."""
+    if pair.measured and not pair.is_real:
+        return []
     ahead = pair.first
     parameters = [float(row.parameters_trainable) for row in ahead.rows]
     table = []
@@ -199,7 +200,7 @@ def in_time(pair: Pair) -> list[str]:
         if first and second and first.median > SLOWER * second.median:
             shown = scale([first.median, second.median], MILLISECONDS)
             takes = f"{own} takes {shown(first.median)} per image, {other} {shown(second.median)}"
-            lines.append(f"MACs are not time: at {human(gain.macs)} MACs {takes}.")
+            lines.append(f"MACs are not time: at {gain.at} MACs {takes}.")
             reached = curve.value_at(pair.second.latency or [0], pair.second.top1, first.median)
             if reached is not None:
                 against = f"{pair.second.name} reaches {percent(reached)} (interpolated), {own} {percent(gain.first)}"

@@ -13,7 +13,7 @@ from frugalnet.paper.claims import Claim, judge
 from frugalnet.pictures import SIDE
 from frugalnet.recommendation import NO_LIMIT, Budget
 from frugalnet.study import equal_cost, starts
-from frugalnet.study.advice import advise
+from frugalnet.study.advice import advise, no_better_than_guessing
 from frugalnet.study.experiments import EXPERIMENTS
 
 
@@ -59,13 +59,15 @@ def conclude(evidence: Evidence, budget: Budget = NO_LIMIT) -> Findings:
     """The conclusions from a comparison and its experiments. budget: what a network may cost that is recommended."""
     comparison = evidence.comparison
     pairs = families.pairs(comparison)
-    of_families = equal_cost.sentences(pairs)
+    warning = no_better_than_guessing(comparison)
+    of_families = [] if warning else equal_cost.sentences(pairs)
     first, *others = advise(evidence, budget)
     advice = [first, *starts.sentences(comparison), *others]
+    said = [*advice, *of_families] if budget.limits else [*of_families, *advice]
     return Findings(
         evidence=evidence,
         scope=_scope(comparison),
-        recommendation=[*advice, *of_families] if budget.limits else [*of_families, *advice],
+        recommendation=[*warning, *said],
         budget=budget,
         facts=_facts(comparison),
         claims=judge(evidence) if comparison.is_of_the_paper else [],

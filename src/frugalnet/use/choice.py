@@ -87,22 +87,18 @@ def list_options(networks: Sequence[Stored], measured: Latencies | None = None) 
     return options
 
 
-def read_options(folder: Path | None) -> tuple[list[Option], Latencies | None]:
-    """The files of a folder of weights, by default the project's, and where their latencies were measured.
+def read_options(where: Path | None = None, kind: Format | None = None) -> tuple[list[Option], Latencies | None]:
+    """The ONNX files, or those of one format, of a folder or file of weights, by default the project's.
 
-    Raises UserError if there are none.
+    Also returns where their latencies were measured. Raises UserError if there are none.
     """
-    folder = folder or weights.project_folder()
-    measured = weights.read_description(Latencies, folder / MEASURED) if (folder / MEASURED).exists() else None
-    options = list_options(weights.of_folder(folder), measured)
+    networks = weights.list_networks(where)
+    timed = networks[0].path.with_name(MEASURED)
+    measured = weights.read_description(Latencies, timed) if timed.exists() else None
+    options = [option for option in list_options(networks, measured) if kind in (None, option.format)]
     if not options:
-        raise UserError(f"{folder}: holds no ONNX file; write some with frugalnet export")
+        raise UserError(f"{where or timed.parent}: holds no {kind or 'onnx'} file; write some with frugalnet export")
     return options, measured
-
-
-def of_format(options: Sequence[Option], kind: Format | None) -> list[Option]:
-    """Those of one format; None: all."""
-    return [option for option in options if kind in (None, option.format)]
 
 
 def with_latencies(options: Sequence[Option], measured: Latencies) -> list[Option]:
@@ -140,7 +136,7 @@ def fitting(options: Sequence[Option], budget: Budget) -> list[Option]:
     choice = recommendation.choose([option.candidate for option in options], budget)
     if choice.fitting:
         return [by_name[candidate.name] for candidate in choice.fitting]
-    limits = " ".join(f"{_OPTIONS[cost]} {limit:g}" for cost, limit in budget.limits.items())
+    limits = " ".join(f"{_OPTIONS[cost]} {limit:,.10g}" for cost, limit in budget.limits.items())
     if choice.unknown:
         names = ", ".join(candidate.name for candidate in choice.unknown)
         raise UserError(f"no network is known to fit {limits}: not measured for {names}; time them with --measure")
@@ -151,12 +147,13 @@ def fitting(options: Sequence[Option], budget: Budget) -> list[Option]:
     raise UserError(f"no network fits {limits}; {closest}")
 
 
-def why(option: Option) -> str:
-    """Which network was chosen, and its figures, in a line."""
+def why(option: Option, measured: Latencies | None) -> str:
+    """Which network was chosen, and its figures, in a line. measured: where its latency was."""
     low, high = option.interval
     accuracy = f"top-1 {option.top1:.1%} ({100 * low:.1f} to {100 * high:.1f} %) on {option.stored.entry.data}"
     cost = f"{option.stored.entry.macs / 1e6:.2f} M MACs, {option.bytes:,} bytes as {option.format}"
-    return f"{option.stored.name}, the most accurate within the limits: {accuracy}, {cost}"
+    time = f", {option.latency_ms:.2f} ms on {_machine(measured)}" if option.latency_ms and measured else ""
+    return f"{option.stored.name}, the most accurate within the limits: {accuracy}, {cost}{time}"
 
 
 def table(options: Sequence[Option], measured: Latencies | None) -> str:
@@ -170,5 +167,8 @@ def table(options: Sequence[Option], measured: Latencies | None) -> str:
         lines.append((option.stored.name, option.format, accuracy, *cost, option.stored.entry.data))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    where = ", ".join(f"{key} {value}" for key, value in measured.machine.items()) if measured else ""
-    return "\n".join([*rows, *([f"Latency of one picture, measured on: {where}."] if where else [])])
+    return "\n".join([*rows, *([f"Latency of one picture, measured on: {_machine(measured)}."] if measured else [])])
+
+
+def _machine(measured: Latencies) -> str:
+    return ", ".join(f"{key} {value}" for key, value in measured.machine.items())

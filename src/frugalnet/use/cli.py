@@ -112,7 +112,6 @@ def _add_networks(commands: Commands) -> None:
     networks = commands.add_parser("networks", help="list networks that fit a device", description=run.networks.__doc__)
     networks.add_argument("--weights", type=Path, help="a folder of weights to list instead of the project's")
     _add_limits(networks)
-    networks.add_argument("--measure", action="store_true", help="time the networks on this machine first")
     networks.add_argument("--json", action="store_true", help="print one JSON array instead of text")
     networks.set_defaults(call=run.networks)
 
@@ -121,7 +120,10 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     """The options that name the most accurate network within a budget."""
     parser.add_argument("--max-macs", type=_amount, metavar="N", help="MACs of one picture, for example 4M")
     parser.add_argument("--max-bytes", type=_amount, metavar="N", help="bytes of the file, for example 100k")
-    parser.add_argument("--max-ms", type=_amount, metavar="N", help="milliseconds of one picture")
+    parser.add_argument(
+        "--max-ms", type=_amount, metavar="N", help="milliseconds of one picture, as they were measured"
+    )
+    parser.add_argument("--measure", action="store_true", help="time the networks on this machine first")
     parser.add_argument("--format", choices=("onnx", "int8"), help="of the file (default: whichever fits)")
 
 
@@ -129,9 +131,12 @@ def _amount(text: str) -> float:
     from frugalnet import recommendation
 
     try:
-        return recommendation.amount(text)
+        number = recommendation.amount(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return number
 
 
 def _within(low: int, high: int) -> Callable[[str], int]:

@@ -17,22 +17,31 @@ from frugalnet.processes import peak_bytes, temporary_folder
 
 if TYPE_CHECKING:
     from frugalnet.recommendation import Budget
-    from frugalnet.use.choice import Option
+    from frugalnet.use.choice import Latencies, Option
 
 
-def _within_limits(arguments: argparse.Namespace) -> "Option | None":
+def _within_limits(arguments: argparse.Namespace, where: Path | None) -> "Option | None":
     """The most accurate file within the limits, which is said on stderr; None without limits."""
-    budget = _budget(arguments)
-    if not budget.limits and not arguments.format:
+    if not (_budget(arguments).limits or arguments.format or arguments.measure):
         return None
     if arguments.model:
         raise UserError("--model and limits: give one of them")
     from frugalnet.use import choice
 
-    options, _ = choice.read_options(arguments.weights)
-    option = choice.fitting(choice.of_format(options, arguments.format), budget)[0]
-    print(f"frugalnet: {choice.why(option)}", file=sys.stderr)
-    return option
+    options, measured = _fitting(arguments, where)
+    print(f"frugalnet: {choice.why(options[0], measured)}", file=sys.stderr)
+    return options[0]
+
+
+def _fitting(arguments: argparse.Namespace, where: Path | None) -> "tuple[list[Option], Latencies | None]":
+    """The files within the limits, best first, and where they were timed."""
+    from frugalnet.use import choice
+
+    options, measured = choice.read_options(where, arguments.format)
+    if arguments.measure:
+        measured = choice.time_options(options)
+        options = choice.with_latencies(options, measured)
+    return choice.fitting(options, _budget(arguments)), measured
 
 
 def _budget(arguments: argparse.Namespace) -> "Budget":
@@ -59,12 +68,7 @@ def networks(arguments: argparse.Namespace) -> int:
     interval, MACs, bytes and latency; with limits, those within them."""
     from frugalnet.use import choice
 
-    options, measured = choice.read_options(arguments.weights)
-    options = choice.of_format(options, arguments.format)
-    if arguments.measure:
-        measured = choice.time_options(options)
-        options = choice.with_latencies(options, measured)
-    options = choice.fitting(options, _budget(arguments))
+    options, measured = _fitting(arguments, arguments.weights)
     with _while_output_is_read():
         if arguments.json:
             print(json.dumps([option.described() for option in options], indent=2))
@@ -102,7 +106,7 @@ def predict(arguments: argparse.Namespace) -> int:
         raise UserError("--run and --weights: give one of them")
     with temporary_folder() as folder:
         where = _downloaded(arguments.run, folder) if arguments.run else arguments.weights
-        option = _within_limits(arguments)
+        option = _within_limits(arguments, where)
         network = runtime.open_stored(option.stored, option.format) if option else runtime.load(arguments.model, where)
     answers: list[_Answer] = []
     failed = 0
@@ -154,7 +158,7 @@ def adapt(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder: Path = arguments.folder
     out = arguments.out or Path(f"{folder.resolve().name}-network")
-    option = _within_limits(arguments)
+    option = _within_limits(arguments, arguments.weights)
     stored = option.stored if option else weights.choose_network(arguments.model, arguments.weights)
     limits = "within the limits" if option else "there is"
     why = "as asked" if arguments.model else f"the most accurate network {limits}"
@@ -181,7 +185,7 @@ def export(arguments: argparse.Namespace) -> int:
     each file gives and costs."""
     from frugalnet.use import weights
 
-    option = _within_limits(arguments)
+    option = _within_limits(arguments, arguments.weights)
     stored = option.stored if option else weights.choose_network(arguments.model, arguments.weights)
     if arguments.copy:
         from frugalnet.use import copied

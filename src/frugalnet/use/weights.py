@@ -22,6 +22,7 @@ from frugalnet.errors import UserError
 from frugalnet.export.formats import Format
 from frugalnet.files import atomic, read_regular, sha256, sha256_of, write_json
 from frugalnet.metrics.evaluation import read_metrics
+from frugalnet.recommendation import Candidate, ranked
 from frugalnet.run import read_run
 from frugalnet.schema import Config
 
@@ -92,6 +93,11 @@ class Entry(Config):
     def name(self) -> str:
         return f"{self.model}-{self.seed}"
 
+    @property
+    def accuracy(self) -> float:
+        """What ranks networks: macro accuracy where classes differ in size, else top-1."""
+        return self.top1 if self.macro_accuracy is None else self.macro_accuracy
+
 
 class _Listed(Config):
     networks: list[Entry]
@@ -121,14 +127,28 @@ def choose_network(name: str | None = None, where: Path | str | None = None) -> 
     Without a seed it is the lowest one, and without a name the most accurate network. Raises UserError, with the names
     that there are, if there is no such network, or if the file holds another one.
     """
-    folder = project_folder() if where is None else Path(where)
-    networks = of_folder(folder) if folder.is_dir() or where is None else [of_file(folder)]
+    networks = list_networks(where)
     matching = [stored for stored in networks if name in (None, stored.name, stored.entry.model)]
     if not matching:
-        raise UserError(f"{folder}: holds {', '.join(stored.name for stored in networks)}, not '{name}'")
+        listed = ", ".join(stored.name for stored in networks)
+        raise UserError(f"{where or project_folder()}: holds {listed}, not '{name}'")
     if name is None:
-        return max(matching, key=lambda stored: stored.entry.top1)
+        return matching[0]
     return min(matching, key=lambda stored: stored.entry.seed)
+
+
+def list_networks(where: Path | str | None = None) -> list[Stored]:
+    """The networks in a folder of weights, by default the project's, or the one of a file, best first as in the report.
+
+    Raises UserError if there are none.
+    """
+    if where is None or Path(where).is_dir():
+        networks = of_folder(project_folder() if where is None else Path(where))
+    else:
+        networks = [of_file(Path(where))]
+    by_name = {stored.name: stored for stored in networks}
+    candidates = [Candidate(name, stored.entry.accuracy, stored.entry.macs) for name, stored in by_name.items()]
+    return [by_name[candidate.name] for candidate in ranked(candidates)]
 
 
 def of_folder(folder: Path) -> list[Stored]:

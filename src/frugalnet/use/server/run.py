@@ -49,8 +49,7 @@ def open_networks(where: Path | None, model: str | None) -> list[Network]:
     """
     if model is not None or (where is not None and not (where / "weights.json").is_file()):
         return [runtime.load(model, where)]
-    stored = weights.of_folder(where or weights.project_folder())
-    return [runtime.open_stored(each) for each in sorted(stored, key=lambda each: -each.entry.top1)]
+    return [runtime.open_stored(stored) for stored in weights.list_networks(where)]
 
 
 def find_examples(folder: Path | None, weights_folder: Path | None) -> list[Path]:
