@@ -152,7 +152,7 @@ def test_a_prediction_imports_no_package_that_it_does_not_use(project, photo, tm
 
 def test_without_a_name_the_most_accurate_network_answers_and_without_a_seed_the_lowest(project):
     stored = weights.of_folder(project / "weights")
-    best = min(stored, key=lambda one: (-one.entry.top1, one.entry.macs))  # of a tie, the cheaper one
+    best = min(stored, key=lambda one: (-one.entry.top1, one.entry.macs, one.name))  # of a tie, the cheaper one
     assert frugalnet.load(weights=project / "weights").stored.name == best.name
     assert weights.choose_network("depthwise", project / "weights").name == "depthwise-0"
     assert weights.choose_network("depthwise-3", project / "weights").name == "depthwise-3"
