@@ -87,7 +87,7 @@ verify: .venv/installed ## evaluate the committed weights; RETRAIN=residual-0 re
 	esac
 
 team-test: .venv/installed ## test a team's set-up with real PostgreSQL, MLflow, SSH and S3 servers (as root; EXTRAS=team)
-	TEST_REQUIRED=1 pytest -m slow tests/test_team.py
+	TEST_REQUIRED=1 pytest -m '' tests/test_team.py tests/test_tracking_server.py
 
 cluster-test: .venv/installed ## test `make train-all` on simulated clusters: killed workers, lost nodes (EXTRAS=cluster)
 	TEST_REQUIRED=1 pytest -m '' tests/test_cluster.py

@@ -46,13 +46,12 @@ def trained(model: str, params: config.Params, data: Dataset) -> nn.Module:
 
 def pretrained(model: str, params: config.Params, data: Dataset, views: Views) -> nn.Module:
     """The network trained without the drawn classes."""
-    device = compute.setup(params.compute)
     left_out = tuple(label for draw in draw_classes(params.adapt, len(data.class_ids)) for label in draw)
     epochs = min(params.adapt.unseen_epochs, params.train.epochs)
     recipe = params.train.model_copy(update={"epochs": epochs, "distillation": 0.0})
     start = start_path(model, recipe)
     job = Job(model, params.seeds[0], recipe, data, views, left_out=left_out, start=start)
-    return pretrain(job, device, compute.bits_depend_on(device, params.compute), project.project_root())
+    return pretrain(job, params.compute, project.project_root())
 
 
 if __name__ == "__main__":

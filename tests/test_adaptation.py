@@ -307,13 +307,15 @@ def test_a_network_that_has_never_seen_the_classes_is_trained_without_them_and_o
     resident = Resident.of
     monkeypatch.setattr(Resident, "of", lambda self, images: kept.append(images) or resident(self, images))
     job = Job("depthwise", 0, recipe, data, views, left_out=tuple(drawn))
-    networks = [pretrain(job, torch.device("cpu"), {}, tmp_path).state_dict() for _ in range(2)]
+    monkeypatch.setenv("FRUGALNET_CHECKPOINTS", str(tmp_path / "kept"))
+    settings = config.read_params().compute.model_copy(update={"device": "cpu", "compile": "default"})
+    networks = [pretrain(job, settings, tmp_path).state_dict() for _ in range(2)]
     assert networks[0]["fc.weight"].shape[0] == 3
     assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
     assert capfd.readouterr().err.count("epoch 1/3") == 1  # the second came from the checkpoint
     assert len(kept) == 3
     assert all(images is data.train.images for images in kept)  # a GPU keeps one copy, not one of each epoch
-    assert list(tmp_path.glob(".checkpoints/adapt/depthwise-0-*/*.ckpt"))
+    assert list(tmp_path.glob("kept/adapt/depthwise-0-*/*.ckpt"))
 
 
 @pytest.fixture(scope="module")

@@ -488,6 +488,11 @@ def test_of_several_results_of_one_training_a_whole_one_is_restored_and_a_loss_i
     assert said.count("DVC's run cache") == 1
     assert not Pipeline(stub, None).is_done("train@depthwise-0")
     assert "train@depthwise-0: DVC's run cache lists results whose files are missing" in capsys.readouterr().err
+    for entry in (stub / ".dvc/cache/runs").glob("??/*/[!.]*"):
+        before, outs, after = entry.read_text().partition("outs:")
+        entry.write_text(f"{before}{outs}{after.replace('md5:', 'etag:')}")  # as another version of DVC might
+    tell_of_lost_results("train@depthwise-0")
+    assert capsys.readouterr().err == ""
 
 
 def test_what_was_trained_before_an_edit_is_refused_and_what_a_clone_sends_is_committed(stub, monkeypatch):

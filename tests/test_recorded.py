@@ -7,6 +7,7 @@ import pytest
 
 from frugalnet import reproduce
 from frugalnet.files import sha256, write_json
+from frugalnet.models import parse
 from frugalnet.run import Run, read_run
 from frugalnet.sources import weights_sha256
 from frugalnet.training import recorded
@@ -101,6 +102,13 @@ def test_a_record_of_the_same_code_may_be_trained_again_here(run):
     assert reproduce.differences(record, run) == ([], [])
     (difference,), _ = reproduce.differences(record.changed(source_sha256="0" * 64), run)
     assert difference.startswith("training code: SHA-256 0000")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/results/*/*/run.json")), ids=lambda path: path.parent.name)
+def test_every_record_is_of_todays_code_for_who_trains_it_again(path):
+    record = read_run(path)
+    here = record.changed(source_sha256=weights_sha256(parse(record.model).architecture))
+    assert reproduce.differences(record, here) == ([], [])
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("docs/results/*/*/run.json")), ids=lambda path: path.parent.name)

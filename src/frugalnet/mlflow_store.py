@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frugalnet.errors import UserError
+from frugalnet.errors import UserError, printable
 from frugalnet.files import read_json
 from frugalnet.runs_page import VIEW, view
 
@@ -33,7 +33,7 @@ def in_words(what: str) -> Iterator[None]:
     except (UserError, OSError):
         raise
     except Exception as error:
-        said = str(UserError(" ".join(str(error).split())))  # without passwords, before it is cut
+        said = printable(" ".join(str(error).split()))  # without passwords, before it is cut
         raise UserError(f"{what}: {said[:300]}") from error
 
 

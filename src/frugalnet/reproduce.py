@@ -14,6 +14,7 @@ from frugalnet import compute, mlflow_store, project
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.errors import UserError
 from frugalnet.files import read_json, sha256
+from frugalnet.models import parse
 from frugalnet.run import Run, parse_run
 from frugalnet.stage import run_stage
 from frugalnet.training import runs
@@ -39,8 +40,8 @@ def differences(run: Run, here: Run) -> tuple[list[str], list[str]]:
     for key, (what, cure) in _INPUTS.items():
         recorded = getattr(run, key)
         present = getattr(here, key)
-        is_same = recorded == present or (key == "source_sha256" and same_code(run.model, recorded, present))
-        if not is_same:
+        is_code = key == "source_sha256"
+        if recorded != present and not (is_code and same_code(parse(run.model).architecture, recorded, present)):
             inputs.append(f"{what}: SHA-256 {recorded[:12]} in the run, {present[:12]} here; {cure}")
     environment = [
         f"{key}: {run.environment.get(key)} in the run, {here.environment.get(key)} here"

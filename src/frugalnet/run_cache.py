@@ -18,16 +18,15 @@ def tell_of_lost_results(stage: str) -> None:
     stage: its name in dvc.yaml, `train@residual-0`. Reads dvc.lock, params.yaml and DVC's cache below the working
     directory.
     """
-    results: list[Path] = []
     # Another DVC process may be writing what is read here, and no stage should fail for that.
     with suppress(OSError, YAMLError, LookupError, TypeError, AttributeError):
         results = sorted(_results(*stage.split("@", 1)), key=lambda path: path.stat().st_mtime)
-    if results and not all(_is_cached(out) for out in _read(results[-1])["outs"]):
-        print(
-            f"{stage}: DVC's run cache lists results of this stage and these inputs ({len(results)}), but files of the "
-            "newest are missing here, so it runs again: see docs/cluster.md",
-            file=sys.stderr,
-        )
+        if results and not all(_is_cached(out) for out in _read(results[-1])["outs"]):
+            print(
+                f"{stage}: DVC's run cache lists results of this stage and these inputs ({len(results)}), but files of "
+                "the newest are missing here, so it runs again: see docs/cluster.md",
+                file=sys.stderr,
+            )
 
 
 def _results(name: str, item: str = "") -> Iterator[Path]:

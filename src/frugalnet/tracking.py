@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from frugalnet.errors import Interrupted, UserError
+from frugalnet.errors import Interrupted, printable
 from frugalnet.mlflow_store import COMPARISONS, EXPERIMENT, connect
 from frugalnet.project import PROVENANCE, provenance
 from frugalnet.run import Run as TrainingRun
@@ -213,7 +213,7 @@ class TrackedRun:
             if took > _SLOW_SECONDS:
                 TrackedRun._retry_at = time.monotonic() + _PAUSE * took
             lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(_ABOUT_SQL)]
-            reason = str(UserError(lines[0] if lines else type(error).__name__))[:200]
+            reason = printable(lines[0] if lines else type(error).__name__)[:200]
             if reason not in TrackedRun._said:
                 stage = os.environ.get("DVC_STAGE", "evaluate").replace("train@", "evaluate@")
                 print(

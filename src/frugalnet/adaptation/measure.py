@@ -1,11 +1,10 @@
 """What fine-tuning gains on a device that meets only a few of the classes, by the part of the network trained."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from frugalnet import models
+from frugalnet import compute, models
 from frugalnet.adaptation.config import PARTS, TRAINED, AdaptConfig, Part, Scenario, Trained, TuningConfig
 from frugalnet.adaptation.cost import saved_bytes, training_macs
 from frugalnet.adaptation.finetuning import (
@@ -26,11 +25,13 @@ from frugalnet.adaptation.finetuning import (
 )
 from frugalnet.adaptation.result import Cost, Method, NetworkResult, Outcome, Timing, Training
 from frugalnet.compute import describe_machine
+from frugalnet.compute_config import ComputeConfig
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.errors import UserError
 from frugalnet.metrics.accuracy import predict
 from frugalnet.metrics.energy import EnergyMeter
 from frugalnet.metrics.timing import peak_allocated
+from frugalnet.project import checkpoints_folder
 from frugalnet.training import runs
 from frugalnet.training.batches import Examples, Normaliser, Views
 from frugalnet.training.checkpoint import Checkpoints
@@ -38,7 +39,6 @@ from frugalnet.training.inference import infer
 from frugalnet.training.job import Job
 
 CPU = torch.device("cpu")
-_CHECKPOINTS = Path(".checkpoints/adapt")  # the last one stays: another adapt.steps needs no new training
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,18 @@ def choose_pictures(labels: NDArray[np.int64], classes: Sequence[int], count: in
     )
 
 
-def pretrain(job: Job, device: torch.device, environment: Mapping[str, Any], root: Path) -> nn.Module:
-    """The network trained as the recipe says, but without some classes. Resumes from its checkpoints under `root`.
+def pretrain(job: Job, settings: ComputeConfig, root: Path) -> nn.Module:
+    """The network trained as the recipe says, but without some classes. Resumes from the checkpoints of a project.
 
-    environment: what its bits depend on. Raises what `fit` raises.
+    root: the project's. The last checkpoint stays: another adapt.steps needs no new training. Raises what `fit` raises.
     """
-    run = runs.describe(job, environment)
-    checkpoints = Checkpoints(root / _CHECKPOINTS / f"{run.name}-{run.fingerprint[:16]}")
+    settings = settings.model_copy(update={"compile": "off"})  # for so few epochs
+    device = compute.setup(settings)
+    run = runs.describe(job, compute.bits_depend_on(device, settings))
+    checkpoints = Checkpoints(checkpoints_folder(root) / "adapt" / f"{run.name}-{run.fingerprint[:16]}")
     trainer = job.trainer(device)
     with checkpoints.locked():
-        job.fit(trainer, checkpoints, checkpoint_minutes=5.0)
+        job.fit(trainer, checkpoints, settings.checkpoint_minutes)
     return trainer.result.cpu()
 
 

@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 from tqdm import tqdm
 
 from frugalnet.data.config import DownloadConfig
-from frugalnet.errors import UserError
+from frugalnet.errors import UserError, printable
 from frugalnet.files import atomic, locked, naming
 
 TRIES = 6  # in a row without progress
@@ -103,7 +103,7 @@ def _download(url: str, partial: Path, size_bytes: int, backoff_seconds: float) 
                     ) from error
                 retry = retry.increment("GET", url)
                 message = f"download: {_reason(error)}; trying again in {retry.get_backoff_time():g} s"
-                tqdm.write(str(UserError(message)), file=sys.stderr)  # UserError hides passwords
+                tqdm.write(printable(message), file=sys.stderr)
                 retry.sleep()
 
 

@@ -117,7 +117,7 @@ def time_ratio(case: Case) -> Judgement | None:
     if not (first and second):
         return None
     device = case.rows[0].cost["machine"]["device"]
-    if device != "cuda":
+    if device in ("cpu", "mps"):  # else it is a GPU's name
         return Judgement(f"{_times(first, second)}, on {device}", "not tested")
     ratio = first.median / second.median
     return Judgement(_times(first, second), agreement(abs(ratio / PAPERS_RATIO - 1) <= 0.25))

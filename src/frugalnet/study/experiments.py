@@ -25,7 +25,7 @@ class Experiment(Protocol):
     It may also offer `lacking(results)`: what the data lack for it, as a sentence's end; empty: nothing.
     """
 
-    ID: str  # of the section, and the key in comparison.json
+    ID: str  # the key in comparison.json
     TITLE: str  # of the section
     CHOICE: str  # that makes the pipeline measure it, as "robustness=quick"
     Result: type  # of what it measured

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from frugalnet.adaptation.config import Part
 from frugalnet.document.wording import markdown
-from frugalnet.errors import UserError, needing_study
+from frugalnet.errors import UserError, needing_study, printable
 from frugalnet.export.formats import Format
 from frugalnet.files import atomic, sha256, sha256_of, write_json
 from frugalnet.pictures import encode_png
@@ -69,7 +69,7 @@ def adapt(folder: Path, stored: Stored, out: Path, options: Options | None = Non
     tune = _trainer(options)
     shown = read_pictures(folder, stored.entry.side)
     for note in shown.notes:
-        print(f"frugalnet: {UserError(note)}", file=sys.stderr)
+        print(f"frugalnet: {printable(note)}", file=sys.stderr)
     with atomic(out, is_new=True) as partial:
         partial.mkdir()  # where it cannot be, that is said before the training
         return _train_and_write(folder, shown, stored, tune, partial, options)
