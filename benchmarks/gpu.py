@@ -64,8 +64,9 @@ def measure(model: str, way: str, device_name: str, folder: Path, steps: int, ep
     data = Data(folder)
     normalise = Normaliser(data.dataset.mean, data.dataset.std, device)
     recipe = params.train.model_copy(update={"epochs": epochs + 1})
-    mode = compute.compile_mode(device, settings)
-    trainer = Trainer(model, 0, len(data.dataset.class_ids), len(data.labels), normalise, recipe, mode)
+    trainer = Trainer(model, 0, len(data.dataset.class_ids), len(data.labels), normalise, recipe)
+    if mode := compute.compile_mode(device, settings):
+        trainer.compile(mode)
     batch = data.first_batch(device)
     step_seconds(trainer, batch, steps)  # compiles
     seconds = step_seconds(trainer, batch, steps)

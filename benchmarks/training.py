@@ -38,7 +38,7 @@ from frugalnet.data.normalise import normalise
 from frugalnet.errors import UserError, in_one_line
 from frugalnet.files import write_json
 from frugalnet.training import runs
-from frugalnet.training.batches import Batch, Views, batch_indices, batches, steps_per_epoch
+from frugalnet.training.batches import Batch, PerView, batch_indices, batches, steps_per_epoch
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.job import Job
 from frugalnet.training.loop import fit
@@ -57,7 +57,7 @@ class Data:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.dataset = arrays.read_dataset(folder / "arrays")
-        self.views = Views(folder / "views")
+        self.views = PerView(folder / "views")
         self.labels = np.array(self.dataset.train.labels)
 
     def images(self, epoch: int) -> np.ndarray:

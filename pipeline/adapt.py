@@ -12,7 +12,7 @@ from frugalnet.data import arrays
 from frugalnet.data.arrays import Dataset
 from frugalnet.errors import UserError
 from frugalnet.stage import run_stage
-from frugalnet.training.batches import Views
+from frugalnet.training.batches import PerView
 from frugalnet.training.inference import load_weights
 from frugalnet.training.job import Job
 from frugalnet.training.starts import start_path
@@ -25,7 +25,7 @@ def main(model: str, name: str) -> None:
     if scenario is None:
         raise UserError(f"scenario '{name}': expected one of {', '.join(scenarios)} (adapt.scenarios)")
     data = arrays.read_dataset(Path("data/arrays"))
-    views = Views(Path("data/views"))
+    views = PerView(Path("data/views"))
     result = None
     lacks = lacking(params.adapt, data) if params.adapt.draws else None
     if lacks:
@@ -44,7 +44,7 @@ def trained(model: str, params: config.Params, data: Dataset) -> nn.Module:
     return load_weights(network, Path("models") / f"{model}-{params.seeds[0]}.safetensors")
 
 
-def pretrained(model: str, params: config.Params, data: Dataset, views: Views) -> nn.Module:
+def pretrained(model: str, params: config.Params, data: Dataset, views: PerView) -> nn.Module:
     """The network trained without the drawn classes."""
     left_out = tuple(label for draw in draw_classes(params.adapt, len(data.class_ids)) for label in draw)
     epochs = min(params.adapt.unseen_epochs, params.train.epochs)

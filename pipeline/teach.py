@@ -10,7 +10,7 @@ from frugalnet.check import check
 from frugalnet.data import arrays
 from frugalnet.stage import run_stage
 from frugalnet.training import distillation
-from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.batches import Normaliser, PerView
 from frugalnet.training.inference import infer
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     check(params)
     device = compute.setup(params.compute)
     data = arrays.read_dataset(Path("data/arrays"))
-    views = Views(Path("data/views"))
+    views = PerView(Path("data/views"))
     normalise = Normaliser(data.mean, data.std, device)
     images = (views.of_epoch(view, data.train.images) for view in range(max(1, len(views.sha256))))
     teachers = [*filter(None, (distillation.teacher(each, len(data.class_ids)) for each in params.teacher.members))]

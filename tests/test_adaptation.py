@@ -34,7 +34,7 @@ from frugalnet.metrics.statistics import Interval
 from frugalnet.paper import claims
 from frugalnet.study.findings import conclude
 from frugalnet.study.report import compose, write_report
-from frugalnet.training.batches import Examples, Normaliser, Resident, Views
+from frugalnet.training.batches import Examples, Normaliser, PerView, Resident
 from frugalnet.training.inference import infer
 from frugalnet.training.job import Job
 
@@ -70,10 +70,10 @@ def data() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def views(tmp_path_factory) -> Views:
+def views(tmp_path_factory) -> PerView:
     folder = tmp_path_factory.mktemp("views")
     write_json(folder / "views.json", {"images_per_hash": 1000, "sha256": {}})
-    return Views(folder)
+    return PerView(folder)
 
 
 def changed(before: dict, network: nn.Module) -> set[str]:

@@ -25,7 +25,7 @@ from frugalnet.data.augment import contact_sheet, write_views
 from frugalnet.data.config import AugmentConfig, Transform
 from frugalnet.data.policy import check_policy
 from frugalnet.errors import UserError
-from frugalnet.training.batches import Views
+from frugalnet.training.batches import PerView
 
 
 def policy(*transforms: dict[str, Any], views: int = 1, seed: int = 0) -> AugmentConfig:
@@ -72,7 +72,7 @@ def test_a_task_holds_no_more_bytes_of_large_images_than_of_small_ones(tmp_path:
     assert 62 * large[0].nbytes <= 1000 * 64 * 64 * 3
     view = np.load(tmp_path / "views/view_0.npy")
     np.testing.assert_array_equal(view[124:], augment.augment(large[124:], noisy, view=0, start=124))
-    assert Views(tmp_path / "views").of_epoch(0, large).shape == large.shape  # the hashes are those of the parts
+    assert PerView(tmp_path / "views").of_epoch(0, large).shape == large.shape  # the hashes are those of the parts
 
 
 def test_what_it_makes_is_what_albumentations_makes() -> None:

@@ -19,7 +19,7 @@ from frugalnet.files import sha256, write_json
 from frugalnet.run import Start
 from frugalnet.training import runs
 from frugalnet.training.balance import class_weights, draw_balanced
-from frugalnet.training.batches import Views
+from frugalnet.training.batches import PerView
 from frugalnet.training.inference import save_weights
 from frugalnet.training.job import Job
 from frugalnet.training.starts import read_start, start_path, write_starts
@@ -37,7 +37,7 @@ def unequal(tmp_path: Path) -> Job:
     names = ["a", "b", "c", "d"]
     data = Dataset(split, split, names, names, [80.0] * 3, [50.0] * 3, "parts", False, "validation split", {})
     write_json(tmp_path / "views/views.json", {"images_per_hash": 1000, "sha256": {}})
-    return Job("depthwise", 0, RECIPE, data, Views(tmp_path / "views"))
+    return Job("depthwise", 0, RECIPE, data, PerView(tmp_path / "views"))
 
 
 def test_class_weights_are_scikit_learns():

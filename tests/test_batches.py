@@ -9,8 +9,8 @@ from frugalnet.errors import UserError
 from frugalnet.files import sha256_each, write_json
 from frugalnet.training.batches import (
     Normaliser,
+    PerView,
     Resident,
-    Views,
     _ahead,
     batch_indices,
     batches,
@@ -180,7 +180,7 @@ def stored_views(folder, count):
         np.save(folder / f"view_{view}.npy", images)
         hashes[f"view_{view}.npy"] = sha256_each(images, 2)
     write_json(folder / "views.json", {"images_per_hash": 2, "sha256": hashes})
-    return Views(folder)
+    return PerView(folder)
 
 
 @pytest.mark.parametrize("count", [1, 4, 12])
@@ -205,4 +205,4 @@ def test_a_damaged_view_and_a_damaged_list_of_views_are_refused_by_name(tmp_path
         views.of_epoch(1, damaged)
     (tmp_path / "views.json").write_text("{")
     with pytest.raises(UserError, match=r"views\.json: missing or damaged"):
-        Views(tmp_path)
+        PerView(tmp_path)

@@ -11,6 +11,7 @@ import torch
 from frugalnet import compute
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.errors import UserError
+from frugalnet.inference_mode import evaluating
 from frugalnet.processes import cores
 
 
@@ -87,7 +88,7 @@ def test_after_evaluation_each_module_has_its_own_mode_again(mode):
     frozen, trained = torch.nn.BatchNorm1d(2).eval(), torch.nn.BatchNorm1d(2)
     network = torch.nn.Sequential(frozen, trained)
     network.training = mode
-    with suppress(RuntimeError), compute.evaluating(network):
+    with suppress(RuntimeError), evaluating(network):
         assert (network.training, trained.training) == (False, False)
         raise RuntimeError
     assert (network.training, frozen.training, trained.training) == (mode, False, True)

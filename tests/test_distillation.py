@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from frugalnet import models
 from frugalnet.errors import UserError
 from frugalnet.files import read_json
-from frugalnet.training.batches import Views
+from frugalnet.training.batches import PerView
 from frugalnet.training.config import TeacherConfig
 from frugalnet.training.distillation import divergence, teacher, write_logits
 from frugalnet.training.inference import save_weights
@@ -35,18 +35,18 @@ def test_nothing_is_left_to_learn_from_a_teacher_that_says_the_same():
 def test_stored_logits_are_read_by_epoch_and_damage_is_found(tmp_path):
     stored = [np.full((4, 3), view, np.float32) for view in range(2)]
     write_logits(iter(stored), tmp_path / "teacher")
-    views = Views(tmp_path / "teacher", "teach")
+    views = PerView(tmp_path / "teacher", "teach")
     assert [float(views.of_epoch(epoch, None)[0, 0]) for epoch in range(3)] == [0, 1, 0]
     assert views.of_epoch(0, None).dtype == np.float16
     (tmp_path / "teacher/logits_1.npy").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"logits_1.npy: missing or damaged.*--single-item teach"):
-        Views(tmp_path / "teacher", "teach").of_epoch(1, None)
+        PerView(tmp_path / "teacher", "teach").of_epoch(1, None)
 
 
 def test_without_a_teacher_there_are_no_logits(tmp_path):
     write_logits((), tmp_path / "teacher")
     assert read_json(tmp_path / "teacher/views.json")["sha256"] == {}
-    assert Views(tmp_path / "teacher", "teach").of_epoch(0, None) is None
+    assert PerView(tmp_path / "teacher", "teach").of_epoch(0, None) is None
 
 
 @pytest.fixture

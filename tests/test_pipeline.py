@@ -21,7 +21,7 @@ from frugalnet.data import arrays
 from frugalnet.errors import UserError
 from frugalnet.files import sha256
 from frugalnet.mlflow_store import connect
-from frugalnet.training.batches import Normaliser, Views
+from frugalnet.training.batches import Normaliser, PerView
 from frugalnet.training.inference import infer, load_weights
 
 ROOT = Path(__file__).parents[1]
@@ -367,7 +367,7 @@ def test_a_network_learns_from_the_teacher_that_the_configuration_names_by_its_h
     described = json.loads((project / "results/train/residual-0/run.json").read_text())["teacher"]
     assert [each["model"] for each in described["others"]] == ["residual"]
     data = arrays.read_dataset(project / "data/arrays")
-    view = Views(project / "data/views").of_epoch(1, data.train.images)[:500]
+    view = PerView(project / "data/views").of_epoch(1, data.train.images)[:500]
     residual = load_weights(models.build("residual", len(data.class_ids)), other)
     own = infer(residual, view, Normaliser(data.mean, data.std, torch.device("cpu")))
     assert np.load(project / "data/teacher/logits_1.npy")[:500] == pytest.approx((logits[:500] + own) / 2, abs=0.02)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,8 @@ OPERATORS = {  # of each file, a line and what changes its meaning
     "training/optim.py": ("(step + 1) / (peak_step + 1)", "(step - 1) / (peak_step + 1)"),
     "metrics/accuracy.py": ("argmax(axis=1)", "argmin(axis=1)"),
     "models/layers.py": ("x + self.block(x)", "x - self.block(x)"),
+    "models/__init__.py": ("network.width == 1 else", "network.width != 1 else"),
+    "inference_mode.py": ("network.eval()", "network.train()"),
 }
 
 
@@ -45,7 +48,7 @@ def test_an_edit_of_docstring_comment_and_layout_leaves_every_hash(package, file
         if ast.get_docstring(node) is not None:
             node.body[0] = ast.Expr(ast.Constant("Other words."))
     path.write_text(ast.unparse(tree) + "\n# no comment of before, another layout\n", encoding="utf-8")
-    assert path.read_text(encoding="utf-8").count("Other words.") > 2
+    assert path.read_text(encoding="utf-8").count("Other words.") >= 2
     assert every_hash(package) == before
 
 
@@ -91,7 +94,7 @@ def test_an_import_for_type_checkers_alone_does_not_count(package):
 def test_what_decides_the_weights_is_training_but_neither_distributed_nor_the_report():
     code = sources.weights_code("frugal")
     assert {"training/trainer.py", "training/muon.py", "models/layers.py", "models/frugal.py"} <= code.keys()
-    assert {name.partition("/")[0] for name in code} == {"training", "models", "metrics"}
+    assert {name.partition("/")[0] for name in code} == {"training", "models", "metrics", "inference_mode.py"}
 
 
 def test_a_file_that_is_not_python_has_a_hash():
@@ -130,11 +133,11 @@ def test_every_stage_depends_on_what_its_code_means_and_on_no_other_code(written
     assert STAGES[name]["cmd"] == f"python -m pipeline.{name}"
     code = [dep for dep in STAGES[name]["deps"] if dep.startswith(("data/sources", "src/", "pipeline/"))]
     models = [dep for dep in code if dep.startswith(("data/sources/models", "data/sources/networks"))]
-    templates = ["src/frugalnet/document/templates"] if name == "compare" else []
-    assert code == [f"data/sources/{name}.json", *models, *templates]
+    words = {"compare": ["src/frugalnet/document/templates"], "export": ["src/frugalnet/export/run.py"]}.get(name, [])
+    assert code == [f"data/sources/{name}.json", *models, *words]
     hashed = json.loads((written / f"data/sources/{name}.json").read_text())
     assert f"{name}.py" in hashed
-    assert not [module for module in hashed if module.startswith("models/") and module != "models/layers.py"]
+    assert not [module for module in hashed if re.match(r"models/(?!layers|__init__)", module)]
     text = (ROOT / f"pipeline/{name}.py").read_text(encoding="utf-8")
     if "models.build(" in text or name in ("train", "export", "adapt"):  # the last three build them in the library
         assert models in (["data/sources/models"], ["data/sources/networks/${item.model}.json"])

@@ -28,6 +28,7 @@ from frugalnet.training.batches import Examples, Normaliser
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.config import TrainConfig
 from frugalnet.training.inference import infer, load_weights, save_weights
+from frugalnet.training.job import Job
 from frugalnet.training.loop import Interrupted, _Progress, fit
 from frugalnet.training.trainer import Trainer, resolution
 
@@ -303,9 +304,10 @@ def test_what_is_written_of_a_run_is_its_moving_average(tmp_path, monkeypatch):
 def test_a_mode_of_compilation_reaches_the_network(monkeypatch):
     asked = []
     monkeypatch.setattr(nn.Module, "compile", lambda network, **how: asked.append(how))
-    normalise = Normaliser([120.0] * 3, [60.0] * 3, torch.device("cpu"))
+    data = SimpleNamespace(train=TRAIN, class_ids=range(4), mean=[120.0] * 3, std=[60.0] * 3)
+    job = Job("depthwise", 0, RECIPE, data, views=None)
     for mode in (None, "reduce-overhead"):
-        Trainer("depthwise", 0, 4, 160, normalise, RECIPE, mode)
+        job.trainer(torch.device("cpu"), mode)
     assert asked == [{"mode": "reduce-overhead", "dynamic": False}]
 
 

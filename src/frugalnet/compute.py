@@ -6,14 +6,11 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from frugalnet.compute_config import ComputeConfig
 from frugalnet.errors import UserError
@@ -130,16 +127,3 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode of each module is restored at the end."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, was_training in modes:
-            module.training = was_training

@@ -16,7 +16,7 @@ _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 # What decides no output of a stage: how parameters are read, files written, processes started, MLflow told.
 WITHOUT_EFFECT = frozenset(
-    {"check.py", "compute.py", "compute_config.py", "errors.py", "files.py", "models/__init__.py", "models/check.py"}
+    {"check.py", "compute.py", "compute_config.py", "errors.py", "files.py", "models/check.py"}
     | {
         "processes.py",
         "project.py",

@@ -63,8 +63,10 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _arguments(stage: Callable[..., None], name: str) -> list[Any]:
-    parameters, types = list(inspect.signature(stage).parameters), get_type_hints(stage)
-    words, item = sys.argv[1:], os.environ.get("DVC_STAGE", "").rpartition("@")
+    parameters = list(inspect.signature(stage).parameters)
+    types = get_type_hints(stage)
+    words = sys.argv[1:]
+    item = os.environ.get("DVC_STAGE", "").rpartition("@")
     if parameters and not words and item[1]:
         words = item[2].rsplit("-", len(parameters) - 1)
     try:

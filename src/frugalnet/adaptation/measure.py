@@ -33,7 +33,7 @@ from frugalnet.metrics.energy import EnergyMeter
 from frugalnet.metrics.timing import peak_allocated
 from frugalnet.project import checkpoints_folder
 from frugalnet.training import runs
-from frugalnet.training.batches import Examples, Normaliser, Views
+from frugalnet.training.batches import Examples, Normaliser, PerView
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.inference import infer
 from frugalnet.training.job import Job
@@ -49,7 +49,7 @@ class Experiment:
     model: str
     scenario: Scenario
     data: Dataset
-    views: Views
+    views: PerView
     config: AdaptConfig
 
     @property

@@ -81,7 +81,8 @@ def describe(
     top1: Mapping[Format, float | None] | None = None,
 ) -> Description:
     """What export.json says of a completed folder. top1: of formats, where no `accuracy` was measured."""
-    side, classes = subject.side, len(subject.class_names)
+    side = subject.side
+    classes = len(subject.class_names)
     known = {FILES[kind]: value for kind, value in (top1 or {}).items()}
     files = sorted(path for path in folder.iterdir() if path.name != DESCRIPTION)
     return Description(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frugalnet.compute import evaluating
+from frugalnet.inference_mode import evaluating
 
 
 def parameters_trainable(network: nn.Module) -> int:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from frugalnet.compute import describe_machine, evaluating, synchronize
+from frugalnet.compute import describe_machine, synchronize
+from frugalnet.inference_mode import evaluating
 from frugalnet.metrics.config import MeasureConfig
 from frugalnet.metrics.counts import named_layers, weights_bytes
 from frugalnet.metrics.energy import EnergyMeter

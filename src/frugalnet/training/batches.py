@@ -96,10 +96,10 @@ class Normaliser(nn.Module):
         return channels_first.to(torch.float32).sub_(self.mean).mul_(self.scale)
 
 
-class Views:
-    """What a stage stored for each augmented view of the training split; epoch e (from 0) reads view e mod V.
+class PerView:
+    """An array for each augmented view of the training split, as a stage stored it: epoch e (from 0) reads e mod V.
 
-    A view is mapped from disk, and checked against its SHA-256, chunk by chunk, when it is first opened.
+    A view's is mapped from disk, and checked against its SHA-256, chunk by chunk, when it is first opened.
     stage: the DVC stage that writes `folder`.
     """
 

@@ -31,7 +31,7 @@ def teacher(config: TeacherConfig, num_classes: int) -> nn.Module | None:
 
 
 def write_logits(logits: Iterable[np.ndarray], folder: Path) -> None:
-    """Write a teacher's logits for each view, (N, classes), as float16 arrays in the form that `Views` reads.
+    """Write a teacher's logits for each view, (N, classes), as float16 arrays in the form that `PerView` reads.
 
     `folder` is written whole or not at all.
     """

@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from frugalnet import compute
 from frugalnet.errors import UserError
 from frugalnet.files import atomic
+from frugalnet.inference_mode import evaluating
 from frugalnet.training.batches import Normaliser
 
 
@@ -42,6 +42,6 @@ def infer(network: nn.Module, images: np.ndarray, normalise: Normaliser, batch_s
     """
     batch_size = max(1, batch_size * 64**2 // max(64**2, images.shape[1] * images.shape[2]))
     chunks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    with compute.evaluating(network):
+    with evaluating(network):
         logits = [network(normalise(torch.from_numpy(np.array(chunk)))).float().cpu().numpy() for chunk in chunks]
     return np.concatenate(logits)

@@ -10,7 +10,7 @@ import torch
 
 from frugalnet.data.arrays import Dataset, Split
 from frugalnet.training.balance import class_weights
-from frugalnet.training.batches import Examples, Normaliser, Views
+from frugalnet.training.batches import Examples, Normaliser, PerView
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.config import TrainConfig
 from frugalnet.training.loop import fit
@@ -30,8 +30,8 @@ class Job:
     seed: int
     recipe: TrainConfig
     data: Dataset
-    views: Views
-    logits: Views | None = None
+    views: PerView
+    logits: PerView | None = None
     left_out: tuple[int, ...] = ()
     start: Path | None = None
 
@@ -41,7 +41,9 @@ class Job:
         labels = examples.labels if examples.chosen is None else examples.labels[examples.chosen]
         num_classes = len(self.data.class_ids) - len(self.left_out)
         normalise = Normaliser(self.data.mean, self.data.std, device)
-        trainer = Trainer(self.model, self.seed, num_classes, len(labels), normalise, self.recipe, compile_mode)
+        trainer = Trainer(self.model, self.seed, num_classes, len(labels), normalise, self.recipe)
+        if compile_mode:
+            trainer.compile(compile_mode)
         if self.start:
             start_from(trainer.network, self.start)
         if self.recipe.balance == "weights":

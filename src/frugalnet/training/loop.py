@@ -114,7 +114,8 @@ class _Progress:
         return images_of_steps(self._trainer.step, self._trainer.n_train, self._trainer.steps)
 
     def end_epoch(self) -> None:
-        row, seconds = self._trainer.history.rows[-1], self._trainer.history.seconds[-1]
+        row = self._trainer.history.rows[-1]
+        seconds = self._trainer.history.seconds[-1]
         tqdm.write(
             f"{epoch_line(row, self._trainer.config.epochs)}, {self._trainer.n_train / seconds:,.0f} images a second",
             file=sys.stderr,

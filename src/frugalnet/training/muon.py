@@ -31,7 +31,8 @@ class SgdAndMuon(torch.optim.SGD):
         **options: Any,
     ) -> None:
         super().__init__(groups, **options)
-        self._weights, self._scale = weights, scale
+        self._weights = weights
+        self._scale = scale
         self._matrices = [_as_matrix(weight.detach()) for weight in weights]
         self._muon = torch.optim.Muon(self._matrices, weight_decay=weight_decay)
 

@@ -31,7 +31,8 @@ def build_optimiser(network: nn.Module, config: OptimConfig) -> torch.optim.Opti
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    rate, momentum = config.learning_rate, config.momentum
+    rate = config.learning_rate
+    momentum = config.momentum
     if config.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), fused=True)
     sgd: dict[str, Any] = {"lr": rate, "momentum": momentum, "nesterov": momentum > 0, "fused": True}

@@ -12,7 +12,7 @@ from frugalnet.pictures import SIDE
 from frugalnet.project import checkpoints_folder
 from frugalnet.run import Run
 from frugalnet.sources import weights_sha256
-from frugalnet.training.batches import Views
+from frugalnet.training.batches import PerView
 from frugalnet.training.checkpoint import Checkpoints
 from frugalnet.training.config import TrainConfig
 from frugalnet.training.inference import save_weights
@@ -25,9 +25,9 @@ FILES = ("history.csv", "timing.json", "run.json")  # of a run, beside its weigh
 
 def job(model: str, seed: int, recipe: TrainConfig, *, taught: bool = False) -> Job:
     """The job on the data in `data/`; taught: with the teacher's logits. Raises UserError if files are missing."""
-    logits = Views(Path("data/teacher"), "teach") if taught else None
+    logits = PerView(Path("data/teacher"), "teach") if taught else None
     data = arrays.read_dataset(Path("data/arrays"))
-    return Job(model, seed, recipe, data, Views(Path("data/views")), logits, start=start_path(model, recipe))
+    return Job(model, seed, recipe, data, PerView(Path("data/views")), logits, start=start_path(model, recipe))
 
 
 def describe(

@@ -64,18 +64,17 @@ class Trainer:
         n_train: int,
         normalise: Normaliser,
         config: TrainConfig,
-        compile_mode: str | None = None,
     ) -> None:
         torch.manual_seed(seed)
-        self.config, self.seed, self.n_train, self.normalise = config, seed, n_train, normalise
+        self.config = config
+        self.seed = seed
+        self.n_train = n_train
+        self.normalise = normalise
         self.device = normalise.device
         self.network: nn.Module = models.build(name, num_classes)
         self.macs = {size: counts.macs(self.network, (3, size, size)) for size in set(config.resolutions)}
         self.network.to(self.device).to(memory_format=torch.channels_last)
         self.average = _moving_average(self.network, config.ema_decay) if config.ema_decay else None
-        if compile_mode:
-            # Every size of batch and image is compiled for itself: there are few, and kernels for any size are slower.
-            self.network.compile(mode=compile_mode, dynamic=False)
         self.optimiser = build_optimiser(self.network, config)
         self.steps = steps_per_epoch(n_train, config.batch_size)
         self.history = History()
@@ -84,6 +83,11 @@ class Trainer:
         self._stopwatch = Stopwatch(self.device)
         self.epoch = 0  # finished epochs
         self.begin_epoch()
+
+    def compile(self, mode: str) -> None:
+        """Compile the network. mode: of torch.compile."""
+        # Every size of batch and image is compiled for itself: there are few, and kernels for any size are slower.
+        self.network.compile(mode=mode, dynamic=False)
 
     def begin_epoch(self) -> None:
         self.step = 0  # finished steps of the epoch under way
@@ -157,7 +161,8 @@ class Trainer:
         stop: called after each step. Losses are checked at intervals: see `check_losses`.
         """
         self._stopwatch.lap()
-        code, checked = 0, True
+        code = 0
+        checked = True
         for batch in batches:
             self.train_batch(*batch)
             if checked := self.step % CHECK_EVERY_STEPS == 0 or self.step == self.steps:
