@@ -171,8 +171,8 @@ def test_dvc_shows_metrics_experiments_and_plots(project):
     shown = run(project, "dvc", "metrics", "show", "--json")
     for figure in ("best", "top1", "MMACs", "ms", "depthwise"):
         assert f'"{figure}":' in shown
-    readme = (ROOT / "README.md").read_text()
-    (command,) = [line.split() for line in readme.splitlines() if line.startswith("    dvc exp show")]
+    sharing = (ROOT / "docs/sharing.md").read_text()
+    (command,) = [line.split() for line in sharing.splitlines() if line.startswith("    dvc exp show")]
     table = run(project, *(word.strip("'") for word in command), "--no-pager")
     assert "first" in table
     assert "depthwise" in table

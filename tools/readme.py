@@ -32,7 +32,7 @@ NETWORKS_HEADER = """\
 | network | recipe | top-1 (95 % interval) | parameters | MACs | latency |
 |---|---|--:|--:|--:|--:|"""
 DEVICES_HEADER = """\
-| network | top-1 | MACs | `onnx` | `int8` |
+| network | top-1 | MACs | `onnx`: size, time | `int8`: size, time, top-1 |
 |---|--:|--:|--:|--:|"""
 CLAIMS_HEADER = """\
 | what the paper says | measured here | outcome |
@@ -111,15 +111,15 @@ def tables(study: Figures, *others: Figures) -> dict[str, str]:
     """The Markdown between `<!-- name -->` and `<!-- /name -->`, by name; the claims are the study's."""
     comparisons = [study, *others]
     networks = _shown(comparisons)
-    recipes = [
-        f"[{name}](conf/train/{name}.yaml) ([settings and commits](docs/results/{name}/report.md#how-this-was-made))"
-        for name in (comparison.networks[0].recipe for comparison in comparisons)
-    ]
-    data, machine = (markdown(study.facts[name]) for name in ("data", "cost measured on"))
+    names = [comparison.networks[0].recipe for comparison in comparisons]
+    made = ", ".join(f"[{name}](docs/results/{name}/report.md#how-this-was-made)" for name in names)
+    facts = study.facts["cost measured on"].split("; ")
+    shown = (next((fact for fact in facts if fact.startswith(f"{key} ")), "") for key in ("cpu", "threads", "torch"))
+    where = markdown(", ".join(filter(None, shown)))
     claims = {claim.key: claim for claim in study.claims}
     return {
         "results": f"{_networks_table(networks)}\n\n"
-        f"Data: {data}. Cost measured on: {machine}.\nRecipes: {', '.join(recipes)}.",
+        f"Data: {markdown(study.facts['data'])}. Latency: one image in PyTorch, {where}. How each was made: {made}.",
         "claims": _claims_table([claims[key] for key in CLAIMS]),
     }
 
@@ -166,7 +166,8 @@ def devices_table(options: Sequence[Option], measured: Latencies | None) -> str:
         macs = wording.human(first.stored.entry.macs)
         rows.append(f"| `{name}` | {wording.percent(first.top1)} | {macs} | {' | '.join(cells)} |")
     machine = markdown(", ".join(f"{key} {value}" for key, value in measured.machine.items())) if measured else ""
-    where = f"One picture on one thread, median; {machine}." if measured else "Latencies: not measured."
+    where = f"Time of one picture on one thread, median; {machine}." if measured else "Time: not measured."
+    where += " The number in a name is the seed: these are single runs, the figures above and below means over seeds."
     return "\n".join([*rows, "", where])
 
 
