@@ -14,6 +14,7 @@ from frugalnet.document.wording import human
 from frugalnet.metrics import curve
 from frugalnet.metrics.statistics import Interval
 from frugalnet.study import equal_cost
+from frugalnet.study.cost import cost_chart
 from frugalnet.study.findings import conclude
 from frugalnet.study.report import compose
 
@@ -49,6 +50,19 @@ def test_a_family_is_an_architecture_at_two_or_more_widths(compared):
     colour = families.colours(compared.rows)
     assert len({colour[row.model] for row in found[0].rows}) == 1
     assert len(set(colour.values())) == 4
+
+
+def test_a_chart_names_a_family_once(compared):
+    named = families.names_in_charts(compared.rows)
+    assert {name for name in named.values() if not name.startswith("×")} == set(NETWORKS) - {*fake_results.WIDTHS}
+    assert named["depthwise_x0_5"] == "×0.5"
+    without = [row for row in compared.rows if row.model != "depthwise"]
+    assert families.names_in_charts(without)["depthwise_x3"] == "depthwise_x3", "the widest, where none has width 1"
+    chart = cost_chart(compared.rows, "macs")
+    point = next(point for point in chart.points if point.network == "depthwise_x0_5")
+    assert point.name == "×0.5"
+    (trace,) = [trace for trace in plotly_figure(chart)["data"] if trace.get("name") == "depthwise_x0_5"]
+    assert trace["hovertemplate"].startswith("<b>depthwise_x0_5</b>")
 
 
 def test_a_gain_is_paired_where_both_families_have_a_network_of_about_the_same_macs(compared):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -14,6 +15,8 @@ from frugalnet.errors import UserError
 from frugalnet.metrics.counts import counts
 from frugalnet.models.check import check_architecture
 from frugalnet.models.layers import channels
+
+ROOT = Path(__file__).parents[1]
 
 # The paper's plan (section 3.2): layer, output shape as H×W×C, weights, batch-norm values by Keras's count.
 CONVENTIONAL = [
@@ -209,6 +212,7 @@ def build(num_classes):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), {})
 """
 NET = """import torch
+from ruamel.yaml import YAML
 from torch import nn
 class Net(nn.Module):
     def __init__(self, classes):
@@ -305,10 +309,11 @@ def test_the_papers_plan_at_a_width_has_the_counts_of_its_channels(name, macs, p
 
 
 def test_the_docs_state_the_counts_of_the_widths():
-    text = (Path(__file__).parents[1] / "docs/study.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/study.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`\w+_x[^|]*) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
     stated = {name: row[1:] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
-    assert len(stated) == 11
+    curve = YAML(typ="safe").load((ROOT / "conf/model/curve.yaml").read_text(encoding="utf-8"))
+    assert stated.keys() == {name for name in curve["names"] if models.parse(name).width != 1}
     for name, figures in stated.items():
         counted = counts(models.build(name), (3, 64, 64))
         assert figures == (f"{counted['macs']:,}", f"{counted['parameters_trainable']:,}")

@@ -10,11 +10,12 @@ import fake_results
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from frugalnet.comparison.compare import Evidence
 from frugalnet.document.blocks import Chooser, Limit
 from frugalnet.document.write import write_document
 from frugalnet.recommendation import Budget, choose
 from frugalnet.study.advice import candidates
-from frugalnet.study.findings import Findings
+from frugalnet.study.findings import Findings, conclude
 from frugalnet.study.report import SAMPLE_BANNER, compose, write_report
 
 _BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
@@ -162,6 +163,30 @@ def test_a_budget_is_tried_with_the_keyboard_and_greys_out_rows_and_points(brows
         page.get_by_role("spinbutton", name=name).fill("")
     assert unfit(page) == set()
     page.wait_for_function(FADED + ".length === 0")
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_curves_of_several_widths_fit_and_grey_out(browser, tmp_path, width):
+    models = ("alexnet", "depthwise", *(name for name in fake_results.WIDTHS if name != "residual_x2"))
+    findings = conclude(Evidence(fake_results.comparison(tmp_path, models=models, seeds=(0,))))
+    write_report(compose(findings), tmp_path / "compare")
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.goto((tmp_path / "compare/report.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
+    assert page.locator("#equal_cost .chart").count() == 2
+    assert_names_are_free(page)
+    page.get_by_role("spinbutton", name="MACs per image").fill("4.3")
+    expect(page.get_by_role("status")).to_contain_text("of the 4 of 8 networks that fit: ")
+    grey = page.locator("[data-figure=equal_macs] .textpoint text").evaluate_all(
+        "all => all.filter(one => one.style.fill === 'rgb(128, 128, 128)').map(one => one.textContent.trim())"
+    )
+    assert {*grey} == {"alexnet ×1", "×0.5", "×2", "depthwise ×3"}
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not failures
     page.close()
 
 

@@ -70,6 +70,15 @@ def families(rows: Sequence[Row]) -> list[Family]:
     return [family for family in groups if len(family.rows) > 1]
 
 
+def names_in_charts(rows: Sequence[Row]) -> dict[str, str]:
+    """What a chart calls each network: of a family one has its name, by its colour the others are known: ×0.5."""
+    names = {row.model: row.model for row in rows}
+    for family in families(rows):
+        named = next((row for row in family.rows if width(row) == 1), family.rows[-1])
+        names |= {row.model: f"×{width(row):g}" for row in family.rows if row is not named}
+    return names
+
+
 @dataclass(frozen=True)
 class Gain:
     """Top-1 of a family minus that of another for the same MACs.

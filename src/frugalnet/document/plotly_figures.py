@@ -59,7 +59,7 @@ def _band_trace(line: Line) -> dict[str, Any]:
 
 
 def _point_trace(point: Point) -> dict[str, Any]:
-    hover = "<br>".join([f"<b>{_escaped(point.name)}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
+    hover = "<br>".join([f"<b>{_network(point)}</b>", *map(_escaped, point.text)]) + "<extra></extra>"
     fill = point.colour if point.filled else "@paper"
     bars = {
         axis: {"type": "data", "symmetric": False, "arrayminus": [error[0]], "array": [error[1]]}

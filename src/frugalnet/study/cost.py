@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from frugalnet.comparison.compare import Comparison
-from frugalnet.comparison.families import colours
+from frugalnet.comparison.families import colours, names_in_charts
 from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Cell, Chart, Fold, Grid, Point, Section, Table
 from frugalnet.document.charts import scatter
@@ -40,6 +40,7 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
     """Accuracy against one cost; empty if the cost was not measured."""
     axis = COST_AXES[key]
     colour = colours(rows)
+    name = names_in_charts(rows)
     measure = rows[0].measure
     points = []
     for row in rows:
@@ -49,7 +50,8 @@ def cost_chart(rows: Sequence[Row], key: str) -> Chart:
             continue
         costs = [f"{BY_KEY[other].title}: {BY_KEY[other].cell(row, [row]).text}" for other in COST_AXES]
         span = (measured.p5, measured.p95) if isinstance(measured, Quantiles) else None
-        points.append(replace(lead_point(row, colour[row.model], float(cost), costs), span=span))
+        point = lead_point(row, colour[row.model], float(cost), costs)
+        points.append(replace(point, span=span, name=name[row.model], network=row.model))
     title = f"{measure.title} against {axis.removesuffix(' (ms)')}"
     return replace(scatter(f"accuracy_{key}", title, axis, points), y_title=f"{measure.name}, %")
 
