@@ -117,26 +117,10 @@ def _json(path: Path) -> str:
     """The YAML file as JSON: so pydantic is strict about types. As YAML 1.2, like DVC: 5e-5 is a number."""
     text = path.read_bytes()
     try:
-        values = YAML(typ="safe").load(text.decode())
-        _check_numbers(values)
-        return json.dumps(values)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        return json.dumps(YAML(typ="safe").load(text.decode()))
     except Exception as error:  # beside its own errors, whatever the types named in the file raise: `!!int many`
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not readable as YAML ({reason})") from error
-
-
-def _check_numbers(value: object, key: str = "") -> None:
-    """Raises UserError for a whole number that nothing computes with: most would end in an overflow, far from here."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _check_numbers(inner, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for position, inner in enumerate(value):
-            _check_numbers(inner, f"{key}.{position}")
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        raise UserError(f"{key}: a whole number of {value.bit_length()} bits; at most 63")
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:

@@ -106,7 +106,7 @@ def with_latencies(options: Sequence[Option], measured: Latencies) -> list[Optio
     return [replace(option, latency_ms=measured.latency_ms[option.stored.name][option.format]) for option in options]
 
 
-def time_options(options: Sequence[Option], rounds: int = ROUNDS, calls: int = CALLS) -> Latencies:
+def time_options(options: Sequence[Option]) -> Latencies:
     """Time one picture on one thread with each file, alternating between them."""
     runs = [runtime.open_onnx(option.path) for option in options]
     sides = [option.stored.entry.side for option in options]
@@ -114,9 +114,9 @@ def time_options(options: Sequence[Option], rounds: int = ROUNDS, calls: int = C
     seconds: list[list[float]] = [[] for _ in options]
     for run, picture in zip(runs, pictures, strict=True):
         run(picture)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for run, picture, times in zip(runs, pictures, seconds, strict=True):
-            for _ in range(calls):
+            for _ in range(CALLS):
                 start = time.perf_counter()
                 run(picture)
                 times.append(time.perf_counter() - start)

@@ -90,7 +90,7 @@ class Network:
         return image
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """Each row's probabilities, (N, classes), without scipy, whose import takes as long as a prediction."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from frugalnet.errors import UserError
 from frugalnet.use.onnx_file import Classifier
+from frugalnet.use.runtime import softmax
 
 DECAY = 0.03  # of the squared weights; the best of 0.001 to 0.1 over six data sets (docs/adaptation.md)
 LEAST = 0.01  # of the mean deviation: a feature that varies less is not blown up
@@ -36,13 +37,8 @@ def train_classifier(
     weights = np.zeros((len(sizes), inputs.shape[1]))
     ahead = weights
     for _ in range(STEPS):
-        errors = (_softmax(inputs @ ahead.T) - targets) * shares[:, None]
+        errors = (softmax(inputs @ ahead.T) - targets) * shares[:, None]
         before, weights = weights, ahead - (errors.T @ inputs + DECAY * ahead) / curvature
         ahead = weights + momentum * (weights - before)
     weight = weights[:, :-1] / scale
     return Classifier(weight.astype(np.float32), (weights[:, -1] - weight @ mean).astype(np.float32))
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
