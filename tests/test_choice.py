@@ -89,6 +89,7 @@ def test_a_line_has_the_interval_and_says_what_was_not_measured(options):
     assert lines[0].split("  ")[0] == "network"
     cells = "large-0 onnx 52.0% (48.9 to 55.1 %) 20.00 M 3,000 2.00 ms shapes"
     assert lines[1].split() == cells.split()
-    assert "not measured" in lines[-1]
+    assert "not measured" in lines[-2]
+    assert lines[-1] == "Licence of the networks: MIT; the data have their own."
     measured = choice.Latencies(machine={"cpu": "A processor"}, latency_ms={})
-    assert choice.table(options, measured).splitlines()[-1].endswith("measured on: cpu A processor.")
+    assert choice.table(options, measured).splitlines()[-2].endswith("measured on: cpu A processor.")

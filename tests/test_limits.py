@@ -58,6 +58,7 @@ def test_the_list_leaves_out_what_does_not_fit(frugalnet):
     assert code == 0
     assert set(listed) == fits
     assert len(fits) < len(options)
+    assert {network["licence"] for network in json.loads(out)} == {"MIT"}
     top1 = [network["top1"] for network in json.loads(out)]
     assert top1 == sorted(top1, reverse=True)
 

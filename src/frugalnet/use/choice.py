@@ -12,6 +12,7 @@ from pydantic import Field
 
 from frugalnet import recommendation
 from frugalnet.errors import UserError
+from frugalnet.export.description import LICENCE
 from frugalnet.export.formats import Format
 from frugalnet.metrics.statistics import wilson_interval
 from frugalnet.processes import cpu_model_name
@@ -69,7 +70,8 @@ class Option:
         low, high = self.interval
         accuracy = {"top1": self.top1, "top1_low": low, "top1_high": high, "n": entry.n}
         cost = {"macs": entry.macs, "bytes": self.bytes, "latency_ms": self.latency_ms}
-        return {"network": self.stored.name, "format": self.format, **accuracy, **cost, "data": entry.data}
+        terms = {"data": entry.data, "licence": LICENCE}
+        return {"network": self.stored.name, "format": self.format, **accuracy, **cost, **terms}
 
 
 def list_options(networks: Sequence[Stored], measured: Latencies | None = None) -> list[Option]:
@@ -157,7 +159,7 @@ def why(option: Option, measured: Latencies | None) -> str:
 
 
 def table(options: Sequence[Option], measured: Latencies | None) -> str:
-    """A line for each file, for a terminal, and where the latencies were measured."""
+    """A line for each file, for a terminal; where the latencies were measured; the licence."""
     lines = [("network", "file", "top-1 (95 % interval)", "MACs", "bytes", "latency", "data")]
     for option in options:
         low, high = option.interval
@@ -167,7 +169,8 @@ def table(options: Sequence[Option], measured: Latencies | None) -> str:
         lines.append((option.stored.name, option.format, accuracy, *cost, option.stored.entry.data))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*rows, *([f"Latency of one picture, measured on: {_machine(measured)}."] if measured else [])])
+    timed = [f"Latency of one picture, measured on: {_machine(measured)}."] if measured else []
+    return "\n".join([*rows, *timed, f"Licence of the networks: {LICENCE}; the data have their own."])
 
 
 def _machine(measured: Latencies) -> str:
