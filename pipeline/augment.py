@@ -4,16 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from frugalnet import config
 from frugalnet.data.augment import contact_sheet, write_views
 from frugalnet.stage import run_stage
 
 
 def main() -> None:
-    from frugalnet import config
-    from frugalnet.check import check
-
     params = config.read_params()
-    check(params)
     images = Path("data/arrays/train_images.npy")
     views = Path("data/views")
     write_views(images, views, params.augment, processes=params.compute.processes)

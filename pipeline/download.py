@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from frugalnet import config
-from frugalnet.check import check
 from frugalnet.data.download import fetch, is_verified
 from frugalnet.data.pack import pack
 from frugalnet.project import project_root
@@ -16,7 +15,6 @@ def main() -> None:
     archive = Path("data/archive.zip")
     if is_verified(archive, params.data):
         return
-    check(params)  # before the download, not after it
     if params.data.source == "folder":
         path = params.data.absolute_path(project_root())
         return pack(params.data, params.data.max_unpacked_bytes, path, archive, params.compute.processes)

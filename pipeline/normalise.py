@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
+from frugalnet import config
 from frugalnet.data.normalise import normalise
 from frugalnet.stage import run_stage
 
 
 def main() -> None:
-    from frugalnet import config
-    from frugalnet.check import check
-
     params = config.read_params()
-    check(params)
     normalise(
         Path("data/archive.zip"),
         Path("data/arrays"),

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from frugalnet import compute, config
-from frugalnet.check import check
 from frugalnet.data import arrays
 from frugalnet.stage import run_stage
 from frugalnet.training import distillation
@@ -16,7 +15,6 @@ from frugalnet.training.inference import infer
 
 def main() -> None:
     params = config.read_params()
-    check(params)
     device = compute.setup(params.compute)
     data = arrays.read_dataset(Path("data/arrays"))
     views = PerView(Path("data/views"))

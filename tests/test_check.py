@@ -1,4 +1,4 @@
-"""What can be known before any data is fetched is checked by the first stage that runs, and by `frugalnet check`."""
+"""What can be known before any data is fetched is checked by the stage `check`, and by `frugalnet check`."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dvc.utils.hydra import compose_and_dump
+from ruamel.yaml import YAML
 
 from frugalnet import config
 from frugalnet.check import check
@@ -45,14 +46,25 @@ def test_what_cannot_be_used_is_refused_by_its_key(tmp_path, monkeypatch, overri
         check(config.read_params())
 
 
-@pytest.mark.parametrize("stage", ["download", "normalise", "augment", "teach"])
-def test_each_stage_that_may_be_the_first_checks_before_it_works(tmp_path, stage):
-    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["compute.device=mps"])
+def test_the_stage_refuses_too_and_writes_the_same_for_all_that_can_be_used(tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    words = [sys.executable, "-m", f"pipeline.{stage}"]
+    words = [sys.executable, "-m", "pipeline.check"]
+    written = set()
+    for override in ("model=depthwise", "train.batch_size=8"):
+        compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", [override])
+        subprocess.run(words, cwd=tmp_path, env=environment, check=True)
+        written.add((tmp_path / "data/checked.json").read_bytes())
+    assert len(written) == 1, "so that no other stage runs again"
+    (tmp_path / "data/checked.json").unlink()
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["compute.device=mps"])
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.stderr.startswith(f"{stage}: compute.device: 'mps' is not available"), done.stderr
-    assert not (tmp_path / "data").exists()
+    assert done.stderr.startswith("check: compute.device: 'mps' is not available"), done.stderr
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_nothing_is_fetched_before_the_check():
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert set(stages["check"]["outs"]) <= set(stages["download"]["deps"])
 
 
 def test_the_command_says_that_nothing_is_wrong(tmp_path):

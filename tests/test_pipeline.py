@@ -308,7 +308,7 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     (other / "src/frugalnet/models/broken.py").write_text("def build(num_classes): return 1 / 0\n")
     (other / "params.yaml").write_text(params.replace("- depthwise\n", "- broken\n"))
     said = run(other, "dvc", "repro", code=255)
-    assert "download: model.names: src/frugalnet/models/broken.py: build(7) failed (Zero" in said
+    assert "check: model.names: src/frugalnet/models/broken.py: build(7) failed (Zero" in said
     assert "Traceback" not in said
     assert not [name for name in ("struck", "models", "results") if list((other / name).glob("*"))]
     assert [path.name for path in (other / "data").glob("[!.]*")] == ["sources"]

@@ -118,7 +118,10 @@ def written(tmp_path_factory) -> Path:
 
 
 def test_the_download_depends_on_its_code_or_with_your_own_pictures_on_what_watches_them():
-    assert STAGES["download"]["deps"] == ["data/${data.known_by}/download.json"]  # sources or watched
+    assert STAGES["download"]["deps"] == [
+        "data/${data.known_by}/download.json",
+        "data/checked.json",
+    ]  # sources or watched
     assert STAGES["watch"]["deps"] == ["data/sources/download.json"]
     assert STAGES["watch"]["always_changed"]
     choices = {path.stem: YAML(typ="safe").load(path.read_text()) for path in (ROOT / "conf/data").glob("*.yaml")}
@@ -136,7 +139,7 @@ def test_every_stage_depends_on_what_its_code_means_and_on_no_other_code(written
     words = {"compare": ["src/frugalnet/document/templates"], "export": ["src/frugalnet/export/run.py"]}.get(name, [])
     assert code == [f"data/sources/{name}.json", *models, *words]
     hashed = json.loads((written / f"data/sources/{name}.json").read_text())
-    assert f"{name}.py" in hashed
+    assert f"pipeline/{name}.py" in hashed
     assert not [module for module in hashed if re.match(r"models/(?!layers|__init__)", module)]
     text = (ROOT / f"pipeline/{name}.py").read_text(encoding="utf-8")
     if "models.build(" in text or name in ("train", "export", "adapt"):  # the last three build them in the library

@@ -118,7 +118,8 @@ def code_of(roots: Iterable[Path], without: Container[str] = WITHOUT_EFFECT, pac
     waiting = [*roots]
     while waiting:
         path = waiting.pop()
-        name = path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name
+        inside = path.is_relative_to(package)
+        name = path.relative_to(package).as_posix() if inside else f"{path.parent.name}/{path.name}"
         if name in hashes or name in without or path.name == "config.py":  # DVC and runs compare the parameters
             continue
         hashes[name] = sha256_of_code(path.read_bytes())

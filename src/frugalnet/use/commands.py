@@ -52,7 +52,7 @@ def _budget(arguments: argparse.Namespace) -> "Budget":
 
 
 def check(_: argparse.Namespace) -> None:
-    """Check params.yaml in this folder as the first stage of `dvc repro` does: every value, the networks, the
+    """Check params.yaml in this folder as the stage `check` of `dvc repro` does: every value, the networks, the
     augmentation, the device and the teacher."""
     with needing_study("check"):
         from frugalnet import config
