@@ -178,14 +178,14 @@ def test_what_pydantic_quotes_is_cut(tmp_path):
 def test_a_stage_refuses_wrong_parameters_before_any_work_without_a_traceback(tmp_path, override, key):
     compose(tmp_path / "params.yaml", override)
     stage = subprocess.run(
-        [sys.executable, "-m", "pipeline.download"],
+        [sys.executable, "-m", "pipeline.check"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     assert stage.returncode == 1
-    assert stage.stderr.startswith(f"download: {key}: ")
+    assert stage.stderr.startswith(f"check: {key}: ")
     assert stage.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from dvc.utils.hydra import compose_and_dump
+from ruamel.yaml import YAML
 from torture import STAGES, Plan, Whole, clone, hashes, play
 
 import frugalnet
@@ -315,7 +316,6 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     assert not (other / "struck").exists()
 
 
-@pytest.mark.slow  # by default, test_widths.py runs the stages without DVC
 def test_networks_of_several_widths_are_trained_and_compared_at_equal_cost(project, tmp_path):
     shape = ("model=curve_small", "robustness=none", "adapt=none")
     said = experiment(project, *shape, options=("--temp", "--name", "curve"))
@@ -330,6 +330,9 @@ def test_networks_of_several_widths_are_trained_and_compared_at_equal_cost(proje
         ["alexnet_x0_375", "depthwise"]
     ]
     assert (tmp_path / "report/figures/equal_macs.png").is_file()
+    runs = {run.data.params["model"]: run.data.tags["fingerprint"] for run in training_runs(project)[1]}
+    names = YAML(typ="safe").load((ROOT / "conf/model/curve_small.yaml").read_text(encoding="utf-8"))["names"]
+    assert len({runs[name] for name in names}) == len(names) == 4
 
 
 @pytest.mark.slow

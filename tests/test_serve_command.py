@@ -96,7 +96,7 @@ def test_a_port_in_use_is_one_line():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "nix"], ": holds alexnet-0, "),
+        (["--model", "nix"], ", alexnet-0, "),
         (["--weights", "nix"], "nix: no such file or folder of weights"),
         (["--model", "depthwise", "--host", "nix.invalid"], "nix.invalid, port 5001: "),
         (["--model", "depthwise", "--examples", "nix"], "nix: no such folder of examples"),
