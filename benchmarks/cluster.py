@@ -72,7 +72,8 @@ def train(model: str, threads: int, start: float, seconds: float) -> None:
     labels = torch.randint(200, (250,))
     trainer.train_batch(images, labels)
     time.sleep(max(0.0, start - time.time()))
-    began, steps = time.monotonic(), 0
+    began = time.monotonic()
+    steps = 0
     while time.monotonic() - began < seconds:
         trainer.train_batch(images, labels)
         steps += 1
