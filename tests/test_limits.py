@@ -146,6 +146,22 @@ def test_limits_that_cannot_be_meant_are_refused(frugalnet, photo, words, code, 
     assert err.endswith(f"{said}\n")
 
 
+def test_a_format_is_taken_of_the_network_that_is_named(frugalnet, photo, own):
+    words = ("predict", photo, "--weights", own, "--model", "depthwise", "--format", "int8")
+    code, out, err = frugalnet(*words, "--json")
+    assert (code, err) == (0, "")
+    (answer,) = json.loads(out)
+    stored = weights.choose_network("depthwise", own)
+    assert answer["top"] == runtime.open_stored(stored, "int8").predict([np.asarray(Image.open(photo))])[0].named(5)
+    assert answer["top"] != runtime.open_stored(stored).predict([np.asarray(Image.open(photo))])[0].named(5)
+    listed = json.loads((own / "weights.json").read_text())
+    (entry,) = [entry for entry in listed["networks"] if entry["model"] == "depthwise"]
+    del entry["int8"]
+    (own / "weights.json").write_text(json.dumps(listed))
+    code, _, err = frugalnet(*words)
+    assert (code, err) == (1, "frugalnet: depthwise-0: has no int8 file; write one with frugalnet export\n")
+
+
 def test_a_format_that_no_network_has_is_named(frugalnet, photo, own):
     listed = json.loads((own / "weights.json").read_text())
     for entry in listed["networks"]:

@@ -34,8 +34,12 @@ NETWORKS_HEADER = """\
 DEVICES_HEADER = """\
 | network | top-1 | MACs | `onnx`: size, time | `int8`: size, time, top-1 |
 |---|--:|--:|--:|--:|"""
+DEVICES_NOTE = (
+    "A name ends in its seed; `_x1_5` is 1.5 times the width. `frugal` and `frugal_wide` had a teacher and 60 to 100 "
+    "epochs, the others 30. int8 saves bytes, rarely time ([why](docs/export.md#int8))."
+)
 CLAIMS_HEADER = """\
-| what the paper says | measured here | outcome |
+| what the paper says ({count} of {of} claims; {agree} agree, {differ} differ) | measured here | outcome |
 |---|---|---|"""
 
 
@@ -120,7 +124,7 @@ def tables(study: Figures, *others: Figures) -> dict[str, str]:
     return {
         "results": f"{_networks_table(networks)}\n\n"
         f"Data: {markdown(study.facts['data'])}. Latency: one image in PyTorch, {where}. How each was made: {made}.",
-        "claims": _claims_table([claims[key] for key in CLAIMS]),
+        "claims": _claims_table(claims),
     }
 
 
@@ -167,8 +171,7 @@ def devices_table(options: Sequence[Option], measured: Latencies | None) -> str:
         rows.append(f"| `{name}` | {wording.percent(first.top1)} | {macs} | {' | '.join(cells)} |")
     machine = markdown(", ".join(f"{key} {value}" for key, value in measured.machine.items())) if measured else ""
     where = f"Time of one picture on one thread, median; {machine}." if measured else "Time: not measured."
-    where += " The number in a name is the seed: these are single runs, the figures above and below means over seeds."
-    return "\n".join([*rows, "", where])
+    return "\n".join([*rows, "", f"{where} {DEVICES_NOTE}"])
 
 
 def _file(option: Option | None, with_top1: bool) -> str:
@@ -179,9 +182,11 @@ def _file(option: Option | None, with_top1: bool) -> str:
     return f"{option.bytes / 1000:,.0f} kB{latency}{top1}"
 
 
-def _claims_table(claims: Sequence[Claim]) -> str:
-    rows = [CLAIMS_HEADER]
-    for claim in claims:
+def _claims_table(claims: Mapping[str, Claim]) -> str:
+    outcomes = [claim.outcome for claim in claims.values()]
+    agree, differ = (outcomes.count(outcome) for outcome in ("agrees", "differs"))
+    rows = [CLAIMS_HEADER.format(count=len(CLAIMS), of=len(claims), agree=agree, differ=differ)]
+    for claim in (claims[key] for key in CLAIMS):
         rows.append(f"| {markdown(claim.says)} | {markdown(claim.measured)} | {markdown(claim.outcome)} |")
     return "\n".join(rows)
 

@@ -21,14 +21,24 @@ if TYPE_CHECKING:
 
 
 def _within_limits(arguments: argparse.Namespace, where: Path | None) -> "Option | None":
-    """The most accurate file within the limits, which is said on stderr; None without limits."""
-    if not (_budget(arguments).limits or arguments.format or arguments.measure):
+    """The most accurate file within the limits, which is said on stderr; None without limits.
+
+    With a network's name, its file of the format that is asked for.
+    """
+    limited = bool(_budget(arguments).limits or arguments.measure)
+    if not (limited or arguments.format):
         return None
-    if arguments.model:
+    if arguments.model and limited:
         raise UserError("--model and limits: give one of them")
-    from frugalnet.use import choice
+    from frugalnet.use import choice, weights
 
     options, measured = _fitting(arguments, where)
+    if arguments.model:
+        named = weights.choose_network(arguments.model, where).name
+        of_network = [option for option in options if option.stored.name == named]
+        if not of_network:
+            raise UserError(f"{named}: has no {arguments.format} file; write one with frugalnet export")
+        return of_network[0]
     print(f"frugalnet: {choice.why(options[0], measured)}", file=sys.stderr)
     return options[0]
 
@@ -64,7 +74,7 @@ def check(_: argparse.Namespace) -> None:
 
 
 def networks(arguments: argparse.Namespace) -> int:
-    """List the networks in a folder of weights, best first, each with its files for ONNX Runtime: top-1 with its 95 %%
+    """List the networks in a folder of weights, best first, each with its files for ONNX Runtime: top-1 with its 95 %
     interval, MACs, bytes and latency; with limits, those within them."""
     from frugalnet.use import choice
 
