@@ -47,8 +47,8 @@ def _run(command: list[str], words: tuple[object, ...], folder: Path, code: int)
 def _hidden(folder: Path) -> tuple[list[str], list[str]]:
     """How this environment is called as `python -c` and as `frugalnet`, with HIDDEN not to be found."""
     (folder / "hidden").mkdir()
-    (folder / "hidden/sitecustomize.py").write_text(HOOK)
-    path = f"import sys; sys.path[:0] = [{str(folder / 'hidden')!r}, {str(ROOT / 'src')!r}]; import sitecustomize; "
+    (folder / "hidden/hidden_modules.py").write_text(HOOK)  # not sitecustomize: Debian's Python has one
+    path = f"import sys; sys.path[:0] = [{str(folder / 'hidden')!r}, {str(ROOT / 'src')!r}]; import hidden_modules; "
     (folder / "python.py").write_text(f"{path}exec(sys.argv[1])\n")
     command = f"{path}from frugalnet.use import cli; sys.argv[0] = 'frugalnet'; cli.main()"
     return [sys.executable, str(folder / "python.py")], [sys.executable, "-c", command]

@@ -50,8 +50,10 @@ def test_the_stage_refuses_too_and_writes_the_same_for_all_that_can_be_used(tmp_
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     words = [sys.executable, "-m", "pipeline.check"]
     written = set()
-    for override in ("model=depthwise", "train.batch_size=8"):
-        compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", [override])
+    for override in ("train.batch_size=8", "train.batch_size=16"):
+        compose_and_dump(
+            tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["model=depthwise", override]
+        )
         subprocess.run(words, cwd=tmp_path, env=environment, check=True)
         written.add((tmp_path / "data/checked.json").read_bytes())
     assert len(written) == 1, "so that no other stage runs again"

@@ -68,7 +68,7 @@ def first(tmp_path_factory) -> Path:
     if shown.returncode:
         pytest.skip(f"this clone is shallow: it does not hold commit {commit}")
     with tarfile.open(fileobj=io.BytesIO(shown.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # since 3.11.4
     return folder / "src/frugalnet"
 
 
