@@ -316,6 +316,16 @@ def test_no_parameter_reaches_a_shell_and_a_broken_network_is_refused_before_any
     assert not (other / "struck").exists()
 
 
+def test_dvc_has_stages_for_every_width_of_the_quick_study(tmp_path):
+    other = clone(tmp_path)
+    choices = ["data=sample", "train=demo", "model=curve_small"]
+    compose_and_dump(other / "params.yaml", str(ROOT / "conf"), None, "config", "", choices)
+    stages = stages_run(run(other, "dvc", "repro", "--dry"))
+    for stage in ("train", "evaluate", "export"):
+        assert {f"{stage}@{name}-0" for name in ("alexnet_x0_25", "alexnet_x0_375", "depthwise_x0_5")} <= {*stages}
+
+
+@pytest.mark.slow  # two minutes; by default, test_widths.py runs the same stages without DVC
 def test_networks_of_several_widths_are_trained_and_compared_at_equal_cost(project, tmp_path):
     shape = ("model=curve_small", "robustness=none", "adapt=none")
     said = experiment(project, *shape, options=("--temp", "--name", "curve"))
