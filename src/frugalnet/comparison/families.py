@@ -71,7 +71,7 @@ def families(rows: Sequence[Row]) -> list[Family]:
 
 
 def names_in_charts(rows: Sequence[Row]) -> dict[str, str]:
-    """What a chart calls each network: of a family one has its name, by its colour the others are known: ×0.5."""
+    """What a chart calls each network: one of a family by its name, the others, of the same colour, by width: ×0.5."""
     names = {row.model: row.model for row in rows}
     for family in families(rows):
         named = next((row for row in family.rows if width(row) == 1), family.rows[-1])
