@@ -38,6 +38,7 @@ def run(project: Path, *command: str, code: int = 0) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's Python leaves __pycache__ beside the sources
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["COLUMNS"] = "200"  # a table in a narrow terminal hides its last columns
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
