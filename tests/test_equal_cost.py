@@ -146,6 +146,10 @@ def test_a_network_slower_than_one_of_the_same_macs_is_named(compared):
         == "MACs are not time: at 4.2 M against 4.15 M MACs depthwise takes 4.00 ms per image, alexnet_x0_375 2.35 ms."
     )
     assert lines[1].startswith("At 4.00 ms alexnet reaches ")
+    slow = [replace(row, latency_ms=replace(row.latency_ms, median=40.0)) for row in pair.first.rows]
+    said = " ".join(equal_cost.in_time(replace(pair, first=families.Family("depthwise", slow))))
+    assert len(pair.measured) == said.count(" per image, ") == 2
+    assert said.count("MACs are not time: at ") == 1
 
 
 def test_the_report_has_the_curves_and_json_the_figures(compared):

@@ -129,7 +129,7 @@ def run(engine: Engine, *words: str) -> str:
 @needs_an_engine
 @pytest.mark.slow
 def test_a_picture_is_classified(engine):
-    assert "frugal_wide-0" in run(engine, "frugalnet", "predict", "docs/report.png")
+    assert "depthwise_x3-0" in run(engine, "frugalnet", "predict", "docs/report.png")
 
 
 @needs_an_engine

@@ -30,11 +30,11 @@ def test_the_answer_states_the_committed_figures():
     assert f"a depthwise network has {top1['depthwise']} top-1" in answer
     assert f"one {points} points less (95 % interval {low} to {high}; three seeds each)" in answer
     assert {networks[model].top1.n for model in gain["pair"]} == {3}
-    (wide,) = [each for each in equal["at_equal_macs"] if each["pair"] == ["depthwise_x2", "alexnet_x0_75"]]
+    (wide,) = [each for each in equal["at_equal_macs"] if each["pair"] == ["depthwise_x3", "alexnet"]]
     points, low, high = (f"{100 * wide['interval'][key]:.1f}" for key in ("estimate", "low", "high"))
-    lost = f"the other {points} points less ({low} to {high}; one seed each)"
-    assert f"with some 12 M, {top1['depthwise_x2']}, {lost}" in answer
-    assert {networks[model].top1.n for model in wide["pair"]} == {1}
+    lost = f"the other {points} points less ({low} to {high}; three seeds)"
+    assert f"with some 24 M, {top1['depthwise_x3']} (one seed), {lost}" in answer
+    assert [networks[model].top1.n for model in wide["pair"]] == [1, 3]
     (needed,) = [each for each in equal["for_equal_top1"] if each["as"] == "alexnet"]
     assert f"For the {top1['alexnet']} of the AlexNet-like network" in answer
     assert needed["macs"] / networks["alexnet"].macs == pytest.approx(0.25, abs=0.03)  # "a quarter"

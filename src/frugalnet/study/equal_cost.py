@@ -192,7 +192,7 @@ def _needed(pair: Pair) -> str:
 
 def in_time(pair: Pair) -> list[str]:
     """Where latency tells another story than MACs: a network that is slower than another of about the same MACs."""
-    lines = []
+    lines: list[str] = []
     latencies = {row.model: row.latency_ms for row in (*pair.first.rows, *pair.second.rows)}
     for gain in pair.measured:
         own, other = gain.pair or ("", "")
@@ -200,7 +200,7 @@ def in_time(pair: Pair) -> list[str]:
         if first and second and first.median > SLOWER * second.median:
             shown = scale([first.median, second.median], MILLISECONDS)
             takes = f"{own} takes {shown(first.median)} per image, {other} {shown(second.median)}"
-            lines.append(f"MACs are not time: at {gain.at} MACs {takes}.")
+            lines.append(f"{'At' if lines else 'MACs are not time: at'} {gain.at} MACs {takes}.")
             reached = curve.value_at(pair.second.latency or [0], pair.second.top1, first.median)
             if reached is not None:
                 against = f"{pair.second.name} reaches {percent(reached)} (interpolated), {own} {percent(gain.first)}"
