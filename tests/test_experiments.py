@@ -4,13 +4,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import fake_results
 import pytest
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.experiment import Experiment
 from frugalnet.document.blocks import Section
 from frugalnet.files import read_record, sha256_of, write_json
 from frugalnet.robustness.result import RobustnessResult, write_result
@@ -42,11 +42,11 @@ def summary(result: Counted, comparison: Comparison) -> dict[str, Any]:
     return result.model_dump()
 
 
-COUNTING = SimpleNamespace(
-    ID="counting",
-    TITLE="Counting",
-    CHOICE="counting=quick",
-    Result=Counted,
+COUNTING = Experiment(
+    id="counting",
+    title="Counting",
+    choice="counting=quick",
+    result=Counted,
     load=load,
     section=section,
     summary=summary,
@@ -92,13 +92,11 @@ def test_results_are_found_by_their_class(full):
     assert full.result(Counted) is None
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.ID)
-def test_every_experiment_offers_the_same(experiment):
-    assert {name for name in vars(experiments.Experiment) if not name.startswith("_")} <= set(vars(experiment))
-    assert {"ID", "TITLE", "CHOICE", "Result"} <= set(vars(experiment))
-    kind, _, choice = experiment.CHOICE.partition("=")
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.id)
+def test_every_experiment_is_told_from_the_others_and_measured_by_a_choice_that_exists(experiment):
+    kind, _, choice = experiment.choice.partition("=")
     assert (ROOT / "conf" / kind / f"{choice}.yaml").is_file()
-    assert len({other.ID for other in EXPERIMENTS} | {other.TITLE for other in EXPERIMENTS}) == 2 * len(EXPERIMENTS)
+    assert len({other.id for other in EXPERIMENTS} | {other.title for other in EXPERIMENTS}) == 2 * len(EXPERIMENTS)
 
 
 def test_the_report_is_composed_and_written_without_torch():

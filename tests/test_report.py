@@ -221,11 +221,11 @@ def test_what_was_not_measured_is_reported_as_such(one):
 def test_an_experiment_that_was_not_measured_has_no_section_but_a_line_that_says_how_to_measure_it(one):
     _, written = one
     for experiment in EXPERIMENTS:
-        assert f"## {experiment.TITLE}" not in written["report.md"]
-        line = f"{experiment.TITLE}: not measured. Rerun with -S {experiment.CHOICE}."
+        assert f"## {experiment.title}" not in written["report.md"]
+        line = f"{experiment.title}: not measured. Rerun with -S {experiment.choice}."
         assert f"\n- {markdown(line)}\n" in written["report.md"] + "\n"
         assert line in html.unescape(written["report.html"])
-        assert experiment.ID not in json.loads(written["comparison.json"])
+        assert experiment.id not in json.loads(written["comparison.json"])
 
 
 def test_one_network_of_one_seed_and_one_epoch_without_images_is_enough(one):

@@ -309,7 +309,7 @@ def test_the_section_has_one_table_two_charts_and_the_surest_pictures_that_only_
 def test_without_measurement_the_report_says_so(full):
     document = compose(conclude(Evidence(full.comparison))).document
     assert "Robustness: not measured. Rerun with -S robustness=quick." in document.notes
-    assert section.ID not in {part.id for part in document.sections}
+    assert section.EXPERIMENT.id not in {part.id for part in document.sections}
 
 
 def test_where_no_picture_could_be_attacked_that_is_said_once_and_where_several_pixels_were_changed_not_at_all(

@@ -15,6 +15,7 @@ from frugalnet.adaptation.result import (
     read_result,
 )
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.experiment import Experiment
 from frugalnet.comparison.families import colours
 from frugalnet.document.blocks import Block, Cell, Chart, Fold, Grid, Line, Section, Table, measured_column
 from frugalnet.document.charts import end_labels
@@ -34,10 +35,7 @@ from frugalnet.document.wording import (
 )
 from frugalnet.metrics.statistics import Interval
 
-ID = "adaptation"
 TITLE = "Training on the device"
-CHOICE = "adapt=quick"
-Result = AdaptationResult
 NAMES: dict[Method, str] = {
     "general": "nothing, all classes possible",
     "restricted": "nothing, only these classes possible",
@@ -64,9 +62,6 @@ def load(results: Path, comparison: Comparison) -> AdaptationResult | None:
     """What was measured of the networks compared."""
     networks = [network for network in read_result(results).networks if comparison.row(network.model)]
     return AdaptationResult(networks=networks) if networks else None
-
-
-lacking = read_lacking
 
 
 def section(result: AdaptationResult, comparison: Comparison) -> Section:
@@ -271,4 +266,16 @@ def _layers(network: NetworkResult) -> Table:
 CHART = (
     "Solid: everything fine-tuned. Dotted: everything trained from scratch. The number of pictures is on a logarithmic "
     "scale; the lines are only a guide to the eye."
+)
+
+
+EXPERIMENT = Experiment(
+    id="adaptation",
+    title=TITLE,
+    choice="adapt=quick",
+    result=AdaptationResult,
+    load=load,
+    section=section,
+    summary=summary,
+    lacking=read_lacking,
 )

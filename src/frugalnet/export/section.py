@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.experiment import Experiment
 from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.document.blocks import Block, Cell, Chart, Point, Section, Table, network_cell
@@ -19,9 +20,7 @@ from frugalnet.export.result import ExportResult
 from frugalnet.metrics.statistics import wilson_interval
 from frugalnet.schema import Config
 
-ID = "export"
 TITLE = "On a device"
-CHOICE = "model=study"
 DRAWN: dict[Format, str] = {"onnx": "", "int8": " int8"}  # of the chart, and what is added to the network's name
 
 
@@ -155,3 +154,14 @@ CHART = (
     "Filled points are Pareto-optimal. Vertical bars are Wilson 95 % intervals. File sizes are on a logarithmic scale."
 )
 SUFFERING = "Images classified correctly. With so few images of a class, a difference of one or two is chance."
+
+
+EXPERIMENT = Experiment(
+    id="export",
+    title=TITLE,
+    choice="model=study",
+    result=Result,
+    load=load,
+    section=section,
+    summary=summary,
+)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalnet.comparison.compare import Comparison
+from frugalnet.comparison.experiment import Experiment
 from frugalnet.comparison.families import colours
 from frugalnet.document.blocks import Block, Cell, Chart, Line, Pair, Pairs, Section, Table, network_cell
 from frugalnet.document.charts import end_labels
@@ -20,10 +21,7 @@ from frugalnet.robustness.one_pixel import change
 from frugalnet.robustness.rates import accuracy_kept, fooled_within, median_queries, success_rate
 from frugalnet.robustness.result import METHODS, NetworkResult, RobustnessResult, read_result
 
-ID = "robustness"
 TITLE = "Robustness"
-CHOICE = "robustness=quick"
-Result = RobustnessResult
 SHOWN = 4  # pictures of each network
 DETAIL = 64  # pixels a side around a changed one that are shown: in a larger picture it could not be seen
 NO_PICTURE = "No validation picture is classified correctly by every network, so none was attacked."
@@ -61,7 +59,7 @@ def section(result: RobustnessResult, comparison: Comparison) -> Section:
     if comparison.images is not None and result.one_pixel:
         pairs = [pair for network in result.networks for pair in _pairs(result, network, comparison)]
         blocks += [PICTURES, Pairs(pairs)] if pairs else []
-    return Section(ID, TITLE, blocks)
+    return Section("robustness", TITLE, blocks)
 
 
 def _is_judged(result: RobustnessResult, network: NetworkResult) -> bool:
@@ -276,4 +274,15 @@ BY_KIND = (
 PICTURES = (
     "The most telling successes, which are in report.html only: the pictures of which each network was surest before "
     "one pixel, framed, fooled it."
+)
+
+
+EXPERIMENT = Experiment(
+    id="robustness",
+    title=TITLE,
+    choice="robustness=quick",
+    result=RobustnessResult,
+    load=load,
+    section=section,
+    summary=summary,
 )

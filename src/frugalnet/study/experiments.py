@@ -3,46 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from frugalnet.adaptation import section as adaptation
-from frugalnet.comparison.compare import Comparison, Evidence, compare
+from frugalnet.adaptation.section import EXPERIMENT as adaptation
+from frugalnet.comparison.compare import Evidence, compare
+from frugalnet.comparison.experiment import Experiment
 from frugalnet.comparison.records import read_records
 from frugalnet.data.arrays import Dataset
 from frugalnet.data.copies import NearCopy
 from frugalnet.data.sizes import unequal_sizes
-from frugalnet.document.blocks import Section
 from frugalnet.document.wording import count
 from frugalnet.errors import printable
-from frugalnet.export import section as export
+from frugalnet.export.section import EXPERIMENT as export
 from frugalnet.files import sha256_of
-from frugalnet.robustness import section as robustness
-
-
-class Experiment(Protocol):
-    """What the module `section` of an experiment's folder offers. None of it imports torch.
-
-    It may also offer `lacking(results)`: what the data lack for it, as a sentence's end; empty: nothing.
-    """
-
-    ID: str  # the key in comparison.json
-    TITLE: str  # of the section
-    CHOICE: str  # that makes the pipeline measure it, as "robustness=quick"
-    Result: type  # of what it measured
-
-    def load(self, results: Path, comparison: Comparison) -> Any:
-        """What was measured of the networks compared, from a folder of results; None: nothing. Raises UserError if a
-        file is missing or damaged."""
-
-    def section(self, result: Any, comparison: Comparison) -> Section:
-        """What was measured, for the report."""
-
-    def summary(self, result: Any, comparison: Comparison) -> dict[str, Any]:
-        """Every figure of the section that holds no time, ready for JSON."""
-
+from frugalnet.robustness.section import EXPERIMENT as robustness
 
 MOST_NAMED = 10  # near copies
-EXPERIMENTS: tuple[Any, ...] = (robustness, export, adaptation)  # each an Experiment; in the order of the report
+EXPERIMENTS: tuple[Experiment[Any], ...] = (robustness, export, adaptation)  # in the order of the report
 
 
 def gather(results: Path, data: Dataset, near_copies: Sequence[NearCopy] = ()) -> Evidence:
@@ -56,7 +33,7 @@ def gather(results: Path, data: Dataset, near_copies: Sequence[NearCopy] = ()) -
     if near_copies:
         comparison = replace(comparison, notes=[*comparison.notes, _in_words(near_copies)])
     loaded = (experiment.load(results, comparison) for experiment in EXPERIMENTS)
-    lacking = {e.ID: text for e in EXPERIMENTS if hasattr(e, "lacking") and (text := e.lacking(results))}
+    lacking = {each.id: text for each in EXPERIMENTS if (text := each.lacking(results))}
     return Evidence(comparison, tuple(result for result in loaded if result is not None), lacking)
 
 

@@ -47,11 +47,7 @@ class Findings:
             **({"equal_cost": at_equal_cost} if (at_equal_cost := equal_cost.summary(self.pairs)) else {}),
             "training_cost": {row.model: [asdict(reached) for reached in row.reached] for row in comparison.rows},
             "claims": [asdict(claim) for claim in self.claims],
-            **{
-                experiment.ID: experiment.summary(result, comparison)
-                for experiment in EXPERIMENTS
-                if (result := self.evidence.result(experiment.Result)) is not None
-            },
+            **{key: figures for each in EXPERIMENTS for key, figures in each.figures(self.evidence).items()},
         }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from frugalnet.comparison.compare import Evidence
+from frugalnet.comparison.experiment import Experiment
 from frugalnet.comparison.families import colours
 from frugalnet.comparison.networks import Row
 from frugalnet.comparison.records import Epoch, Record
@@ -16,7 +17,7 @@ from frugalnet.paper import section as paper
 from frugalnet.study import accuracy, cost, equal_cost, tables, training
 from frugalnet.study import classes as of_classes
 from frugalnet.study.advice import chooser
-from frugalnet.study.experiments import EXPERIMENTS, Experiment
+from frugalnet.study.experiments import EXPERIMENTS
 from frugalnet.study.findings import Findings
 
 QUESTION = "How much accuracy does a network’s computation buy?"
@@ -91,11 +92,10 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     of_experiments: list[Section] = []
     not_measured: list[str] = []
     for experiment in EXPERIMENTS:
-        result = findings.evidence.result(experiment.Result)
-        if result is None:
-            not_measured.append(f"{experiment.TITLE}: not measured{_why(experiment, findings.evidence)}.")
+        if shown := experiment.shown(findings.evidence):
+            of_experiments.append(shown)
         else:
-            of_experiments.append(experiment.section(result, comparison))
+            not_measured.append(f"{experiment.title}: not measured{_why(experiment, findings.evidence)}.")
     left_out = [f"Left out: {record.name}, {record.reason}." for record in comparison.left_out]
     return Document(
         title=QUESTION,
@@ -114,9 +114,9 @@ def describe(findings: Findings, further: Sequence[Section] = ()) -> Document:
     )
 
 
-def _why(experiment: Experiment, evidence: Evidence) -> str:
-    lacking = evidence.lacking.get(experiment.ID)
-    return f", as the data do not suffice: {lacking}" if lacking else f". Rerun with -S {experiment.CHOICE}"
+def _why(experiment: Experiment[Any], evidence: Evidence) -> str:
+    lacking = evidence.lacking.get(experiment.id)
+    return f", as the data do not suffice: {lacking}" if lacking else f". Rerun with -S {experiment.choice}"
 
 
 def _name(record: Record) -> dict[str, Any]:
