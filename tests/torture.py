@@ -53,7 +53,7 @@ def clone(folder: Path) -> Path:
         if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    settings = ["user.name=test", "user.email=test@example.org", f"core.hooksPath={os.devnull}"]
+    settings = ["user.name=test", "user.email=test@example.org", f"core.hooksPath={os.devnull}", "core.compression=0"]
     configured = [word for setting in settings for word in ("-c", setting)]
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "the project"]):
         subprocess.run(["git", *configured, *command], cwd=folder, check=True)
