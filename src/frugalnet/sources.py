@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent
 TRAINING = "training/job.py"  # imports all that decides the weights, but for the architectures
 _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
-# What decides no output of a stage: how parameters are read, files written, processes started, MLflow told.
+# What decides no output of a stage: how parameters are read, files written, processes started, MLflow told. compute.py
+# chooses device and threads, which a run's `environment` records.
 WITHOUT_EFFECT = frozenset(
     {"check.py", "compute.py", "compute_config.py", "errors.py", "files.py", "models/check.py"}
     | {

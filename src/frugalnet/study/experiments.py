@@ -1,4 +1,4 @@
-"""The experiments: the only place where they meet. A new one is a folder, a line in EXPERIMENTS and a stage."""
+"""The experiments that the report shows. A new one is a folder, a line in EXPERIMENTS and a stage (docs/design.md)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
