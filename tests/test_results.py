@@ -125,7 +125,7 @@ def test_networks_that_were_not_trained_as_the_paper_says_judge_nothing(tmp_path
 def test_the_ends_of_the_papers_curves_stand_beside_those_measured():
     history = [fake_results.of_epoch(train_top1=epoch / 25, validation_top1=epoch / 50) for epoch in range(1, 11)]
     networks = [experiment.PaperNetwork("depthwise-0", "depthwise", history)]
-    (chart,) = experiment.section(experiment.Experiment(networks, []), {"depthwise": "#123"}).blocks[1].charts
+    (chart,) = experiment.section(experiment.PaperExperiment(networks, []), {"depthwise": "#123"}).blocks[1].charts
     found = [(line.text, line.dotted, line.colour, line.x[-1], line.y[-1]) for line in chart.lines]
     assert found == [
         ("training", True, "#123", 10, pytest.approx(40)),

@@ -31,14 +31,14 @@ class PaperNetwork:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class PaperExperiment:
     """What was published of the paper's recipe: the networks, and the claims that they judge."""
 
     networks: Sequence[PaperNetwork]
     claims: Sequence[Claim]
 
 
-def read_experiment(folder: Path, run: Run) -> Experiment | None:
+def read_experiment(folder: Path, run: Run) -> PaperExperiment | None:
     """The networks of a published folder that were trained over all of the paper's epochs, on the data of `run`.
 
     None if there are none, or some in the folder were trained otherwise: its claims are judged by all of them. Raises
@@ -55,10 +55,10 @@ def read_experiment(folder: Path, run: Run) -> Experiment | None:
             return None
         networks.append(PaperNetwork(path.parent.name, own.model, history))
     claims = [Claim(**claim) for claim in read_json(folder / "comparison.json")["claims"]]
-    return Experiment(networks, claims) if networks else None
+    return PaperExperiment(networks, claims) if networks else None
 
 
-def section(experiment: Experiment, colours: Mapping[str, str]) -> Section:
+def section(experiment: PaperExperiment, colours: Mapping[str, str]) -> Section:
     """Each network's curves beside the ends of the paper's. colours: of the networks, in the rest of the report."""
     networks = {
         network.name: (curves.curves_of(network.history), colours.get(network.model, "@muted"))
@@ -87,7 +87,7 @@ def _chart(network: PaperNetwork, of: curves.Curves, colour: str) -> Chart:
     return curves.chart(f"experiment_{network.name}", title, lines, labels)
 
 
-def _table(experiment: Experiment) -> Table:
+def _table(experiment: PaperExperiment) -> Table:
     body = []
     for network in experiment.networks:
         ends = ENDS.get(network.model)
