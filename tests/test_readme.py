@@ -32,15 +32,17 @@ def test_the_answer_states_the_committed_figures():
     assert {networks[model].top1.n for model in gain["pair"]} == {3}
     (wide,) = [each for each in equal["at_equal_macs"] if each["pair"] == ["depthwise_x3", "alexnet"]]
     points, low, high = (f"{100 * wide['interval'][key]:.1f}" for key in ("estimate", "low", "high"))
-    lost = f"the other {points} points less ({low} to {high}; three seeds)"
-    assert f"with some 24 M, {top1['depthwise_x3']} (one seed), {lost}" in answer
+    of_wide, of_alexnet = (f"{networks[model].macs / 1e6:.1f} M" for model in wide["pair"])
+    lost = f"an AlexNet-like one of {of_alexnet} {points} points less ({low} to {high}; three seeds)"
+    assert f"with {of_wide}, {top1['depthwise_x3']} (one seed), {lost}" in answer
     assert [networks[model].top1.n for model in wide["pair"]] == [1, 3]
     (needed,) = [each for each in equal["for_equal_top1"] if each["as"] == "alexnet"]
     assert f"For the {top1['alexnet']} of the AlexNet-like network" in answer
     assert needed["macs"] / networks["alexnet"].macs == pytest.approx(0.25, abs=0.03)  # "a quarter"
     macs = networks["depthwise"].macs / networks["alexnet"].macs
     kept = networks["depthwise"].top1.mean / networks["alexnet"].top1.mean
-    assert f"{100 * macs:.0f} % of the MACs and, measured here, {100 * kept:.0f} % of the accuracy" in answer
+    of_alexnet = f"{100 * macs:.0f} % of the MACs of `alexnet` and, measured here, {100 * kept:.0f} % of its accuracy"
+    assert of_alexnet in answer
     assert f"reach {top1['frugal']} with no more MACs, and {top1['frugal_wide']} with five times as many" in answer
     assert networks["frugal_wide"].macs / networks["depthwise"].macs == pytest.approx(5, abs=0.5)
     assert networks["frugal"].macs <= networks["depthwise"].macs

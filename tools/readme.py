@@ -35,8 +35,8 @@ DEVICES_HEADER = """\
 | network | top-1 | MACs | `onnx`: size, time | `int8`: size, time, top-1 |
 |---|--:|--:|--:|--:|"""
 DEVICES_NOTE = (
-    "A name ends in its seed; `_x1_5` is 1.5 times the width. `frugal` and `frugal_wide` had a teacher and 60 to 100 "
-    "epochs, the others 30. int8 saves bytes, rarely time ([why](docs/export.md#int8))."
+    "The first top-1 is PyTorch’s. A name ends in its seed; `_x1_5` is 1.5 times the width. `frugal` and `frugal_wide` "
+    "had a teacher and 60 to 100 epochs, the others 30. int8 saves bytes, rarely time ([why](docs/export.md#int8))."
 )
 CLAIMS_HEADER = """\
 | what the paper says ({count} of {of} claims; {agree} agree, {differ} differ) | measured here | outcome |
@@ -123,7 +123,8 @@ def tables(study: Figures, *others: Figures) -> dict[str, str]:
     claims = {claim.key: claim for claim in study.claims}
     return {
         "results": f"{_networks_table(networks)}\n\n"
-        f"Data: {markdown(study.facts['data'])}. Latency: one image in PyTorch, {where}. How each was made: {made}.",
+        f"Data: {markdown(study.facts['data'])}. ±: standard deviation over three seeds; without it, one seed. "
+        f"Latency: one image in PyTorch, {where}. How each was made: {made}.",
         "claims": _claims_table(claims),
     }
 
