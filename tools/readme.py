@@ -21,7 +21,13 @@ from frugalnet.use.choice import Latencies, Option, read_options
 from tools.records import RESULTS
 
 README = Path("README.md")
-RECIPES = ("modern", "frontier", "frontier_wide", "distilled", "distilled_wide")  # the study's first, as in the table
+RECIPES = {  # the study's first, as in the table, and what sets each apart
+    "modern": "SGD",
+    "frontier": "Muon, more epochs",
+    "frontier_wide": "Muon, less weight decay",
+    "distilled": "as frontier, with a teacher",
+    "distilled_wide": "with a teacher, less weight decay",
+}
 CLAIMS = ("parameters_ratio", "depthwise_training", "depthwise_validation", "residual_validation", "residual_seconds")
 GROUPS = {  # of the table: what its networks are, by name; the rest are torchvision's
     "The paper’s": ("alexnet", "depthwise", "residual"),
@@ -115,8 +121,9 @@ def tables(study: Figures, *others: Figures) -> dict[str, str]:
     """The Markdown between `<!-- name -->` and `<!-- /name -->`, by name; the claims are the study's."""
     comparisons = [study, *others]
     networks = _shown(comparisons)
-    names = [comparison.networks[0].recipe for comparison in comparisons]
-    made = ", ".join(f"[{name}](docs/results/{name}/report.md#how-this-was-made)" for name in names)
+    of_all = [comparison.networks[0].recipe for comparison in comparisons]
+    names = [name for name in of_all if any(network.recipe == name for network in networks)]
+    made = ", ".join(f"[{name}](docs/results/{name}/report.md#how-this-was-made){_in_words(name)}" for name in names)
     facts = study.facts["cost measured on"].split("; ")
     shown = (next((fact for fact in facts if fact.startswith(f"{key} ")), "") for key in ("cpu", "threads", "torch"))
     where = markdown(", ".join(filter(None, shown)))
@@ -127,6 +134,10 @@ def tables(study: Figures, *others: Figures) -> dict[str, str]:
         f"Latency: one image in PyTorch, {where}. How each was made: {made}.",
         "claims": _claims_table(claims),
     }
+
+
+def _in_words(recipe: str) -> str:
+    return f" ({RECIPES[recipe]})" if recipe in RECIPES else ""
 
 
 def _shown(comparisons: Sequence[Figures]) -> list[Network]:
