@@ -41,8 +41,8 @@ def test_the_answer_states_the_committed_figures():
     assert needed["macs"] / networks["alexnet"].macs == pytest.approx(0.25, abs=0.03)  # "a quarter"
     macs = networks["depthwise"].macs / networks["alexnet"].macs
     kept = networks["depthwise"].top1.mean / networks["alexnet"].top1.mean
-    of_alexnet = f"{100 * macs:.0f} % of the MACs of `alexnet` and, measured here, {100 * kept:.0f} % of its accuracy"
-    assert of_alexnet in answer
+    cheaper = f"{100 * macs:.0f} % of the MACs of `alexnet` and, measured here, {100 * kept:.0f} % of its accuracy"
+    assert cheaper in answer
     assert f"reach {top1['frugal']} with no more MACs, and {top1['frugal_wide']} with five times as many" in answer
     assert networks["frugal_wide"].macs / networks["depthwise"].macs == pytest.approx(5, abs=0.5)
     assert networks["frugal"].macs <= networks["depthwise"].macs
